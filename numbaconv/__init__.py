@@ -1,0 +1,78 @@
+"""Convolution for NumPy arrays: Numba kernels, forward and gradient, without a deep-learning framework.
+
+Importing this package imports neither Numba nor any backend; the first convolution does.
+"""
+
+from . import errors, functional, grad
+from ._version import __version__
+from .backends.registry import backends, get_backend, register_backend, set_backend, use_backend
+from .errors import AlgorithmError, ArgumentError, BackendError, ConvError, DTypeError, ShapeError
+from .explain import Explanation, explain
+from .functional import (
+    conv,
+    conv1d,
+    conv2d,
+    conv3d,
+    conv_transpose,
+    conv_transpose1d,
+    conv_transpose2d,
+    conv_transpose3d,
+    depthwise_conv,
+    depthwise_conv1d,
+    depthwise_conv2d,
+    depthwise_conv3d,
+    fold,
+    separable_conv,
+    separable_conv1d,
+    separable_conv2d,
+    separable_conv3d,
+    unfold,
+)
+from .plan import ConvPlan, ReceptiveField, count_parameters, output_shape, plan_conv, receptive_field
+
+# ``numbaconv.backends`` is the function; the package of that name is reached by ``from numbaconv.backends
+# import ...``. Likewise ``numbaconv.explain``.
+
+__all__ = [
+    "AlgorithmError",
+    "ArgumentError",
+    "BackendError",
+    "ConvError",
+    "ConvPlan",
+    "DTypeError",
+    "Explanation",
+    "ReceptiveField",
+    "ShapeError",
+    "__version__",
+    "backends",
+    "conv",
+    "conv1d",
+    "conv2d",
+    "conv3d",
+    "conv_transpose",
+    "conv_transpose1d",
+    "conv_transpose2d",
+    "conv_transpose3d",
+    "count_parameters",
+    "depthwise_conv",
+    "depthwise_conv1d",
+    "depthwise_conv2d",
+    "depthwise_conv3d",
+    "errors",
+    "explain",
+    "fold",
+    "functional",
+    "get_backend",
+    "grad",
+    "output_shape",
+    "plan_conv",
+    "receptive_field",
+    "register_backend",
+    "separable_conv",
+    "separable_conv1d",
+    "separable_conv2d",
+    "separable_conv3d",
+    "set_backend",
+    "unfold",
+    "use_backend",
+]

@@ -1,0 +1,131 @@
+"""Arrays at the border: what is accepted, dtype promotion, canonical views, results to fill.
+
+Canonical data is ``(N, C, D, H, W)`` and canonical weights ``(O, I, KD, KH, KW)``; both are views that copy
+nothing, whatever the rank and layout of the array behind them.
+"""
+
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from .errors import ArgumentError, DTypeError, ShapeError
+from .plan import ConvPlan, dtype_name, dtype_rule
+
+__all__ = [
+    "Array",
+    "as_array",
+    "canonical_data",
+    "canonical_weight",
+    "data_view",
+    "like_result",
+    "promote",
+    "result",
+]
+
+Array: TypeAlias = np.ndarray[Any, Any]
+
+
+def as_array(op: str, name: str, value: object) -> Array:
+    """An operand as an aligned array in native byte order, copied only if it is neither.
+
+    Raises
+    ------
+    DTypeError
+        For masked arrays (the mask would be lost) and dtypes that have no convolution.
+    """
+    if isinstance(value, np.ma.MaskedArray):
+        raise DTypeError(f"{op}: {name} is a masked array, whose mask would be ignored; pass filled values")
+    try:
+        array = np.asarray(value)
+    except ValueError as error:
+        raise DTypeError(f"{op}: {name} is no array: {error}") from error
+    dtype_rule(op, name, array.dtype)
+    if not array.dtype.isnative:
+        array = array.astype(array.dtype.newbyteorder("="))
+    return array if array.flags.aligned else array.copy()
+
+
+def promote(op: str, dtypes: dict[str, np.dtype]) -> np.dtype:
+    """``numpy.result_type`` of named dtypes.
+
+    Raises
+    ------
+    DTypeError
+        If NumPy has no common dtype for them, or there is no convolution in it.
+    """
+    try:
+        common = np.result_type(*dtypes.values())
+    except TypeError:
+        named = ", ".join(f"{name} {dtype_name(dtype)}" for name, dtype in dtypes.items())
+        raise DTypeError(f"{op}: NumPy has no common dtype for {named}; convert one of them") from None
+    dtype_rule(op, " and ".join(dtypes), common)
+    return common
+
+
+def like_result(op: str, operand: np.dtype, extras: dict[str, np.dtype]) -> np.dtype:
+    """The result's dtype, from the operands' common dtype and those of bias and residual."""
+    name = dtype_rule(op, "operand", operand).output
+    output = operand if name == dtype_name(operand) else np.dtype(name)
+    return promote(op, {"result": output, **extras}) if extras else output
+
+
+def data_view(array: Array, channels_last: bool, batched: bool) -> Array:
+    """Data in the caller's layout as a ``(N, C, spatial...)`` view."""
+    full = array if batched else array[np.newaxis]
+    return np.moveaxis(full, -1, 1) if channels_last else full
+
+
+def canonical_data(plan: ConvPlan, array: Array) -> Array:
+    """Data in the plan's layout as a ``(N, C, D, H, W)`` view."""
+    view = data_view(array, plan.channels_last, plan.batched)
+    return view[(slice(None), slice(None), *(np.newaxis,) * (3 - plan.rank))]
+
+
+def canonical_weight(plan: ConvPlan, array: Array) -> Array:
+    """A weight in the plan's layout as an ``(O, I, KD, KH, KW)`` view."""
+    view = array.transpose(plan.weight_axes)
+    return view[(slice(None), slice(None), *(np.newaxis,) * (3 - plan.rank))]
+
+
+def _check_out(op: str, out: object, shape: tuple[int, ...], dtype: np.dtype) -> Array:
+    if not isinstance(out, np.ndarray) or isinstance(out, np.ma.MaskedArray):
+        raise DTypeError(f"{op}: out must be a NumPy array, but is {type(out).__name__}")
+    if out.shape != shape:
+        raise ShapeError(f"{op}: out has shape {out.shape}, but the result has {shape}")
+    if out.dtype != dtype:
+        raise DTypeError(f"{op}: out has dtype {dtype_name(out.dtype)}, but the result has {dtype_name(dtype)}")
+    if not out.flags.writeable:
+        raise ArgumentError(f"{op}: out is read-only")
+    if any(step == 0 and extent > 1 for step, extent in zip(out.strides, out.shape, strict=True)):
+        raise ArgumentError(f"{op}: out repeats its elements: strides {out.strides} for shape {out.shape}")
+    return out
+
+
+def _same_memory(a: Array, b: Array) -> bool:
+    """Whether two arrays are the same elements in the same places."""
+    where = [array.__array_interface__["data"][0] for array in (a, b)]
+    return where[0] == where[1] and a.shape == b.shape and a.strides == b.strides and a.dtype == b.dtype
+
+
+def result(
+    op: str,
+    out: object,
+    shape: tuple[int, ...],
+    dtype: np.dtype,
+    operands: list[Array],
+    residual: Array | None,
+) -> tuple[Array, Array]:
+    """The array to return and the array to fill.
+
+    They differ where ``out`` overlaps an operand that is still read while results are written, or is
+    unaligned or byte-swapped. ``out`` may be the residual itself: each element is read before it is written.
+    """
+    if out is None:
+        fresh = np.empty(shape, dtype)
+        return fresh, fresh
+    given = _check_out(op, out, shape, dtype)
+    read = [*operands]
+    if residual is not None and not _same_memory(given, residual):
+        read.append(residual)
+    clear = given.flags.aligned and given.dtype.isnative and not any(np.may_share_memory(given, a) for a in read)
+    return given, given if clear else np.empty(shape, dtype)

@@ -1,0 +1,135 @@
+"""What a backend is made of: directions, algorithms in ordered tables, and the epilogue."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import Enum
+
+from ..arrays import Array
+from ..errors import AlgorithmError
+from ..plan import ConvPlan
+from .activations import Activation
+
+__all__ = ["NO_EPILOGUE", "Algorithm", "Backend", "Candidate", "Direction", "Epilogue", "terms_summed"]
+
+
+class Direction(Enum):
+    """The three primitives over a plan, by the operand that each produces."""
+
+    FORWARD = "y"
+    INPUT_GRAD = "x"
+    WEIGHT_GRAD = "w"
+
+
+@dataclass(frozen=True, slots=True)
+class Epilogue:
+    """What happens to a finished sum before it is stored: ``activation(sum + bias + residual)``.
+
+    ``bias`` has one element a result channel; ``residual`` is canonical, in the result's shape.
+    """
+
+    bias: Array | None = None
+    residual: Array | None = None
+    activation: Activation | None = None
+
+
+NO_EPILOGUE = Epilogue()
+
+
+def terms_summed(plan: ConvPlan, direction: Direction) -> int:
+    """An upper bound on the products summed into one result element."""
+    taps, cells, repeats = 1, 1, 1
+    for axis in plan.axes:
+        taps, cells = taps * axis.kernel, cells * axis.output
+        if axis.mode == "replicate":
+            repeats *= axis.pad_before + 1 + axis.pad_after
+        elif axis.maps_padding:
+            repeats *= axis.padded // axis.input + 2
+    if direction is Direction.FORWARD:
+        return taps * (plan.x_channels // plan.groups)
+    if direction is Direction.INPUT_GRAD:
+        return taps * (plan.y_channels // plan.groups) * repeats
+    return cells * plan.batch
+
+
+@dataclass(frozen=True, slots=True)
+class Algorithm:
+    """One way to compute one primitive.
+
+    Attributes
+    ----------
+    name : str
+    accepts : callable
+        ``accepts(plan)`` is None, or the reason for a refusal as a sentence.
+    run : callable
+        ``run(plan, x, w, y, epilogue)`` fills the operand that the direction produces. Operands are
+        canonical views of any strides and any supported dtype; the one to fill may hold NaN.
+    error_factor : callable
+        ``c`` of the bound ``|error| <= c * eps * (|x| conv |w| + |bias| + |residual|)``, with ``eps`` of the
+        compute dtype, before the activation and the rounding to the result's dtype. The algorithm's file
+        gives the reason.
+    """
+
+    name: str
+    accepts: Callable[[ConvPlan], str | None]
+    run: Callable[[ConvPlan, Array, Array, Array, Epilogue], None]
+    error_factor: Callable[[ConvPlan], float]
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """An algorithm's answer to a plan: accepted where ``refusal`` is None."""
+
+    name: str
+    refusal: str | None
+
+
+@dataclass(frozen=True)
+class Backend:
+    """A named set of algorithms.
+
+    Attributes
+    ----------
+    name : str
+    tables : mapping
+        For each direction the algorithms in order of preference; the last accepts everything.
+    activation_grad : callable
+        ``activation_grad(derivative, grad, saved, out)`` fills ``out = grad * derivative(saved)``,
+        elementwise, with a scalar function.
+    unavailable : callable
+        None where the backend can be used, else the reason as a sentence.
+    """
+
+    name: str
+    tables: Mapping[Direction, tuple[Algorithm, ...]]
+    activation_grad: Callable[[Callable[..., object], Array, Array, Array], None]
+    unavailable: Callable[[], str | None] = lambda: None
+
+    def candidates(self, plan: ConvPlan, direction: Direction) -> list[Candidate]:
+        """Every algorithm's answer, in the order of the table."""
+        return [Candidate(each.name, each.accepts(plan)) for each in self.tables[direction]]
+
+    def select(self, op: str, plan: ConvPlan, direction: Direction, forced: str | None) -> Algorithm:
+        """The first algorithm that accepts, or the forced one.
+
+        Raises
+        ------
+        AlgorithmError
+            If the forced algorithm is unknown or refuses.
+        """
+        table = self.tables[direction]
+        if forced is not None:
+            for algorithm in table:
+                if algorithm.name == forced:
+                    refusal = algorithm.accepts(plan)
+                    if refusal is not None:
+                        raise AlgorithmError(f"{op}: algorithm {forced!r} of backend {self.name!r} refuses: {refusal}")
+                    return algorithm
+            known = ", ".join(each.name for each in table)
+            raise AlgorithmError(
+                f"{op}: algorithm {forced!r} is unknown to backend {self.name!r}, "
+                f"which has {known} for {direction.name}"
+            )
+        for algorithm in table:
+            if algorithm.accepts(plan) is None:
+                return algorithm
+        raise AlgorithmError(f"{op}: no algorithm of backend {self.name!r} accepts {plan}")

@@ -1,0 +1,17 @@
+"""The CPU backend: ``@njit(parallel=True)`` kernels, and for each direction the ordered table of algorithms."""
+
+from ..base import Backend, Direction
+from .activation import activation_grad
+from .rows import DIRECT
+
+__all__ = ["BACKEND"]
+
+BACKEND = Backend(
+    name="cpu",
+    tables={
+        Direction.FORWARD: (DIRECT[Direction.FORWARD],),
+        Direction.INPUT_GRAD: (DIRECT[Direction.INPUT_GRAD],),
+        Direction.WEIGHT_GRAD: (DIRECT[Direction.WEIGHT_GRAD],),
+    },
+    activation_grad=activation_grad,
+)

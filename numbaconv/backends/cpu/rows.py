@@ -1,0 +1,130 @@
+"""The direct algorithm: operands made contiguous in the compute dtype, tasks counted, kernels launched."""
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numba import types
+
+from ...arrays import Array
+from ...plan import ConvPlan
+from ..base import Algorithm, Direction, Epilogue, terms_summed
+from . import direct
+from .activation import row_address
+from .axes import AXIS, axis_table
+from .launch import Kernel, reads, strided
+
+__all__ = ["DIRECT"]
+
+#: Weight-gradient tasks below this are split over output rows, by the plan alone: never by threads.
+_LEAST_TASKS = 64
+
+_ROWS = (AXIS, AXIS, AXIS)
+
+
+def _forward_signature(kind: Any) -> tuple:
+    operands = (reads(kind, 5), reads(kind, 5), reads(kind, 1), strided(kind, 5, readonly=True), strided(kind, 5))
+    return (*operands, types.int64, *_ROWS, kind, types.int64)
+
+
+def _input_grad_signature(kind: Any) -> tuple:
+    operands = (strided(kind, 5), reads(kind, 5), reads(kind, 1), strided(kind, 5, readonly=True), reads(kind, 5))
+    return (*operands, types.int64, *_ROWS, kind, types.int64)
+
+
+def _weight_grad_signature(kind: Any) -> tuple:
+    return (reads(kind, 5), reads(kind, 5), types.Array(kind, 6, "C"), types.int64, *_ROWS, kind)
+
+
+_forward_kernel = Kernel(direct.forward_tasks, direct.forward_parallel, _forward_signature)
+_input_grad_kernel = Kernel(direct.input_grad_tasks, direct.input_grad_parallel, _input_grad_signature)
+_weight_grad_kernel = Kernel(direct.weight_grad_tasks, direct.weight_grad_parallel, _weight_grad_signature)
+
+
+def _operand(array: Array, dtype: np.dtype) -> Array:
+    return np.ascontiguousarray(array, dtype)
+
+
+def _epilogue_operands(epilogue: Epilogue, dtype: np.dtype) -> tuple[Array, Array, int]:
+    bias = np.empty(0, dtype) if epilogue.bias is None else _operand(epilogue.bias, dtype)
+    residual = np.empty((0,) * 5, dtype) if epilogue.residual is None else epilogue.residual.astype(dtype, copy=False)
+    return bias, residual, row_address(epilogue.activation, dtype)
+
+
+def _geometry(plan: ConvPlan, dtype: np.dtype) -> tuple[Any, ...]:
+    fill = np.asarray(plan.padding_value).astype(dtype)[()]
+    return (plan.groups, *(axis_table(axis) for axis in plan.axes3), fill)
+
+
+def _target(out: Array, dtype: np.dtype) -> Array:
+    """``out``, or what is rounded into it where its dtype is not the compute dtype."""
+    return out if out.dtype == dtype else np.empty(out.shape, dtype)
+
+
+def _deliver(target: Array, out: Array) -> None:
+    if target is not out:
+        with np.errstate(over="ignore"):  # half types round to infinity
+            out[...] = target
+
+
+def _blocks(channels: int) -> int:
+    return -(-channels // direct.BLOCK)
+
+
+def _forward(plan: ConvPlan, x: Array, w: Array, y: Array, epilogue: Epilogue) -> None:
+    dtype = np.dtype(plan.compute_dtype)
+    bias, residual, activation = _epilogue_operands(epilogue, dtype)
+    target, (depth, height, width) = _target(y, dtype), plan.axes3
+    tiles = -(-width.output // min(direct.TILE, width.output))
+    channels = plan.groups * _blocks(plan.y_channels // plan.groups)
+    tasks = plan.batch * channels * depth.output * height.output * tiles
+    operands = (_operand(x, dtype), _operand(w, dtype), bias, residual, target)
+    _forward_kernel(dtype, tasks, plan.macs, *operands, *_geometry(plan, dtype), activation)
+    _deliver(target, y)
+
+
+def _input_grad(plan: ConvPlan, x: Array, w: Array, y: Array, epilogue: Epilogue) -> None:
+    dtype = np.dtype(plan.compute_dtype)
+    bias, residual, activation = _epilogue_operands(epilogue, dtype)
+    target, (depth, height, width) = _target(x, dtype), plan.axes3
+    steps = -(-max(width.pad_before + width.input, width.used) // width.stride)
+    tiles = 1 if width.maps_padding else -(-steps // min(direct.TILE, steps))
+    channels = plan.groups * _blocks(plan.x_channels // plan.groups)
+    tasks = plan.batch * channels * depth.input * height.input * tiles
+    operands = (target, _operand(w, dtype), bias, residual, _operand(y, dtype))
+    _input_grad_kernel(dtype, tasks, plan.macs, *operands, *_geometry(plan, dtype), activation)
+    _deliver(target, x)
+
+
+def _tree_sum(partial_sums: Array) -> Array:
+    """The sum over the first axis, in place, as a tree whose shape its length alone decides."""
+    count = len(partial_sums)
+    while count > 1:
+        kept = (count + 1) // 2
+        partial_sums[: count - kept] += partial_sums[kept:count]
+        count = kept
+    return partial_sums[0]
+
+
+def _weight_grad(plan: ConvPlan, x: Array, w: Array, y: Array, epilogue: Epilogue) -> None:
+    dtype = np.dtype(plan.compute_dtype)
+    channels = plan.x_channels * _blocks(plan.y_channels // plan.groups)
+    rows = plan.batch * plan.axes3[0].output * plan.axes3[1].output
+    chunks = max(min(-(-_LEAST_TASKS // max(channels, 1)), rows), 1)
+    sums = np.empty((chunks, *w.shape), dtype)
+    operands = (_operand(x, dtype), _operand(y, dtype), sums)
+    _weight_grad_kernel(dtype, chunks * channels, plan.macs, *operands, *_geometry(plan, dtype))
+    _deliver(_tree_sum(sums), w)
+
+
+def _error_factor(direction: Direction, plan: ConvPlan) -> float:
+    return terms_summed(plan, direction) + 3.0
+
+
+_RUNS = {Direction.FORWARD: _forward, Direction.INPUT_GRAD: _input_grad, Direction.WEIGHT_GRAD: _weight_grad}
+
+#: The direct algorithm of each direction.
+DIRECT = {
+    direction: Algorithm("direct", lambda plan: None, run, partial(_error_factor, direction))
+    for direction, run in _RUNS.items()
+}

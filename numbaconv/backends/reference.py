@@ -1,0 +1,131 @@
+"""The reference backend: NumPy, slow, obvious, complete.
+
+Each primitive is a loop over samples and taps. For one tap, the cells that it reads form a patch of the
+output's extents, taken through the axes' source tables, and the channels are contracted by ``einsum``
+without BLAS, whose order of summation would depend on the machine's threads.
+"""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import product
+
+import numpy as np
+
+from ..arrays import Array
+from ..plan import CONSTANT, ConvPlan
+from .base import NO_EPILOGUE, Algorithm, Backend, Direction, Epilogue, terms_summed
+from .tables import source_table
+
+__all__ = ["BACKEND"]
+
+
+def _taps(plan: ConvPlan) -> Iterator[tuple[int, int, int]]:
+    depth, height, width = plan.axes3
+    return product(range(depth.kernel), range(height.kernel), range(width.kernel))
+
+
+def _cells(plan: ConvPlan, tap: tuple[int, int, int]) -> tuple[Array, Array, Array]:
+    """Input indices that a tap reads for every output cell, negative on padding, shaped to broadcast."""
+    found = []
+    for at, (axis, k) in enumerate(zip(plan.axes3, tap, strict=True)):
+        cells = source_table(axis)[k * axis.dilation :: axis.stride][: axis.output]
+        found.append(cells.reshape([-1 if position == at else 1 for position in range(3)]))
+    return found[0], found[1], found[2]
+
+
+def _patch(plan: ConvPlan, x: Array, tap: tuple[int, int, int]) -> Array:
+    """What a tap reads of one sample: ``(C, OD, OH, OW)``."""
+    cells = _cells(plan, tap)
+    patch = x[(slice(None), *(np.maximum(index, 0) for index in cells))]
+    fill = {CONSTANT: np.asarray(plan.padding_value).astype(x.dtype)}
+    for index in cells:  # axis after axis: where two axes are outside, the last decides
+        for code in np.unique(index[index < 0]):
+            patch = np.where(index == code, fill.get(code, x.dtype.type(0)), patch)
+    return patch
+
+
+def _grouped(plan: ConvPlan, array: Array, axis: int) -> Array:
+    """Split a channel axis into ``(groups, channels of a group)``."""
+    shape = array.shape
+    return array.reshape(*shape[:axis], plan.groups, shape[axis] // plan.groups, *shape[axis + 1 :])
+
+
+def _finish(total: Array, out: Array, epilogue: Epilogue) -> None:
+    if epilogue.bias is not None:
+        total = total + epilogue.bias.astype(total.dtype)[:, None, None, None]
+    if epilogue.residual is not None:
+        total = total + epilogue.residual.astype(total.dtype)
+    if epilogue.activation is not None:
+        # As a Numba function would be, a plain one is called with scalars, each by itself.
+        function = getattr(epilogue.activation.function, "py_func", epilogue.activation.function)
+        mapped = [function(value) for value in total.ravel().tolist()]
+        total = np.array(mapped).reshape(total.shape).astype(total.dtype) if mapped else total
+    with np.errstate(over="ignore"):  # half types round to infinity
+        out[...] = total
+
+
+def _forward(plan: ConvPlan, x: Array, w: Array, y: Array, epilogue: Epilogue) -> None:
+    w = _grouped(plan, w.astype(plan.compute_dtype), 0)
+    x = x.astype(plan.compute_dtype)
+    result = np.empty(y.shape, y.dtype)
+    for n in range(plan.batch):
+        total = np.zeros(_grouped(plan, y[n], 0).shape, plan.compute_dtype)
+        for tap in _taps(plan):
+            patch = _grouped(plan, _patch(plan, x[n], tap), 0)
+            total += np.einsum("gcdhw,goc->godhw", patch, w[(..., *tap)])
+        residual = None if epilogue.residual is None else epilogue.residual[n]
+        _finish(total.reshape(y.shape[1:]), result[n], Epilogue(epilogue.bias, residual, epilogue.activation))
+    y[...] = result
+
+
+def _input_grad(plan: ConvPlan, x: Array, w: Array, y: Array, epilogue: Epilogue) -> None:
+    w = _grouped(plan, w.astype(plan.compute_dtype), 0)
+    y = y.astype(plan.compute_dtype)
+    result = np.empty(x.shape, x.dtype)
+    for n in range(plan.batch):
+        total = np.zeros(x.shape[1:], plan.compute_dtype)
+        for tap in _taps(plan):
+            patch = np.einsum("godhw,goc->gcdhw", _grouped(plan, y[n], 0), w[(..., *tap)])
+            cells = np.broadcast_arrays(*_cells(plan, tap))
+            inside = np.all([index >= 0 for index in cells], axis=0)
+            flat = patch.reshape(plan.x_channels, *inside.shape)[:, inside]
+            np.add.at(total, (slice(None), *(index[inside] for index in cells)), flat)
+        residual = None if epilogue.residual is None else epilogue.residual[n]
+        _finish(total, result[n], Epilogue(epilogue.bias, residual, epilogue.activation))
+    x[...] = result
+
+
+def _weight_grad(plan: ConvPlan, x: Array, w: Array, y: Array, epilogue: Epilogue) -> None:
+    x, y = x.astype(plan.compute_dtype), y.astype(plan.compute_dtype)
+    total = np.zeros(w.shape, plan.compute_dtype)
+    for n in range(plan.batch):
+        for tap in _taps(plan):
+            patch = _grouped(plan, _patch(plan, x[n], tap), 0)
+            share = np.einsum("godhw,gcdhw->goc", _grouped(plan, y[n], 0), patch)
+            total[(..., *tap)] += share.reshape(w.shape[:2])
+    _finish(total, w, NO_EPILOGUE)
+
+
+def _activation_grad(derivative: Callable[..., object], grad: Array, saved: Array, out: Array) -> None:
+    function = getattr(derivative, "py_func", derivative)
+    factors = np.array([function(value) for value in saved.ravel().tolist()]).reshape(saved.shape)
+    with np.errstate(over="ignore", invalid="ignore"):
+        out[...] = grad.astype(factors.dtype) * factors if factors.size else 0
+
+
+def _error_factor(direction: Direction, plan: ConvPlan) -> float:
+    # Sums in any order of n products are off by at most n roundings of partial sums (Higham 2002,
+    # section 4.2), each product by one more, and bias and residual by one each.
+    return terms_summed(plan, direction) + 3.0
+
+
+_RUNS = {Direction.FORWARD: _forward, Direction.INPUT_GRAD: _input_grad, Direction.WEIGHT_GRAD: _weight_grad}
+
+BACKEND = Backend(
+    name="reference",
+    tables={
+        direction: (Algorithm("numpy", lambda plan: None, run, partial(_error_factor, direction)),)
+        for direction, run in _RUNS.items()
+    },
+    activation_grad=_activation_grad,
+)

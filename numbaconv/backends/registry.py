@@ -1,0 +1,211 @@
+"""Which backends there are, which can be used, and which one a call gets.
+
+Choice: the ``backend=`` argument, then ``use_backend``, then ``set_backend``, then the environment variable
+``NUMBACONV_BACKEND``, then automatic. A backend is a module with a `Backend` named ``BACKEND``; it is
+imported when it is first asked for. Other distributions add theirs through the entry-point group
+``numbaconv.backends`` (entry name: the backend's name, value: the module).
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from importlib import import_module
+from typing import NamedTuple
+
+from ..errors import BackendError
+from .base import Backend
+
+__all__ = [
+    "BackendStatus",
+    "backends",
+    "forced_algorithm",
+    "get_backend",
+    "register_backend",
+    "resolve",
+    "set_backend",
+    "use_backend",
+]
+
+ENTRY_POINTS = "numbaconv.backends"
+BACKEND_VARIABLE = "NUMBACONV_BACKEND"
+ALGORITHM_VARIABLE = "NUMBACONV_ALGORITHM"
+AUTOMATIC = "cpu"
+
+_modules = {"cpu": "numbaconv.backends.cpu", "reference": "numbaconv.backends.reference"}
+_loaded: dict[str, Backend] = {}
+_entry_points_read = False
+_default: str | None = None
+_scoped: ContextVar[str | None] = ContextVar("numbaconv_backend", default=None)
+
+
+class BackendStatus(NamedTuple):
+    """Whether a backend can be used here, and if not, why."""
+
+    available: bool
+    reason: str | None
+
+
+def _read_entry_points() -> None:
+    global _entry_points_read
+    if not _entry_points_read:
+        from importlib.metadata import entry_points  # slow to import, and rarely needed
+
+        for entry in entry_points(group=ENTRY_POINTS):
+            _modules.setdefault(entry.name, entry.value)
+        _entry_points_read = True
+
+
+def _load(name: str) -> Backend:
+    """The backend behind a known name.
+
+    Raises
+    ------
+    BackendError
+        With the reason, if it cannot be used.
+    """
+    backend = _loaded.get(name)
+    if backend is None:
+        try:
+            backend = getattr(import_module(_modules[name]), "BACKEND", None)
+        except ImportError as error:
+            raise BackendError(f"backend {name!r} cannot be imported: {error}") from error
+        if not isinstance(backend, Backend):
+            raise BackendError(f"backend {name!r}: module {_modules[name]} has no numbaconv Backend named BACKEND")
+        _loaded[name] = backend
+    reason = backend.unavailable()
+    if reason is not None:
+        raise BackendError(f"backend {name!r} cannot be used: {reason}")
+    return backend
+
+
+def _known(name: object) -> str:
+    """The name, if there is such a backend."""
+    if not isinstance(name, str):
+        raise BackendError(f"a backend is chosen by its name, but {name!r} was given")
+    if name not in _modules:
+        _read_entry_points()
+    if name not in _modules:
+        raise BackendError(f"backend {name!r} is unknown; there are {', '.join(sorted(_modules))}")
+    return name
+
+
+def backends() -> dict[str, BackendStatus]:
+    """Every backend's availability.
+
+    Returns
+    -------
+    dict
+        From the name to a `BackendStatus`: ``available``, and ``reason`` where it is not.
+
+    Examples
+    --------
+    >>> import numbaconv
+    >>> numbaconv.backends()["reference"]
+    BackendStatus(available=True, reason=None)
+    """
+    _read_entry_points()
+    found = {}
+    for name in sorted(_modules):
+        try:
+            _load(name)
+        except BackendError as error:
+            found[name] = BackendStatus(False, str(error))
+        else:
+            found[name] = BackendStatus(True, None)
+    return found
+
+
+def register_backend(name: str, module: str) -> None:
+    """Add a backend, or replace one, by the name of the module that defines ``BACKEND``.
+
+    The module is imported when the backend is first asked for.
+
+    Examples
+    --------
+    >>> import numbaconv
+    >>> numbaconv.register_backend("plain", "numbaconv.backends.reference")
+    >>> numbaconv.backends()["plain"].available
+    True
+    """
+    if not isinstance(name, str) or not isinstance(module, str):
+        raise BackendError(f"a backend has a name and a module's name, but {name!r} and {module!r} were given")
+    _modules[name] = module
+    _loaded.pop(name, None)
+
+
+def set_backend(name: str | None) -> None:
+    """Choose the backend of every later call in this process; None goes back to the environment's.
+
+    Raises
+    ------
+    BackendError
+        If the backend is unknown or cannot be used.
+
+    Examples
+    --------
+    >>> import numbaconv
+    >>> numbaconv.set_backend("reference")
+    >>> numbaconv.get_backend()
+    'reference'
+    >>> numbaconv.set_backend(None)
+    """
+    global _default
+    if name is not None:
+        _load(_known(name))
+    _default = name
+
+
+@contextmanager
+def use_backend(name: str) -> Iterator[None]:
+    """Choose the backend inside a ``with`` block, for this thread or task.
+
+    Raises
+    ------
+    BackendError
+        If the backend is unknown or cannot be used.
+
+    Examples
+    --------
+    >>> import numbaconv
+    >>> with numbaconv.use_backend("reference"):
+    ...     numbaconv.get_backend()
+    'reference'
+    """
+    _load(_known(name))
+    token = _scoped.set(name)
+    try:
+        yield
+    finally:
+        _scoped.reset(token)
+
+
+def _choice(name: str | None) -> str:
+    return name or _scoped.get() or _default or os.environ.get(BACKEND_VARIABLE) or AUTOMATIC
+
+
+def get_backend() -> str:
+    """The name of the backend that a call without ``backend=`` gets.
+
+    Raises
+    ------
+    BackendError
+        If the chosen backend is unknown or cannot be used.
+
+    Examples
+    --------
+    >>> import numbaconv
+    >>> numbaconv.get_backend() in numbaconv.backends()
+    True
+    """
+    return resolve(None).name
+
+
+def resolve(name: str | None) -> Backend:
+    """The backend of a call, given its ``backend=`` argument."""
+    return _load(_known(_choice(name)))
+
+
+def forced_algorithm(name: str | None) -> str | None:
+    """The algorithm that a call forces, given its ``algorithm=`` argument."""
+    return name or os.environ.get(ALGORITHM_VARIABLE) or None

@@ -1,0 +1,32 @@
+"""An axis's padding as NumPy index tables: the one place where ``plan.Axis.source`` becomes an array."""
+
+from functools import lru_cache
+
+import numpy as np
+
+from ..arrays import Array
+from ..plan import ZERO, Axis
+
+__all__ = ["preimages", "source_table"]
+
+
+@lru_cache(maxsize=1024)
+def source_table(axis: Axis) -> Array:
+    """For each padded position that is used, the input cell there, or ``ZERO`` or ``CONSTANT``."""
+    table = np.arange(-axis.pad_before, axis.used - axis.pad_before, dtype=np.int64)
+    outside = [*range(min(axis.pad_before, axis.used)), *range(axis.pad_before + axis.input, axis.used)]
+    if axis.mode == "zeros":
+        table[outside] = ZERO
+    else:
+        table[outside] = [axis.source(position) for position in outside]
+    return table
+
+
+@lru_cache(maxsize=1024)
+def preimages(axis: Axis) -> tuple[Array, Array]:
+    """The inverse of `source_table`: ``positions[start[i] : start[i + 1]]`` hold input cell ``i``."""
+    table = source_table(axis)
+    positions = np.argsort(table, kind="stable")
+    positions = positions[np.count_nonzero(table < 0) :]
+    start = np.searchsorted(table[positions], np.arange(axis.input + 1)).astype(np.int64)
+    return start, positions.astype(np.int64)

@@ -1,0 +1,179 @@
+"""``unfold`` (im2col) and ``fold`` (col2im): patches as columns, and columns summed back."""
+
+from collections.abc import Iterator
+from itertools import product
+
+import numpy as np
+
+from .arrays import Array, as_array
+from .errors import ShapeError
+from .plan import ConvPlan, Geometry, Ints, Padding, dtype_name, dtype_rule, make_plan
+from .plan.arguments import integers
+
+__all__ = ["fold", "unfold"]
+
+
+def _rank(extents: object, ndim: int) -> int:
+    """The rank that a size stands for; a single integer means 2, as in PyTorch, but 3 for five axes."""
+    try:
+        return len(extents)  # type: ignore[arg-type]
+    except TypeError:
+        return 3 if ndim == 5 else 2
+
+
+def _plan(
+    op: str, rank: int, shape: tuple[int, ...], kernel: tuple[int, ...], dtype: str, **geometry: object
+) -> ConvPlan:
+    """The convolution that reads these patches; its weight is never made."""
+    if len(shape) not in (rank + 1, rank + 2):
+        raise ShapeError(
+            f"{op}: input must have {rank + 2} axes, or {rank + 1} without a batch axis, but has shape {shape}"
+        )
+    channels = shape[-rank - 1]
+    checked = Geometry.of(op, rank, **geometry)  # type: ignore[arg-type]
+    return make_plan(op, rank, False, shape, (1, channels, *kernel), checked, None, None, False, dtype, None)
+
+
+def _patches(plan: ConvPlan) -> Iterator[tuple[tuple[int, ...], tuple[slice, ...], tuple[slice, ...]]]:
+    """For each tap: the output cells that do not read padding there, and the input cells they read."""
+    for tap in product(*(range(axis.kernel) for axis in plan.axes)):
+        outputs, inputs = [], []
+        for axis, k in zip(plan.axes, tap, strict=True):
+            first, last = axis.tap_range(k)
+            begin = first * axis.stride + k * axis.dilation - axis.pad_before
+            outputs.append(slice(first, last))
+            inputs.append(slice(begin, begin + (last - first) * axis.stride, axis.stride))
+        if all(cells.start < cells.stop for cells in outputs):
+            yield tap, tuple(outputs), tuple(inputs)
+
+
+def _columns_shape(plan: ConvPlan) -> tuple[int, ...]:
+    return (
+        plan.batch,
+        plan.x_channels,
+        *(axis.kernel for axis in plan.axes),
+        *(axis.output for axis in plan.axes),
+    )
+
+
+def unfold(input: object, kernel_size: Ints, dilation: Ints = 1, padding: Padding = 0, stride: Ints = 1) -> Array:
+    """Patches of the input as columns: im2col, the meaning of ``torch.nn.functional.unfold`` at ranks 1 to 3.
+
+    Parameters
+    ----------
+    input : array of shape (N, C, *spatial), or (C, *spatial)
+        Of any supported dtype.
+    kernel_size : int or sequence of int
+        Its length is the rank. A single integer means rank 2, and rank 3 for an input of five axes.
+    dilation, padding, stride : int, one an axis, or (padding) pairs or a name
+        As in `numbaconv.conv`; padding is zeros.
+
+    Returns
+    -------
+    array of shape (N, C * taps, output cells), or (C * taps, output cells)
+        Of the input's dtype. Rows run over channels, then taps; columns over output cells in C order.
+
+    Raises
+    ------
+    ShapeError, ArgumentError, DTypeError
+        As `numbaconv.conv` does for the convolution that would read the same patches.
+
+    Examples
+    --------
+    >>> import numpy as np, numbaconv
+    >>> numbaconv.unfold(np.arange(6.0).reshape(1, 1, 6), (3,), stride=2)
+    array([[[0., 2.],
+            [1., 3.],
+            [2., 4.]]])
+    """
+    op = "unfold"
+    array = as_array(op, "input", input)
+    rank = _rank(kernel_size, array.ndim)
+    kernel = integers(op, "kernel_size", kernel_size, rank, 1)
+    plan = _plan(
+        op,
+        rank,
+        array.shape,
+        kernel,
+        dtype_name(array.dtype),
+        dilation=dilation,
+        padding=padding,
+        stride=stride,
+    )
+    cells = array if plan.batched else array[np.newaxis]
+    columns = np.zeros(_columns_shape(plan), array.dtype)
+    for tap, outputs, inputs in _patches(plan):
+        columns[(slice(None), slice(None), *tap, *outputs)] = cells[(slice(None), slice(None), *inputs)]
+    flat = columns.reshape(plan.batch, plan.x_channels * _count(kernel), _count(plan.y_shape[2:]))
+    return flat if plan.batched else flat[0]
+
+
+def _count(extents: tuple[int, ...]) -> int:
+    return int(np.prod(extents, dtype=np.int64))
+
+
+def fold(
+    input: object,
+    output_size: Ints,
+    kernel_size: Ints,
+    dilation: Ints = 1,
+    padding: Padding = 0,
+    stride: Ints = 1,
+) -> Array:
+    """Columns summed back into their places: col2im, the meaning of ``torch.nn.functional.fold``, ranks 1 to 3.
+
+    The adjoint of `unfold`: cells that several patches share receive the sum.
+
+    Parameters
+    ----------
+    input : array of shape (N, C * taps, output cells), or (C * taps, output cells)
+        As `unfold` returns it.
+    output_size : int or sequence of int
+        Spatial extents of the result. Its length is the rank; a single integer means rank 2.
+    kernel_size, dilation, padding, stride
+        As given to `unfold`.
+
+    Returns
+    -------
+    array of shape (N, C, *output_size), or (C, *output_size)
+        Half types are summed in float32; integers of 8 and 16 bits return int32, wider ones int64.
+
+    Raises
+    ------
+    ShapeError
+        If the columns are not those of an input of this size.
+
+    Examples
+    --------
+    >>> import numpy as np, numbaconv
+    >>> numbaconv.fold(np.ones((1, 3, 2)), (6,), (3,), stride=2)
+    array([[[1., 1., 2., 1., 1., 0.]]])
+    """
+    op = "fold"
+    array = as_array(op, "input", input)
+    rank = _rank(output_size, 0)
+    size = integers(op, "output_size", output_size, rank, 1)
+    kernel = integers(op, "kernel_size", kernel_size, rank, 1)
+    if array.ndim not in (2, 3):
+        raise ShapeError(f"{op}: input must have 3 axes, or 2 without a batch axis, but has shape {array.shape}")
+    rows, taps = array.shape[-2], _count(kernel)
+    if rows % taps:
+        raise ShapeError(
+            f"{op}: input has {rows} rows, not divisible by the kernel's {taps} taps (input {array.shape})"
+        )
+    rule = dtype_rule(op, "input", array.dtype)
+    shape = (*array.shape[:-2], rows // taps, *size)
+    plan = _plan(op, rank, shape, kernel, dtype_name(array.dtype), dilation=dilation, padding=padding, stride=stride)
+    if array.shape[-1] != _count(plan.y_shape[2:]):
+        raise ShapeError(
+            f"{op}: input has {array.shape[-1]} columns, but a result of {size} with kernel {kernel} has "
+            f"{plan.y_shape[5 - rank :]} = {_count(plan.y_shape[2:])} positions (input {array.shape})"
+        )
+    columns = array.reshape(_columns_shape(plan))
+    total = np.zeros((plan.batch, plan.x_channels, *size), rule.compute)
+    for tap, outputs, inputs in _patches(plan):
+        total[(slice(None), slice(None), *inputs)] += columns[(slice(None), slice(None), *tap, *outputs)]
+    output = array.dtype if rule.output == dtype_name(array.dtype) else np.dtype(rule.output)
+    with np.errstate(over="ignore"):
+        folded = total.astype(output, copy=False)
+    return folded if plan.batched else folded[0]

@@ -1,0 +1,289 @@
+"""The road of a call: arrays, plan, backend, algorithm, result.
+
+Which primitive a call is follows from the operand that it produces and from whether it is transposed::
+
+                     input   weight   output
+    conv               x       w        y        the plan's names
+    conv_transpose     y       w        x
+
+Producing ``y`` is FORWARD, ``x`` INPUT_GRAD, ``w`` WEIGHT_GRAD.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from .arrays import Array, as_array, canonical_data, canonical_weight, like_result, promote, result
+from .backends.activations import resolve_activation
+from .backends.base import NO_EPILOGUE, Algorithm, Backend, Direction, Epilogue
+from .backends.registry import forced_algorithm, resolve
+from .errors import ArgumentError, DTypeError, ShapeError
+from .plan import ConvPlan, Geometry, dtype_name, dtype_rule, make_plan, rank_of
+from .plan.arguments import shape
+
+__all__ = ["Call", "Job", "choose", "direction_of", "prepare_job", "run", "scaled_gradient"]
+
+_ROLES = {
+    False: {"input": "x", "weight": "w", "output": "y"},
+    True: {"input": "y", "weight": "w", "output": "x"},
+}
+
+
+def direction_of(transposed: bool, produces: str) -> Direction:
+    """The primitive that produces an operand of a convolution or transposed convolution."""
+    return Direction(_ROLES[transposed][produces])
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """What was called: its name in messages, and what every step of the road needs to know of it."""
+
+    op: str
+    rank: int
+    transposed: bool
+    produces: str
+    geometry: Geometry
+    data_format: str | None
+    weight_format: str | None
+
+    @classmethod
+    def of(
+        cls,
+        name: str,
+        rank: int | None,
+        weight: object,
+        transposed: bool,
+        produces: str,
+        data_format: str | None,
+        weight_format: str | None,
+        **geometry: Any,
+    ) -> "Call":
+        """Check a call's plain arguments. ``weight`` is an array or a shape; without a rank, it gives one.
+
+        ``{}`` in the name stands for the rank.
+        """
+        extents = weight.shape if hasattr(weight, "shape") else None
+        if rank is None:
+            rank = rank_of(name.format(""), tuple(extents) if extents is not None else _extents_of(name, weight))
+        op = name.format(f"{rank}d")
+        checked = Geometry.of(op, rank, **geometry)
+        return cls(op, rank, transposed, produces, checked, data_format, weight_format)
+
+
+def _extents_of(name: str, weight: object) -> tuple[int, ...]:
+    if isinstance(weight, (list, tuple)) and weight and not isinstance(weight[0], (list, tuple)):
+        return shape(name.format(""), "weight_size", weight)
+    return as_array(name.format(""), "weight", weight).shape
+
+
+@dataclass(slots=True)
+class _Operands:
+    """Arrays by public name, sizes where a gradient is given a shape instead, and their dtypes."""
+
+    arrays: dict[str, Array] = field(default_factory=dict)
+    shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
+
+
+#: What messages call the operand that stands for a convolution's output, in a gradient.
+_GIVEN_NAMES = {"input": "input", "weight": "weight", "output": "grad_output"}
+
+
+def _gather(call: Call, operands: Mapping[str, object]) -> _Operands:
+    found = _Operands()
+    for name, value in operands.items():
+        if name == call.produces:
+            found.shapes[name] = shape(call.op, f"{name}_size", value)
+        else:
+            found.arrays[name] = as_array(call.op, _GIVEN_NAMES[name], value)
+            found.shapes[name] = found.arrays[name].shape
+    return found
+
+
+def _vector(call: Call, bias: object, length: int) -> Array:
+    vector = as_array(call.op, "bias", bias)
+    if vector.shape != (length,):
+        raise ShapeError(f"{call.op}: bias has shape {vector.shape}, but there are {length} output channels")
+    return vector
+
+
+def _view(plan: ConvPlan, name: str, array: Array) -> Array:
+    return canonical_weight(plan, array) if name == "weight" else canonical_data(plan, array)
+
+
+def _check_given(call: Call, plan: ConvPlan, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    found = shapes.get("output")
+    if found is not None and found != plan.output_shape:
+        raise ShapeError(
+            f"{call.op}: grad_output has shape {found}, but the output has {plan.output_shape} "
+            f"(input {plan.input_shape}, weight {plan.weight_shape})"
+        )
+
+
+def choose(
+    op: str, plan: ConvPlan, direction: Direction, backend: str | None, algorithm: str | None
+) -> tuple[Backend, Algorithm]:
+    """The backend and algorithm that a call gets."""
+    for name, value in (("backend", backend), ("algorithm", algorithm)):
+        if value is not None and not isinstance(value, str):
+            raise DTypeError(f"{op}: {name} must be a name, but is {value!r}")
+    chosen = resolve(backend)
+    return chosen, chosen.select(op, plan, direction, forced_algorithm(algorithm))
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A call with everything checked and its result allocated: all that is left is to run it."""
+
+    algorithm: Algorithm
+    plan: ConvPlan
+    roles: dict[str, Array]
+    epilogue: Epilogue
+    returned: Array
+    filled: Array
+
+    def execute(self) -> Array:
+        """Fill and return the result."""
+        self.algorithm.run(self.plan, self.roles["x"], self.roles["w"], self.roles["y"], self.epilogue)
+        if self.filled is not self.returned:
+            self.returned[...] = self.filled
+        return self.returned
+
+
+def prepare_job(
+    call: Call,
+    operands: Mapping[str, object],
+    *,
+    bias: object = None,
+    residual: object = None,
+    activation: object = None,
+    out: object = None,
+    backend: str | None = None,
+    algorithm: str | None = None,
+) -> Job:
+    """Check one primitive and choose its algorithm.
+
+    ``operands`` has arrays under two of the names ``input``, ``weight``, ``output``; a gradient has the
+    shape of what it produces under the third.
+    """
+    op, given = call.op, _gather(call, operands)
+    common = promote(op, {_GIVEN_NAMES[name]: array.dtype for name, array in given.arrays.items()})
+    extras = {
+        name: as_array(op, name, value) for name, value in (("bias", bias), ("residual", residual)) if value is not None
+    }
+    dtype = like_result(op, common, {name: array.dtype for name, array in extras.items()})
+    plan = make_plan(
+        op,
+        call.rank,
+        call.transposed,
+        given.shapes["input"],
+        given.shapes["weight"],
+        call.geometry,
+        call.data_format,
+        call.weight_format,
+        bias is not None,
+        dtype_name(common),
+        dtype_name(dtype),
+    )
+    _check_given(call, plan, given.shapes)
+    _check_padding_value(op, plan)
+    epilogue = _epilogue(call, plan, extras, activation)
+    _, chosen = choose(op, plan, direction_of(call.transposed, call.produces), backend, algorithm)
+    wanted = {"input": plan.input_shape, "weight": plan.weight_shape, "output": plan.output_shape}[call.produces]
+    reads = [*given.arrays.values(), *(extras[name] for name in extras if name != "residual")]
+    returned, filled = result(op, out, wanted, dtype, reads, extras.get("residual"))
+    roles = {_ROLES[call.transposed][name]: _view(plan, name, array) for name, array in given.arrays.items()}
+    roles[_ROLES[call.transposed][call.produces]] = _view(plan, call.produces, filled)
+    return Job(chosen, plan, roles, epilogue, returned, filled)
+
+
+def run(call: Call, operands: Mapping[str, object], **options: Any) -> Array:
+    """Run one primitive, given as to `prepare_job`."""
+    return prepare_job(call, operands, **options).execute()
+
+
+def _check_padding_value(op: str, plan: ConvPlan) -> None:
+    value = plan.padding_value
+    if isinstance(value, complex) and not plan.compute_dtype.startswith("complex"):
+        raise DTypeError(f"{op}: padding_value is {value}, but the operands are {plan.dtype}")
+    if plan.compute_dtype.startswith("int") and (
+        value != value
+        or abs(value) == float("inf")
+        or value != int(value.real)
+        or abs(value) > _INT_MAX[plan.compute_dtype]
+    ):
+        raise DTypeError(
+            f"{op}: padding_value is {value}, but the operands are {plan.dtype} and sums {plan.compute_dtype}"
+        )
+
+
+_INT_MAX = {"int32": 2**31 - 1, "int64": 2**63 - 1}
+
+
+def _epilogue(call: Call, plan: ConvPlan, extras: Mapping[str, Array], activation: object) -> Epilogue:
+    found = resolve_activation(call.op, activation, plan.compute_dtype)
+    if not extras and found is None:
+        return NO_EPILOGUE
+    bias, residual = extras.get("bias"), extras.get("residual")
+    if bias is not None:
+        bias = _vector(call, bias, plan.out_channels)
+    if residual is not None:
+        if residual.shape != plan.output_shape:
+            raise ShapeError(
+                f"{call.op}: residual has shape {residual.shape}, but the output has {plan.output_shape} "
+                f"(input {plan.input_shape}, weight {plan.weight_shape})"
+            )
+        residual = canonical_data(plan, residual)
+    return Epilogue(bias, residual, found)
+
+
+@lru_cache(maxsize=64)
+def _compute_dtype(op: str, name: str) -> np.dtype:
+    return np.dtype(dtype_rule(op, "grad_output", name).compute)
+
+
+def scaled_gradient(
+    op: str,
+    grad_output: object,
+    activation: object,
+    pre_activation: object,
+    output: object,
+    backend: str | None,
+) -> Array:
+    """The gradient by the pre-activation: ``grad_output * activation'(saved)``.
+
+    Raises
+    ------
+    ArgumentError
+        If what the derivative needs was not saved.
+    """
+    grad = as_array(op, "grad_output", grad_output)
+    if activation is None:
+        if pre_activation is not None or output is not None:
+            raise ArgumentError(f"{op}: a saved array was given, but no activation")
+        return grad
+    compute = _compute_dtype(op, dtype_name(grad.dtype))
+    found = resolve_activation(op, activation, compute.name)
+    assert found is not None
+    if found.derivative is None:
+        raise ArgumentError(
+            f"{op}: activation {found.name!r} is a function without a derivative; pass (function, derivative)"
+        )
+    if pre_activation is not None:
+        name, saved, derivative = "pre_activation", pre_activation, found.derivative
+    elif output is not None and found.derivative_from_output is not None:
+        name, saved, derivative = "output", output, found.derivative_from_output
+    else:
+        either = "pre_activation" if found.derivative_from_output is None else "pre_activation or output"
+        raise ArgumentError(
+            f"{op}: the derivative of activation {found.name!r} needs {either}, saved from the forward call"
+        )
+    values = as_array(op, name, saved)
+    if values.shape != grad.shape:
+        raise ShapeError(f"{op}: {name} has shape {values.shape}, but grad_output has {grad.shape}")
+    scaled = np.empty(grad.shape, promote(op, {"grad_output": grad.dtype, name: values.dtype}))
+    compute = _compute_dtype(op, dtype_name(scaled.dtype))
+    resolve(backend).activation_grad(derivative, grad.astype(compute), values.astype(compute), scaled)
+    return scaled

@@ -1,0 +1,103 @@
+"""What would run and why, from shapes alone."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from .backends.base import Candidate, Direction
+from .backends.registry import forced_algorithm, resolve
+from .dispatch import direction_of
+from .errors import AlgorithmError, ArgumentError
+from .plan import ConvPlan, Ints, plan_conv
+
+__all__ = ["Explanation", "explain"]
+
+_PRODUCES = {"forward": "output", "input": "input", "weight": "weight"}
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """A plan, the backend it would run on, every candidate's answer, and the choice.
+
+    Attributes
+    ----------
+    plan : ConvPlan
+    direction : Direction
+        The primitive that the call comes down to.
+    backend : str
+    candidates : tuple of Candidate
+        In the order in which they are asked; ``refusal`` is None or a sentence.
+    algorithm : str or None
+        The choice; None where a forced algorithm does not apply.
+    note : str
+        Why this one.
+    """
+
+    plan: ConvPlan
+    direction: Direction
+    backend: str
+    candidates: tuple[Candidate, ...]
+    algorithm: str | None
+    note: str
+
+    def __str__(self) -> str:
+        lines = [str(self.plan), f"  {self.direction.name} on backend {self.backend!r}"]
+        for each in self.candidates:
+            answer = "accepts" if each.refusal is None else f"refuses: {each.refusal}"
+            lines.append(f"    {'->' if each.name == self.algorithm else '  '} {each.name}: {answer}")
+        return "\n".join([*lines, f"  {self.note}"])
+
+
+def explain(
+    input_shape: Ints,
+    weight_shape: Ints,
+    *,
+    direction: str = "forward",
+    backend: str | None = None,
+    algorithm: str | None = None,
+    **arguments: Any,
+) -> Explanation:
+    """What a convolution of these shapes would run, and every candidate's acceptance or refusal.
+
+    Parameters
+    ----------
+    input_shape, weight_shape : sequence of int
+    direction : {"forward", "input", "weight"}
+        The call itself, or its gradient by input or weight.
+    backend, algorithm : str, optional
+        As in `numbaconv.conv`.
+    **arguments
+        As in `numbaconv.plan_conv`.
+
+    Returns
+    -------
+    Explanation
+        Print it.
+
+    Raises
+    ------
+    ShapeError, ArgumentError, DTypeError, BackendError
+        As the call itself; an algorithm that does not apply is part of the explanation.
+
+    Examples
+    --------
+    >>> from numbaconv import explain
+    >>> print(explain((1, 64, 56, 56), (64, 64, 3, 3), padding=1, backend="reference"))
+    conv2d  (1, 64, 56, 56) * (64, 64, 3, 3) -> (1, 64, 56, 56)  float32
+      stride (1, 1)  padding (1, 1), (1, 1) zeros  dilation (1, 1)  groups 1
+      accumulates in float32, returns float32
+      231,211,008 FLOPs, 1,753,088 bytes at least, 131.9 FLOPs per byte, 36,864 parameters
+      FORWARD on backend 'reference'
+        -> numpy: accepts
+      'numpy' is the first that accepts
+    """
+    if direction not in _PRODUCES:
+        raise ArgumentError(f"explain: direction is {direction!r}, but must be one of {', '.join(_PRODUCES)}")
+    plan = plan_conv(input_shape, weight_shape, **arguments)
+    primitive = direction_of(plan.transposed, _PRODUCES[direction])
+    chosen, forced = resolve(backend), forced_algorithm(algorithm)
+    try:
+        name: str | None = chosen.select("explain", plan, primitive, forced).name
+        note = f"{name!r} is forced" if forced else f"{name!r} is the first that accepts"
+    except AlgorithmError as error:
+        name, note = None, str(error)
+    return Explanation(plan, primitive, chosen.name, tuple(chosen.candidates(plan, primitive)), name, note)

@@ -1,0 +1,465 @@
+"""Convolutions as functions of arrays, with the names and meaning of ``torch.nn.functional``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from .arrays import Array, as_array
+from .columns import fold, unfold
+from .dispatch import Call, prepare_job, run
+from .errors import ShapeError
+from .plan import Ints, Padding, PaddingMode, Scalar
+from .plan.layout import is_channels_last, weight_order
+from .ranks import at_rank
+
+__all__ = [
+    "conv",
+    "conv1d",
+    "conv2d",
+    "conv3d",
+    "conv_transpose",
+    "conv_transpose1d",
+    "conv_transpose2d",
+    "conv_transpose3d",
+    "depthwise_conv",
+    "depthwise_conv1d",
+    "depthwise_conv2d",
+    "depthwise_conv3d",
+    "fold",
+    "separable_conv",
+    "separable_conv1d",
+    "separable_conv2d",
+    "separable_conv3d",
+    "unfold",
+]
+
+Activation = str | Callable[..., Any] | tuple[Callable[..., Any], Callable[..., Any]] | None
+
+
+def _conv(
+    rank: int | None,
+    input: object,
+    weight: object,
+    bias: object = None,
+    stride: Ints = 1,
+    padding: Padding = 0,
+    dilation: Ints = 1,
+    groups: int = 1,
+    *,
+    padding_mode: PaddingMode = "zeros",
+    padding_value: Scalar = 0,
+    data_format: str | None = None,
+    weight_format: str | None = None,
+    activation: Activation = None,
+    residual: object = None,
+    out: Array | None = None,
+    algorithm: str | None = None,
+    backend: str | None = None,
+) -> Array:
+    """Convolution (cross-correlation) of an input with a weight: ``torch.nn.functional.conv{d}``, and more.
+
+    ``activation(sum over channels and taps of input * weight + bias + residual)``, the activation applied
+    as each result is stored.
+
+    Parameters
+    ----------
+    input : array of shape (N, C, {spatial}), or (C, {spatial}) without a batch axis
+        Any strides; never modified. For ``data_format`` channels last: (N, {spatial}, C).
+    weight : array of shape (O, C / groups, {kernel})
+        For channels last: ({kernel}, C / groups, O). The axis order is ``weight_format``'s.
+    bias : array of shape (O,), optional
+    stride : int or one int an axis
+    padding : int, one int an axis, one (before, after) pair an axis, or a name
+        "valid": none. "same": ceil(input / stride) outputs, the extra cell after (TensorFlow's SAME).
+        "same_lower": the extra cell before. "causal": all of it before, so that no output looks ahead.
+    dilation : int or one int an axis
+        Input cells from one tap to the next; 1 is dense.
+    groups : int
+        Channel groups convolved apart; it divides C and O.
+    padding_mode : str or one str an axis
+        "zeros", "constant" (``padding_value``), "reflect", "replicate", "circular", "symmetric"; the
+        meaning of ``numpy.pad``, axis after axis, without a padded copy.
+    padding_value : number
+        For ``padding_mode="constant"``.
+    data_format : str, optional
+        "NCHW" or "channels_first" (default), "NHWC" or "channels_last"; rank 1 NCW/NWC, rank 3 NCDHW/NDHWC.
+    weight_format : str, optional
+        "OIHW" (default for channels first), "HWIO" (for channels last), "OHWI", and their like at ranks 1
+        and 3.
+    activation : str or function, optional
+        "relu", "relu6", "leaky_relu" (slope 0.01), "silu", "gelu" (exact), "tanh", "sigmoid", "hardswish",
+        or a scalar function that Numba can compile, plain or ``@njit``. It must not raise.
+    residual : array of the output's shape, optional
+    out : array of the output's shape and dtype, optional
+        Written and returned. It may be ``residual``.
+    algorithm, backend : str, optional
+        Force one by name; see `numbaconv.explain` and `numbaconv.backends`.
+
+    Returns
+    -------
+    array of shape (N, O, {spatial})
+        In the input's layout. float16 and bfloat16 accumulate in float32; integers of 8 and 16 bits
+        accumulate and return int32, wider ones int64. Mixed dtypes follow ``numpy.result_type``.
+
+    Raises
+    ------
+    ShapeError, ArgumentError, DTypeError
+        Before any work, ``out`` untouched, with the rule and both numbers.
+    BackendError, AlgorithmError
+        If the one asked for is unknown or does not apply.
+
+    Examples
+    --------
+    >>> import numpy as np, numbaconv
+    >>> x = np.ones((1, 2, {fives}), np.float32)
+    >>> w = np.ones((4, 2, {threes}), np.float32)
+    >>> numbaconv.conv{d}(x, w, padding=1, stride=2, activation="relu").shape
+    (1, 4, {threes})
+    """
+    call = Call.of(
+        "conv{}",
+        rank,
+        weight,
+        False,
+        "output",
+        data_format,
+        weight_format,
+        stride=stride,
+        padding=padding,
+        dilation=dilation,
+        groups=groups,
+        padding_mode=padding_mode,
+        padding_value=padding_value,
+    )
+    return run(
+        call,
+        {"input": input, "weight": weight},
+        bias=bias,
+        residual=residual,
+        activation=activation,
+        out=out,
+        backend=backend,
+        algorithm=algorithm,
+    )
+
+
+def _conv_transpose(
+    rank: int | None,
+    input: object,
+    weight: object,
+    bias: object = None,
+    stride: Ints = 1,
+    padding: Padding = 0,
+    output_padding: Ints = 0,
+    groups: int = 1,
+    dilation: Ints = 1,
+    *,
+    output_size: Ints | None = None,
+    padding_mode: PaddingMode = "zeros",
+    data_format: str | None = None,
+    weight_format: str | None = None,
+    activation: Activation = None,
+    residual: object = None,
+    out: Array | None = None,
+    algorithm: str | None = None,
+    backend: str | None = None,
+) -> Array:
+    """Transposed convolution: ``torch.nn.functional.conv_transpose{d}``, and more.
+
+    The adjoint of the convolution with the same weight: it maps that convolution's outputs to its inputs.
+
+    Parameters
+    ----------
+    input : array of shape (N, C, {spatial}), or (C, {spatial}) without a batch axis
+    weight : array of shape (C, O / groups, {kernel})
+        For channels last: ({kernel}, O / groups, C), as in TensorFlow. The letters of ``weight_format`` name
+        the axes of the convolution that is transposed: O is this function's C.
+    bias : array of shape (O,), optional
+    stride, dilation : int or one int an axis
+    padding : int, one int an axis, one (before, after) pair an axis, or a name
+        Cells removed from the full result. "same" and "same_lower": output = input * stride.
+    output_padding : int or one int an axis
+        Cells added after; smaller than stride or dilation.
+    groups : int
+    output_size : int or one int an axis, optional
+        Spatial extents of the result, instead of ``output_padding``.
+    padding_mode : str or one str an axis
+        The adjoint of the convolution with that mode: what falls on padding is added to the cell that the
+        padding repeats. "constant" is refused: it has no adjoint.
+    data_format, weight_format, activation, residual, out, algorithm, backend
+        As in `numbaconv.conv{d}`.
+
+    Returns
+    -------
+    array of shape (N, O, {spatial})
+        Each extent ``(input - 1) * stride - padding before - padding after + dilation * (kernel - 1) +
+        output_padding + 1``. Dtypes as in `numbaconv.conv{d}`.
+
+    Raises
+    ------
+    ShapeError, ArgumentError, DTypeError, BackendError, AlgorithmError
+        As in `numbaconv.conv{d}`.
+
+    Examples
+    --------
+    >>> import numpy as np, numbaconv
+    >>> x = np.ones((1, 2, {fives}), np.float32)
+    >>> w = np.ones((2, 3, {twos}), np.float32)
+    >>> numbaconv.conv_transpose{d}(x, w, stride=2).shape
+    (1, 3, {tens})
+    """
+    call = Call.of(
+        "conv_transpose{}",
+        rank,
+        weight,
+        True,
+        "output",
+        data_format,
+        weight_format,
+        stride=stride,
+        padding=padding,
+        dilation=dilation,
+        groups=groups,
+        padding_mode=padding_mode,
+        output_padding=output_padding,
+        output_size=output_size,
+    )
+    return run(
+        call,
+        {"input": input, "weight": weight},
+        bias=bias,
+        residual=residual,
+        activation=activation,
+        out=out,
+        backend=backend,
+        algorithm=algorithm,
+    )
+
+
+def _depthwise_operands(
+    op: str,
+    rank: int | None,
+    input: object,
+    weight: object,
+    data_format: str | None,
+    weight_format: str | None,
+) -> tuple[int, Array, Array, int]:
+    """Rank, input, weight in a convolution's form, and the groups of a depthwise convolution."""
+    x, w = as_array(op, "input", input), as_array(op, "weight", weight)
+    if w.ndim not in (3, 4, 5) or (rank is not None and w.ndim != rank + 2):
+        axes = "3, 4 or 5" if rank is None else rank + 2
+        raise ShapeError(f"{op}: weight must have {axes} axes, but has shape {w.shape}")
+    rank = w.ndim - 2
+    if x.ndim not in (rank + 1, rank + 2):
+        raise ShapeError(
+            f"{op}: input must have {rank + 2} axes, or {rank + 1} without a batch axis, but has shape {x.shape}"
+        )
+    last = is_channels_last(op, rank, data_format)
+    channels = x.shape[-1 if last else -rank - 1]
+    order = weight_order(op, rank, weight_format, last)
+    keras = order[1] == rank and w.shape[rank] == channels != 1
+    if keras:  # (*kernel, C, multiplier): the same elements in the same places as (*kernel, 1, C * multiplier)
+        w = w.reshape(*w.shape[:rank], 1, channels * w.shape[-1])
+    if w.shape[order[1]] != 1 or (channels and w.shape[order[0]] % channels):
+        raise ShapeError(
+            f"{op}: a depthwise weight has 1 channel per group and a multiple of the input's {channels} channels as "
+            f"output channels, but has {w.shape[order[1]]} and {w.shape[order[0]]} (input {x.shape}, weight {w.shape})"
+        )
+    return rank, x, w, max(channels, 1)
+
+
+def _depthwise_conv(
+    rank: int | None,
+    input: object,
+    weight: object,
+    bias: object = None,
+    stride: Ints = 1,
+    padding: Padding = 0,
+    dilation: Ints = 1,
+    *,
+    padding_mode: PaddingMode = "zeros",
+    padding_value: Scalar = 0,
+    data_format: str | None = None,
+    weight_format: str | None = None,
+    activation: Activation = None,
+    residual: object = None,
+    out: Array | None = None,
+    algorithm: str | None = None,
+    backend: str | None = None,
+) -> Array:
+    """Depthwise convolution: each input channel with its own filters (``groups`` = input channels).
+
+    Parameters
+    ----------
+    input : array of shape (N, C, {spatial}), or (C, {spatial}) without a batch axis
+    weight : array of shape (C * multiplier, 1, {kernel})
+        For channels last: ({kernel}, 1, C * multiplier), or Keras' ({kernel}, C, multiplier).
+    bias : array of shape (C * multiplier,), optional
+    stride, padding, dilation, padding_mode, padding_value, data_format, weight_format, activation, \
+residual, out, algorithm, backend
+        As in `numbaconv.conv{d}`.
+
+    Returns
+    -------
+    array of shape (N, C * multiplier, {spatial})
+
+    Raises
+    ------
+    ShapeError, ArgumentError, DTypeError, BackendError, AlgorithmError
+        As in `numbaconv.conv{d}`.
+
+    Examples
+    --------
+    >>> import numpy as np, numbaconv
+    >>> x = np.ones((1, 2, {fives}), np.float32)
+    >>> w = np.ones((6, 1, {threes}), np.float32)
+    >>> numbaconv.depthwise_conv{d}(x, w, padding="same").shape
+    (1, 6, {fives})
+    """
+    op = f"depthwise_conv{rank}d" if rank else "depthwise_conv"
+    rank, x, w, groups = _depthwise_operands(op, rank, input, weight, data_format, weight_format)
+    call = Call.of(
+        "depthwise_conv{}",
+        rank,
+        w,
+        False,
+        "output",
+        data_format,
+        weight_format,
+        stride=stride,
+        padding=padding,
+        dilation=dilation,
+        groups=groups,
+        padding_mode=padding_mode,
+        padding_value=padding_value,
+    )
+    return run(
+        call,
+        {"input": x, "weight": w},
+        bias=bias,
+        residual=residual,
+        activation=activation,
+        out=out,
+        backend=backend,
+        algorithm=algorithm,
+    )
+
+
+def _separable_conv(
+    rank: int | None,
+    input: object,
+    depthwise_weight: object,
+    pointwise_weight: object,
+    bias: object = None,
+    stride: Ints = 1,
+    padding: Padding = 0,
+    dilation: Ints = 1,
+    *,
+    padding_mode: PaddingMode = "zeros",
+    padding_value: Scalar = 0,
+    data_format: str | None = None,
+    weight_format: str | None = None,
+    activation: Activation = None,
+    residual: object = None,
+    out: Array | None = None,
+    algorithm: str | None = None,
+    backend: str | None = None,
+) -> Array:
+    """Depthwise-separable convolution: a depthwise one, then a pointwise (1x1) one (Chollet 2017, Xception).
+
+    Nothing happens between the two; bias, residual and activation follow the pointwise one. The meaning of
+    ``tf.nn.separable_conv2d``.
+
+    Parameters
+    ----------
+    input : array of shape (N, C, {spatial}), or (C, {spatial}) without a batch axis
+    depthwise_weight : array of shape (C * multiplier, 1, {kernel})
+        For channels last: ({kernel}, 1, C * multiplier), or Keras' ({kernel}, C, multiplier).
+    pointwise_weight : array of shape (O, C * multiplier, {ones})
+        For channels last: ({ones}, C * multiplier, O).
+    bias : array of shape (O,), optional
+    stride, padding, dilation, padding_mode, padding_value
+        Of the depthwise convolution, as in `numbaconv.conv{d}`.
+    data_format, weight_format, activation, residual, out, algorithm, backend
+        As in `numbaconv.conv{d}`; a forced algorithm is forced on both.
+
+    Returns
+    -------
+    array of shape (N, O, {spatial})
+
+    Raises
+    ------
+    ShapeError, ArgumentError, DTypeError, BackendError, AlgorithmError
+        As in `numbaconv.conv{d}`.
+
+    Examples
+    --------
+    >>> import numpy as np, numbaconv
+    >>> x = np.ones((1, 2, {fives}), np.float32)
+    >>> depthwise, pointwise = np.ones((2, 1, {threes}), np.float32), np.ones((8, 2, {ones}), np.float32)
+    >>> numbaconv.separable_conv{d}(x, depthwise, pointwise, padding="same").shape
+    (1, 8, {fives})
+    """
+    op = f"separable_conv{rank}d" if rank else "separable_conv"
+    rank, x, w, groups = _depthwise_operands(op, rank, input, depthwise_weight, data_format, weight_format)
+    pointwise = as_array(op, "pointwise_weight", pointwise_weight)
+    last = is_channels_last(op, rank, data_format)
+    order = weight_order(op, rank, weight_format, last)
+    if pointwise.ndim != rank + 2 or any(pointwise.shape[axis] != 1 for axis in order[2:]):
+        raise ShapeError(
+            f"{op}: pointwise_weight must have {rank + 2} axes and one tap, but has shape {pointwise.shape}"
+        )
+    if pointwise.shape[order[1]] != w.shape[order[0]]:
+        raise ShapeError(
+            f"{op}: pointwise_weight takes {pointwise.shape[order[1]]} channels, but depthwise_weight gives "
+            f"{w.shape[order[0]]} (depthwise_weight {w.shape}, pointwise_weight {pointwise.shape})"
+        )
+    layout = {"data_format": data_format, "weight_format": weight_format}
+    depthwise_call = Call.of(
+        "separable_conv{}",
+        rank,
+        w,
+        False,
+        "output",
+        **layout,
+        stride=stride,
+        padding=padding,
+        dilation=dilation,
+        groups=groups,
+        padding_mode=padding_mode,
+        padding_value=padding_value,
+    )
+    pointwise_call = Call.of("separable_conv{}", rank, pointwise, False, "output", **layout)
+    # Both are checked before either runs.
+    first = prepare_job(depthwise_call, {"input": x, "weight": w}, backend=backend, algorithm=algorithm)
+    second = prepare_job(
+        pointwise_call,
+        {"input": first.returned, "weight": pointwise},
+        bias=bias,
+        residual=residual,
+        activation=activation,
+        out=out,
+        backend=backend,
+        algorithm=algorithm,
+    )
+    first.execute()
+    return second.execute()
+
+
+conv = at_rank("conv{}", _conv, None)
+conv1d = at_rank("conv{}", _conv, 1)
+conv2d = at_rank("conv{}", _conv, 2)
+conv3d = at_rank("conv{}", _conv, 3)
+conv_transpose = at_rank("conv_transpose{}", _conv_transpose, None)
+conv_transpose1d = at_rank("conv_transpose{}", _conv_transpose, 1)
+conv_transpose2d = at_rank("conv_transpose{}", _conv_transpose, 2)
+conv_transpose3d = at_rank("conv_transpose{}", _conv_transpose, 3)
+depthwise_conv = at_rank("depthwise_conv{}", _depthwise_conv, None)
+depthwise_conv1d = at_rank("depthwise_conv{}", _depthwise_conv, 1)
+depthwise_conv2d = at_rank("depthwise_conv{}", _depthwise_conv, 2)
+depthwise_conv3d = at_rank("depthwise_conv{}", _depthwise_conv, 3)
+separable_conv = at_rank("separable_conv{}", _separable_conv, None)
+separable_conv1d = at_rank("separable_conv{}", _separable_conv, 1)
+separable_conv2d = at_rank("separable_conv{}", _separable_conv, 2)
+separable_conv3d = at_rank("separable_conv{}", _separable_conv, 3)

@@ -1,0 +1,30 @@
+"""The shape-planning core: integers only, the standard library only."""
+
+from .arguments import Geometry, Ints, Padding, PaddingMode, Scalar
+from .axis import CONSTANT, PADDING_MODES, ZERO, Axis
+from .dtypes import SUPPORTED, dtype_name, dtype_rule
+from .network import ReceptiveField, count_parameters, output_shape, receptive_field
+from .problem import ConvPlan, make_plan, plan_conv, rank_of
+
+__all__ = [
+    "CONSTANT",
+    "PADDING_MODES",
+    "SUPPORTED",
+    "ZERO",
+    "Axis",
+    "ConvPlan",
+    "Geometry",
+    "Ints",
+    "Padding",
+    "PaddingMode",
+    "ReceptiveField",
+    "Scalar",
+    "count_parameters",
+    "dtype_name",
+    "dtype_rule",
+    "make_plan",
+    "output_shape",
+    "plan_conv",
+    "rank_of",
+    "receptive_field",
+]

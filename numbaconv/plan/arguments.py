@@ -1,0 +1,162 @@
+"""Arguments as callers write them, turned into tuples of plain integers, or refused by name."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from numbers import Number
+from operator import index
+from typing import SupportsIndex, TypeAlias
+
+from ..errors import ArgumentError, DTypeError
+from .axis import PADDING_MODES
+
+__all__ = ["PADDING_NAMES", "Geometry", "Ints", "Padding", "PaddingMode", "Scalar", "integers", "shape"]
+
+Ints: TypeAlias = SupportsIndex | Iterable[SupportsIndex]
+Padding: TypeAlias = str | SupportsIndex | Iterable[SupportsIndex] | Iterable[Iterable[SupportsIndex]]
+PaddingMode: TypeAlias = str | Iterable[str]
+Scalar: TypeAlias = int | float | complex
+
+PADDING_NAMES = ("valid", "same", "same_lower", "causal")
+
+
+def _integer(op: str, name: str, value: object) -> int:
+    if isinstance(value, bool) or type(value).__name__ in ("bool_", "bool"):
+        raise DTypeError(f"{op}: {name} must be an integer, but is the bool {value}")
+    try:
+        return index(value)  # type: ignore[arg-type]
+    except TypeError:
+        raise DTypeError(f"{op}: {name} must be an integer, but is {value!r} ({type(value).__name__})") from None
+
+
+def _sequence(value: object) -> tuple[object, ...] | None:
+    """The entries of a sequence, or None for a scalar."""
+    if isinstance(value, str) or not isinstance(value, Iterable):
+        return None
+    try:
+        return tuple(value)
+    except TypeError:  # a zero-dimensional array calls itself iterable
+        return None
+
+
+def integers(op: str, name: str, value: object, rank: int, least: int) -> tuple[int, ...]:
+    """One integer an axis, each at least ``least``, from one integer or one an axis."""
+    entries = _sequence(value)
+    found = tuple(_integer(op, name, entry) for entry in (entries if entries is not None else (value,)))
+    if len(found) == 1:
+        found *= rank
+    if len(found) != rank:
+        raise ArgumentError(f"{op}: {name} has {len(found)} entries {found}, but there are {rank} spatial axes")
+    if min(found) < least:
+        raise ArgumentError(f"{op}: {name} must be at least {least}, but is {found}")
+    return found
+
+
+def shape(op: str, name: str, value: object) -> tuple[int, ...]:
+    """A shape of non-negative integers."""
+    entries = _sequence(value)
+    if entries is None:
+        raise DTypeError(f"{op}: {name} must be a shape (a sequence of integers), but is {value!r}")
+    found = tuple(_integer(op, name, entry) for entry in entries)
+    if any(extent < 0 for extent in found):
+        raise ArgumentError(f"{op}: {name} must not be negative, but is {found}")
+    return found
+
+
+def _padding(op: str, value: object, rank: int) -> str | tuple[tuple[int, int], ...]:
+    if isinstance(value, str):
+        name = value.lower()
+        if name not in PADDING_NAMES:
+            raise ArgumentError(
+                f"{op}: padding is {value!r}, but must be integers or one of {', '.join(PADDING_NAMES)}"
+            )
+        return name
+    entries = _sequence(value)
+    pairs = None if entries is None else [_sequence(entry) for entry in entries]
+    if not pairs or all(pair is None for pair in pairs):
+        if pairs is not None and len(pairs) == 2 and rank == 1:
+            raise ArgumentError(
+                f"{op}: padding has 2 entries {entries}, but there is 1 spatial axis; "
+                f"for different padding before and after write ({entries},)"
+            )
+        return tuple((amount, amount) for amount in integers(op, "padding", value, rank, 0))
+    if len(pairs) != rank or any(pair is None or len(pair) != 2 for pair in pairs):
+        raise ArgumentError(
+            f"{op}: padding must be one (before, after) pair for each of {rank} spatial axes, but is {value!r}"
+        )
+    found = []
+    for pair in pairs:
+        assert pair is not None
+        before, after = (_integer(op, "padding", amount) for amount in pair)
+        if min(before, after) < 0:
+            raise ArgumentError(f"{op}: padding must be at least 0, but is ({before}, {after})")
+        found.append((before, after))
+    return tuple(found)
+
+
+def _modes(op: str, value: object, rank: int) -> tuple[str, ...]:
+    entries = (value,) * rank if isinstance(value, str) else _sequence(value)
+    if entries is None:
+        raise DTypeError(f"{op}: padding_mode must be a name or one name an axis, but is {value!r}")
+    if len(entries) != rank:
+        raise ArgumentError(f"{op}: padding_mode has {len(entries)} entries, but there are {rank} spatial axes")
+    for entry in entries:
+        if entry not in PADDING_MODES:
+            raise ArgumentError(f"{op}: padding_mode is {entry!r}, but must be one of {', '.join(PADDING_MODES)}")
+    return tuple(str(entry) for entry in entries)
+
+
+def _padding_value(op: str, value: object, modes: tuple[str, ...]) -> Scalar:
+    if hasattr(value, "item") and getattr(value, "ndim", 0) == 0:
+        value = value.item()
+    if isinstance(value, bool) or not isinstance(value, Number):
+        raise DTypeError(f"{op}: padding_value must be a number, but is {value!r}")
+    if "constant" not in modes and value != 0:
+        raise ArgumentError(
+            f"{op}: padding_value is {value}, but only padding_mode='constant' uses it; mode is {modes}"
+        )
+    return value  # type: ignore[return-value]
+
+
+@dataclass(frozen=True, slots=True)
+class Geometry:
+    """Every argument that shapes a convolution, checked by itself and hashable."""
+
+    stride: tuple[int, ...]
+    padding: str | tuple[tuple[int, int], ...]
+    dilation: tuple[int, ...]
+    groups: int
+    padding_mode: tuple[str, ...]
+    padding_value: Scalar
+    output_padding: tuple[int, ...]
+    output_size: tuple[int, ...] | None
+
+    @classmethod
+    def of(
+        cls,
+        op: str,
+        rank: int,
+        *,
+        stride: Ints = 1,
+        padding: Padding = 0,
+        dilation: Ints = 1,
+        groups: int = 1,
+        padding_mode: PaddingMode = "zeros",
+        padding_value: Scalar = 0,
+        output_padding: Ints = 0,
+        output_size: Ints | None = None,
+    ) -> "Geometry":
+        """Check and normalise the arguments of a call."""
+        groups = _integer(op, "groups", groups)
+        if groups < 1:
+            raise ArgumentError(f"{op}: groups must be at least 1, but is {groups}")
+        modes = _modes(op, padding_mode, rank)
+        return cls(
+            stride=integers(op, "stride", stride, rank, 1),
+            padding=_padding(op, padding, rank),
+            dilation=integers(op, "dilation", dilation, rank, 1),
+            groups=groups,
+            padding_mode=modes,
+            padding_value=_padding_value(op, padding_value, modes),
+            output_padding=integers(op, "output_padding", output_padding, rank, 0),
+            output_size=None if output_size is None else integers(op, "output_size", output_size, rank, 1),
+        )

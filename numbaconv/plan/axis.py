@@ -1,0 +1,118 @@
+"""One spatial axis of a convolution: the only extent rule, padding, tap ranges, stride phases.
+
+An axis is a relation between an output cell ``o``, a tap ``k`` and a *padded position* ``p``::
+
+    p = o * stride + k * dilation          0 <= p < used
+
+    padded   0 1 | 2 3 4 5 6 7 | 8 9       pad_before 2, input 6, pad_after 2
+    input        | 0 1 2 3 4 5 |           source(p) = p - 2 inside, else what the mode says
+    o=0      k-0-k-0-k                     kernel 3, dilation 2: extent 5
+    o=1          k-0-k-0-k                 stride 2
+
+The three primitives read the same relation: FORWARD gathers over ``k`` for each ``o``, INPUT_GRAD over
+``(o, k)`` for each input cell, WEIGHT_GRAD over ``o`` for each ``k``.
+"""
+
+from dataclasses import dataclass
+
+__all__ = ["CONSTANT", "PADDING_MODES", "ZERO", "Axis", "kernel_extent", "output_extent"]
+
+#: What ``Axis.source`` answers for a padded position that holds no input cell.
+ZERO = -1
+CONSTANT = -2
+
+PADDING_MODES = ("zeros", "constant", "reflect", "replicate", "circular", "symmetric")
+
+
+def kernel_extent(kernel: int, dilation: int) -> int:
+    """Input cells that a dilated kernel spans, first tap to last."""
+    return dilation * (kernel - 1) + 1
+
+
+def output_extent(padded: int, extent: int, stride: int) -> int:
+    """How often a kernel of ``extent`` cells fits, at steps of ``stride``, into ``padded`` cells."""
+    return (padded - extent) // stride + 1 if padded >= extent else 0
+
+
+@dataclass(frozen=True, slots=True)
+class Axis:
+    """Extents of one axis, named for the forward convolution, whichever primitive runs.
+
+    ``output`` is stored, not derived: a transposed convolution with ``output_padding`` has an ``input``
+    longer than the one its ``output`` would need.
+    """
+
+    input: int = 1
+    output: int = 1
+    kernel: int = 1
+    stride: int = 1
+    dilation: int = 1
+    pad_before: int = 0
+    pad_after: int = 0
+    mode: str = "zeros"
+
+    @property
+    def extent(self) -> int:
+        """Cells that the dilated kernel spans."""
+        return kernel_extent(self.kernel, self.dilation)
+
+    @property
+    def padded(self) -> int:
+        """Input cells and both paddings."""
+        return self.pad_before + self.input + self.pad_after
+
+    @property
+    def used(self) -> int:
+        """Padded positions ``0 .. used - 1`` that some tap of some output cell reads."""
+        return (self.output - 1) * self.stride + self.extent if self.output else 0
+
+    @property
+    def maps_padding(self) -> bool:
+        """Whether padding repeats input cells, so that one input cell stands at several positions."""
+        return self.mode in ("reflect", "replicate", "circular", "symmetric")
+
+    def source(self, position: int) -> int:
+        """The input cell at a padded position, or ``ZERO`` or ``CONSTANT``.
+
+        Reflect, symmetric and circular continue periodically, so padding may be longer than the input:
+        the meaning of ``numpy.pad``.
+        """
+        cell, n = position - self.pad_before, self.input
+        if 0 <= cell < n:
+            return cell
+        if self.mode == "zeros":
+            return ZERO
+        if self.mode == "constant":
+            return CONSTANT
+        if self.mode == "replicate":
+            return 0 if cell < 0 else n - 1
+        if self.mode == "circular":
+            return cell % n
+        if self.mode == "symmetric":
+            cell %= 2 * n
+            return cell if cell < n else 2 * n - 1 - cell
+        period = max(2 * (n - 1), 1)  # reflect; a single cell reflects onto itself
+        cell %= period
+        return cell if cell < n else period - cell
+
+    def tap_range(self, tap: int) -> tuple[int, int]:
+        """The output cells ``[first, last)`` at which ``tap`` reads an input cell, not padding."""
+        shift = tap * self.dilation - self.pad_before
+        first = min(max(-(shift // self.stride), 0), self.output)
+        last = min(max(-((shift - self.input) // self.stride), first), self.output)
+        return first, last
+
+    @property
+    def interior(self) -> tuple[int, int]:
+        """The output cells ``[first, last)`` at which no tap reads padding."""
+        first = self.tap_range(0)[0]
+        return first, max(self.tap_range(self.kernel - 1)[1], first)
+
+    def tap_phase(self, tap: int) -> tuple[int, int]:
+        """The stride phase of a tap and its shift: ``p = stride * (o + shift) + phase``.
+
+        Positions of one phase are the outputs' neighbours in steps of one, which makes every stride a
+        dense problem with a subset of the taps.
+        """
+        shift, phase = divmod(tap * self.dilation, self.stride)
+        return phase, shift

@@ -1,0 +1,55 @@
+"""Names of memory layouts, and the axis orders they stand for.
+
+Data is ``N C D H W`` inside the plan and weights ``O I D H W``; ``O`` and ``I`` are the channels of the
+*forward* convolution, so a transposed convolution's weight has its input channels at ``O``. That is
+PyTorch's ``(in, out / groups, kH, kW)`` under ``OIHW`` and TensorFlow's ``(kH, kW, out, in)`` under
+``HWIO``.
+"""
+
+from functools import cache
+
+from ..errors import ArgumentError
+
+__all__ = ["channels_last", "is_channels_last", "weight_order"]
+
+_SPATIAL = {1: ("W", "L"), 2: ("HW",), 3: ("DHW",)}
+
+
+def _names(rank: int, pattern: str) -> list[str]:
+    return [pattern.replace("*", spatial) for spatial in _SPATIAL[rank]]
+
+
+@cache
+def is_channels_last(op: str, rank: int, data_format: str | None) -> bool:
+    """Whether a data format name puts channels last; ``None`` means channels first."""
+    first, last = _names(rank, "NC*"), _names(rank, "N*C")
+    if data_format is None or data_format in (*first, "channels_first"):
+        return False
+    if data_format in (*last, "channels_last"):
+        return True
+    known = ", ".join([*first, "channels_first", *last, "channels_last"])
+    raise ArgumentError(f"{op}: data_format is {data_format!r}, but must be one of {known} for rank {rank}")
+
+
+@cache
+def weight_order(op: str, rank: int, weight_format: str | None, last: bool) -> tuple[int, ...]:
+    """The axes of a stored weight in the order ``O, I, spatial...``."""
+    axes = rank + 2
+    orders: dict[str, tuple[int, ...]] = {}
+    for name in _names(rank, "OI*"):
+        orders[name] = tuple(range(axes))
+    for name in _names(rank, "*IO"):
+        orders[name] = (axes - 1, axes - 2, *range(rank))
+    for name in _names(rank, "O*I"):
+        orders[name] = (0, axes - 1, *range(1, axes - 1))
+    if weight_format is None:
+        return orders[_names(rank, "*IO" if last else "OI*")[0]]
+    if weight_format not in orders:
+        known = ", ".join(orders)
+        raise ArgumentError(f"{op}: weight_format is {weight_format!r}, but must be one of {known} for rank {rank}")
+    return orders[weight_format]
+
+
+def channels_last(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """``(N, C, spatial...)`` as ``(N, spatial..., C)``."""
+    return (shape[0], *shape[2:], shape[1])

@@ -1,0 +1,364 @@
+"""``ConvPlan``: one problem as integers, and the only place where shapes are judged.
+
+A plan always describes a *forward* convolution ``y = conv(x, w)``. A convolution's input is ``x`` and its
+output ``y``; a transposed convolution's input is ``y`` and its output ``x``. Gradients have the plan of the
+call whose gradient they are.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from math import prod
+
+from ..errors import ShapeError
+from .arguments import Geometry, Ints, Padding, PaddingMode, Scalar, shape
+from .axis import Axis
+from .build import axis_of
+from .dtypes import dtype_name, dtype_rule
+from .layout import channels_last, is_channels_last, weight_order
+
+__all__ = ["ConvPlan", "make_plan", "plan_conv"]
+
+_LARGEST = 2**63 - 1
+
+
+@dataclass(frozen=True)
+class ConvPlan:
+    """A convolution's extents, costs and layout: frozen, hashable, printable.
+
+    Attributes
+    ----------
+    rank : int
+        Spatial axes: 1, 2 or 3.
+    transposed : bool
+        Whether the planned call is a transposed convolution: its input is ``y``, its output ``x``.
+    batched : bool
+        Whether the arrays have a batch axis.
+    channels_last : bool
+        Layout of the data arrays.
+    weight_axes : tuple of int
+        The stored weight's axes in the order ``O, I, spatial...``.
+    batch, x_channels, y_channels, groups : int
+        Of the forward convolution.
+    axes : tuple of Axis
+        One a spatial axis, first to last.
+    padding_value : int, float or complex
+        What ``padding_mode="constant"`` puts into padding.
+    has_bias : bool
+        Counted as parameters.
+    dtype, compute_dtype, output_dtype : str
+        Of the operands, the accumulator and the result.
+    """
+
+    rank: int
+    transposed: bool
+    batched: bool
+    channels_last: bool
+    weight_axes: tuple[int, ...]
+    batch: int
+    x_channels: int
+    y_channels: int
+    groups: int
+    axes: tuple[Axis, ...]
+    padding_value: Scalar
+    has_bias: bool
+    dtype: str
+    compute_dtype: str
+    output_dtype: str
+
+    @cached_property
+    def axes3(self) -> tuple[Axis, Axis, Axis]:
+        """Depth, height, width; axes that the rank lacks have extent 1, kernel 1 and no padding."""
+        depth, height, width = (Axis(),) * (3 - self.rank) + self.axes
+        return depth, height, width
+
+    @cached_property
+    def x_shape(self) -> tuple[int, ...]:
+        """``(N, C, D, H, W)`` of the forward convolution's input."""
+        return (self.batch, self.x_channels, *(axis.input for axis in self.axes3))
+
+    @cached_property
+    def y_shape(self) -> tuple[int, ...]:
+        """``(N, C, D, H, W)`` of the forward convolution's output."""
+        return (self.batch, self.y_channels, *(axis.output for axis in self.axes3))
+
+    @cached_property
+    def w_shape(self) -> tuple[int, ...]:
+        """``(O, I / groups, KD, KH, KW)`` of the weight."""
+        group_channels = self.x_channels // self.groups
+        return (self.y_channels, group_channels, *(axis.kernel for axis in self.axes3))
+
+    def _stored(self, channels: int, extents: tuple[int, ...]) -> tuple[int, ...]:
+        full = (self.batch, channels, *extents)
+        if self.channels_last:
+            full = channels_last(full)
+        return full if self.batched else full[1:]
+
+    @cached_property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of the call's input, in its own layout."""
+        if self.transposed:
+            return self._stored(self.y_channels, tuple(axis.output for axis in self.axes))
+        return self._stored(self.x_channels, tuple(axis.input for axis in self.axes))
+
+    @cached_property
+    def output_shape(self) -> tuple[int, ...]:
+        """Shape of the call's output, in its own layout."""
+        if self.transposed:
+            return self._stored(self.x_channels, tuple(axis.input for axis in self.axes))
+        return self._stored(self.y_channels, tuple(axis.output for axis in self.axes))
+
+    @cached_property
+    def weight_shape(self) -> tuple[int, ...]:
+        """Shape of the weight as it is stored."""
+        ordered = (*self.w_shape[:2], *(axis.kernel for axis in self.axes))
+        stored = [0] * len(ordered)
+        for extent, axis in zip(ordered, self.weight_axes, strict=True):
+            stored[axis] = extent
+        return tuple(stored)
+
+    @property
+    def out_channels(self) -> int:
+        """Channels of the call's output, which is the length of its bias."""
+        return self.x_channels if self.transposed else self.y_channels
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates, taps on padding included, as papers count them."""
+        return prod(self.y_shape) * prod(self.w_shape[1:])
+
+    @property
+    def flops(self) -> int:
+        """Two for each multiply-accumulate, whatever the dtype."""
+        return 2 * self.macs
+
+    @property
+    def parameters(self) -> int:
+        """Elements of the weight, and of the bias if there is one."""
+        return prod(self.w_shape) + (self.out_channels if self.has_bias else 0)
+
+    @property
+    def least_bytes(self) -> int:
+        """Bytes that must move at least: each operand read once, the result written once."""
+        operand, result = (
+            dtype_rule("plan", "operand", self.dtype),
+            dtype_rule("plan", "result", self.output_dtype),
+        )
+        elements = prod(self.input_shape) + prod(self.w_shape)
+        return (
+            elements * operand.itemsize
+            + (prod(self.output_shape) + (self.out_channels if self.has_bias else 0)) * result.itemsize
+        )
+
+    @property
+    def arithmetic_intensity(self) -> float:
+        """FLOPs for each of the least bytes (Williams, Waterman and Patterson 2009, the roofline model)."""
+        return self.flops / self.least_bytes if self.least_bytes else 0.0
+
+    def __str__(self) -> str:
+        name = f"conv_transpose{self.rank}d" if self.transposed else f"conv{self.rank}d"
+        padding = ", ".join(f"({axis.pad_before}, {axis.pad_after})" for axis in self.axes)
+        modes = {axis.mode for axis in self.axes}
+        return "\n".join(
+            [
+                f"{name}  {self.input_shape} * {self.weight_shape} -> {self.output_shape}  {self.dtype}",
+                f"  stride {tuple(axis.stride for axis in self.axes)}  padding {padding} {'/'.join(sorted(modes))}"
+                f"  dilation {tuple(axis.dilation for axis in self.axes)}  groups {self.groups}",
+                f"  accumulates in {self.compute_dtype}, returns {self.output_dtype}",
+                f"  {self.flops:,} FLOPs, {self.least_bytes:,} bytes at least, "
+                f"{self.arithmetic_intensity:.1f} FLOPs per byte, {self.parameters:,} parameters",
+            ]
+        )
+
+
+def _check_channels(
+    op: str, transposed: bool, groups: int, channels: int, weight: tuple[int, ...], shapes: str
+) -> None:
+    """The channel rule. ``weight`` is ordered ``O, I, spatial...``."""
+    if transposed:
+        if channels != weight[0]:
+            raise ShapeError(f"{op}: weight takes {weight[0]} input channels, but input has {channels} {shapes}")
+        if channels % groups:
+            raise ShapeError(f"{op}: input has {channels} channels, not divisible by groups {groups} {shapes}")
+        return
+    if channels % groups:
+        raise ShapeError(f"{op}: input has {channels} channels, not divisible by groups {groups} {shapes}")
+    if weight[0] % groups:
+        raise ShapeError(f"{op}: weight has {weight[0]} output channels, not divisible by groups {groups} {shapes}")
+    if weight[1] != channels // groups:
+        raise ShapeError(
+            f"{op}: weight has {weight[1]} channels per group, but input has {channels} channels / "
+            f"{groups} groups = {channels // groups} {shapes}"
+        )
+
+
+def _check_extents(op: str, what: str, extents: tuple[int, ...], shapes: str) -> None:
+    for axis, extent in enumerate(extents):
+        if extent == 0:
+            raise ShapeError(f"{op}: {what} has extent 0 on spatial axis {axis}, but must have at least 1 {shapes}")
+
+
+def _check_sizes(op: str, plan: ConvPlan, shapes: str) -> None:
+    itemsize = max(dtype_rule(op, "operand", name).itemsize for name in (plan.dtype, plan.output_dtype))
+    for what, extents in (
+        ("input", plan.input_shape),
+        ("weight", plan.weight_shape),
+        ("output", plan.output_shape),
+        ("padded input", (plan.batch, plan.x_channels, *(axis.padded for axis in plan.axes))),
+    ):
+        if prod(extents) * itemsize > _LARGEST:
+            raise ShapeError(
+                f"{op}: {what} of shape {extents} has {prod(extents)} elements of {itemsize} bytes, "
+                f"but at most {_LARGEST} bytes can be addressed {shapes}"
+            )
+
+
+@lru_cache(maxsize=4096)
+def make_plan(
+    op: str,
+    rank: int,
+    transposed: bool,
+    input_shape: tuple[int, ...],
+    weight_shape: tuple[int, ...],
+    geometry: Geometry,
+    data_format: str | None,
+    weight_format: str | None,
+    has_bias: bool,
+    dtype: str,
+    output_dtype: str | None,
+) -> ConvPlan:
+    """The plan of a call, from arguments that are checked one by one already.
+
+    ``output_dtype`` overrides the dtype rule's, where a bias or residual promotes the result.
+    """
+    shapes = f"(input {input_shape}, weight {weight_shape})"
+    last = is_channels_last(op, rank, data_format)
+    order = weight_order(op, rank, weight_format, last)
+    if len(weight_shape) != rank + 2:
+        raise ShapeError(f"{op}: weight must have {rank + 2} axes, but has {len(weight_shape)} {shapes}")
+    if len(input_shape) not in (rank + 1, rank + 2):
+        raise ShapeError(
+            f"{op}: input must have {rank + 2} axes, or {rank + 1} without a batch axis, "
+            f"but has {len(input_shape)} {shapes}"
+        )
+    batched = len(input_shape) == rank + 2
+    full = input_shape if batched else (1, *input_shape)
+    channels, extents = (full[-1], full[1:-1]) if last else (full[1], full[2:])
+    weight = tuple(weight_shape[axis] for axis in order)
+    _check_extents(op, "weight", weight[2:], shapes)
+    _check_extents(op, "input", extents, shapes)
+    _check_channels(op, transposed, geometry.groups, channels, weight, shapes)
+    rule = dtype_rule(op, "input", dtype)
+    result = rule.output if output_dtype is None else output_dtype
+    plan = ConvPlan(
+        rank=rank,
+        transposed=transposed,
+        batched=batched,
+        channels_last=last,
+        weight_axes=order,
+        batch=full[0],
+        x_channels=weight[1] * geometry.groups if transposed else channels,
+        y_channels=weight[0],
+        groups=geometry.groups,
+        axes=tuple(
+            axis_of(op, transposed, extent, weight[2 + at], geometry, at, shapes) for at, extent in enumerate(extents)
+        ),
+        padding_value=geometry.padding_value,
+        has_bias=has_bias,
+        dtype=dtype,
+        compute_dtype=rule.compute if result == rule.output else dtype_rule(op, "output", result).compute,
+        output_dtype=result,
+    )
+    _check_sizes(op, plan, shapes)
+    return plan
+
+
+def plan_conv(
+    input_shape: Ints,
+    weight_shape: Ints,
+    *,
+    stride: Ints = 1,
+    padding: Padding = 0,
+    dilation: Ints = 1,
+    groups: int = 1,
+    padding_mode: PaddingMode = "zeros",
+    padding_value: Scalar = 0,
+    output_padding: Ints = 0,
+    output_size: Ints | None = None,
+    data_format: str | None = None,
+    weight_format: str | None = None,
+    transposed: bool = False,
+    bias: bool = False,
+    dtype: object = "float32",
+) -> ConvPlan:
+    """Plan a convolution from shapes alone, without any array.
+
+    Parameters
+    ----------
+    input_shape, weight_shape : sequence of int
+        As the arrays would have them; the rank is the weight's axes less two.
+    stride, padding, dilation, groups, padding_mode, padding_value, output_padding, output_size, \
+data_format, weight_format
+        As in `numbaconv.conv` and `numbaconv.conv_transpose`.
+    transposed : bool
+        Plan a transposed convolution.
+    bias : bool
+        Count a bias among the parameters.
+    dtype : str, numpy.dtype or scalar type
+        Of input and weight.
+
+    Returns
+    -------
+    ConvPlan
+
+    Raises
+    ------
+    ShapeError, ArgumentError, DTypeError
+        For every problem that the convolution itself would refuse.
+
+    Examples
+    --------
+    >>> from numbaconv import plan_conv
+    >>> plan = plan_conv((1, 64, 56, 56), (64, 64, 3, 3), padding=1)
+    >>> plan.output_shape, plan.flops, plan.parameters
+    ((1, 64, 56, 56), 231211008, 36864)
+    >>> print(plan)
+    conv2d  (1, 64, 56, 56) * (64, 64, 3, 3) -> (1, 64, 56, 56)  float32
+      stride (1, 1)  padding (1, 1), (1, 1) zeros  dilation (1, 1)  groups 1
+      accumulates in float32, returns float32
+      231,211,008 FLOPs, 1,753,088 bytes at least, 131.9 FLOPs per byte, 36,864 parameters
+    """
+    op = "plan_conv"
+    weight = shape(op, "weight_shape", weight_shape)
+    rank = rank_of(op, weight)
+    geometry = Geometry.of(
+        op,
+        rank,
+        stride=stride,
+        padding=padding,
+        dilation=dilation,
+        groups=groups,
+        padding_mode=padding_mode,
+        padding_value=padding_value,
+        output_padding=output_padding,
+        output_size=output_size,
+    )
+    return make_plan(
+        op,
+        rank,
+        bool(transposed),
+        shape(op, "input_shape", input_shape),
+        weight,
+        geometry,
+        data_format,
+        weight_format,
+        bool(bias),
+        dtype_name(dtype),
+        None,
+    )
+
+
+def rank_of(op: str, weight: tuple[int, ...]) -> int:
+    """The rank that a weight's shape stands for."""
+    if len(weight) not in (3, 4, 5):
+        raise ShapeError(f"{op}: weight must have 3, 4 or 5 axes (rank 1, 2 or 3), but has {len(weight)}: {weight}")
+    return len(weight) - 2

@@ -1,0 +1,49 @@
+"""One function written once, offered as ``...1d``, ``...2d``, ``...3d`` and rank-free."""
+
+import inspect
+from collections.abc import Callable
+from typing import Concatenate, ParamSpec, TypeVar
+
+__all__ = ["at_rank", "shape_names"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_SPATIAL = {None: "*spatial", 1: "width", 2: "height, width", 3: "depth, height, width"}
+
+
+def shape_names(rank: int | None) -> dict[str, str]:
+    """What docstrings call the extents of a rank; examples of the rank-free functions have rank 2."""
+    axes = rank or 2
+    return {
+        "rank": str(axes),
+        "d": f"{rank}d" if rank else "",
+        "spatial": _SPATIAL[rank],
+        "kernel": "*kernel"
+        if rank is None
+        else ", ".join("K" + name[0].upper() for name in _SPATIAL[rank].split(", ")),
+        "fives": ", ".join(["5"] * axes),
+        "fours": ", ".join(["4"] * axes),
+        "threes": ", ".join(["3"] * axes),
+        "twos": ", ".join(["2"] * axes),
+        "ones": ", ".join(["1"] * axes),
+        "tens": ", ".join(["10"] * axes),
+    }
+
+
+def at_rank(name: str, template: Callable[Concatenate[int | None, P], R], rank: int | None) -> Callable[P, R]:
+    """``template`` with its first argument bound to a rank (None: from the weight), named and documented so.
+
+    ``{}`` in the name stands for the rank; the docstring's fields are those of `shape_names`.
+    """
+
+    def ranked(*args: P.args, **kwargs: P.kwargs) -> R:
+        return template(rank, *args, **kwargs)
+
+    signature = inspect.signature(template)
+    parameters = list(signature.parameters.values())[1:]
+    ranked.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    ranked.__name__ = ranked.__qualname__ = name.format(f"{rank}d" if rank else "")
+    ranked.__module__ = template.__module__
+    ranked.__doc__ = inspect.getdoc(template).format(**shape_names(rank)) if template.__doc__ else None  # type: ignore[union-attr]
+    return ranked
