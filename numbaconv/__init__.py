@@ -3,9 +3,11 @@
 Importing this package imports neither Numba nor any backend; the first convolution does.
 """
 
+from typing import TYPE_CHECKING
+
 from . import errors, functional, grad
 from ._version import __version__
-from .backends.registry import backends, get_backend, register_backend, set_backend, use_backend
+from .backends.registry import get_backend, register_backend, set_backend, use_backend
 from .errors import AlgorithmError, ArgumentError, BackendError, ConvError, DTypeError, ShapeError
 from .explain import Explanation, explain
 from .functional import (
@@ -30,8 +32,10 @@ from .functional import (
 )
 from .plan import ConvPlan, ReceptiveField, count_parameters, output_shape, plan_conv, receptive_field
 
-# ``numbaconv.backends`` is the function; the package of that name is reached by ``from numbaconv.backends
-# import ...``. Likewise ``numbaconv.explain``.
+if TYPE_CHECKING:
+    from .backends.registry import backends
+else:  # the package of backends, which can be called as that function
+    from . import backends
 
 __all__ = [
     "AlgorithmError",
