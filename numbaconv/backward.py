@@ -72,7 +72,8 @@ class TransposedBackwardOptions(BackwardOptions, total=False):
 
 
 def _conjugate(array: object) -> object:
-    return np.conj(array) if np.iscomplexobj(array) else array  # type: ignore[call-overload]
+    values: Any = array
+    return np.conj(values) if np.asarray(values).dtype.kind == "c" else array
 
 
 def gradient(
@@ -123,8 +124,9 @@ def bias_gradient(
     rule = dtype_rule(op, "grad_output", grad.dtype)
     wide = np.result_type(np.dtype(rule.compute), np.float64) if np.dtype(rule.compute).kind in "fc" else rule.compute
     total = view.sum(axis=(0, *range(2, rank + 2)), dtype=wide)
-    with np.errstate(over="ignore"):
-        return total.astype(grad.dtype if rule.output == dtype_name(grad.dtype) else rule.output)
+    with np.errstate(over="ignore"):  # half types round to infinity
+        result: Array = total.astype(grad.dtype if rule.output == dtype_name(grad.dtype) else rule.output)
+    return result
 
 
 def backward(

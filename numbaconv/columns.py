@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from itertools import product
+from typing import Any
 
 import numpy as np
 
@@ -34,8 +35,8 @@ def _plan(
     return make_plan(op, rank, False, shape, (1, channels, *kernel), checked, None, None, False, dtype, None)
 
 
-def _patches(plan: ConvPlan) -> Iterator[tuple[tuple[int, ...], tuple[slice, ...], tuple[slice, ...]]]:
-    """For each tap: the output cells that do not read padding there, and the input cells they read."""
+def _patches(plan: ConvPlan) -> Iterator[tuple[Any, Any]]:
+    """For each tap: the index of its cells among the columns, and of the input cells that they hold."""
     for tap in product(*(range(axis.kernel) for axis in plan.axes)):
         outputs, inputs = [], []
         for axis, k in zip(plan.axes, tap, strict=True):
@@ -44,7 +45,8 @@ def _patches(plan: ConvPlan) -> Iterator[tuple[tuple[int, ...], tuple[slice, ...
             outputs.append(slice(first, last))
             inputs.append(slice(begin, begin + (last - first) * axis.stride, axis.stride))
         if all(cells.start < cells.stop for cells in outputs):
-            yield tap, tuple(outputs), tuple(inputs)
+            every = slice(None)
+            yield (every, every, *tap, *outputs), (every, every, *inputs)
 
 
 def _columns_shape(plan: ConvPlan) -> tuple[int, ...]:
@@ -102,8 +104,8 @@ def unfold(input: object, kernel_size: Ints, dilation: Ints = 1, padding: Paddin
     )
     cells = array if plan.batched else array[np.newaxis]
     columns = np.zeros(_columns_shape(plan), array.dtype)
-    for tap, outputs, inputs in _patches(plan):
-        columns[(slice(None), slice(None), *tap, *outputs)] = cells[(slice(None), slice(None), *inputs)]
+    for outputs, inputs in _patches(plan):
+        columns[outputs] = cells[inputs]
     flat = columns.reshape(plan.batch, plan.x_channels * _count(kernel), _count(plan.y_shape[2:]))
     return flat if plan.batched else flat[0]
 
@@ -171,8 +173,8 @@ def fold(
         )
     columns = array.reshape(_columns_shape(plan))
     total = np.zeros((plan.batch, plan.x_channels, *size), rule.compute)
-    for tap, outputs, inputs in _patches(plan):
-        total[(slice(None), slice(None), *inputs)] += columns[(slice(None), slice(None), *tap, *outputs)]
+    for outputs, inputs in _patches(plan):
+        total[inputs] += columns[outputs]
     output = array.dtype if rule.output == dtype_name(array.dtype) else np.dtype(rule.output)
     with np.errstate(over="ignore"):
         folded = total.astype(output, copy=False)

@@ -65,18 +65,19 @@ class Call:
 
         ``{}`` in the name stands for the rank.
         """
-        extents = weight.shape if hasattr(weight, "shape") else None
         if rank is None:
-            rank = rank_of(name.format(""), tuple(extents) if extents is not None else _extents_of(name, weight))
+            rank = rank_of(name.format(""), _extents_of(name.format(""), weight))
         op = name.format(f"{rank}d")
         checked = Geometry.of(op, rank, **geometry)
         return cls(op, rank, transposed, produces, checked, data_format, weight_format)
 
 
-def _extents_of(name: str, weight: object) -> tuple[int, ...]:
-    if isinstance(weight, (list, tuple)) and weight and not isinstance(weight[0], (list, tuple)):
-        return shape(name.format(""), "weight_size", weight)
-    return as_array(name.format(""), "weight", weight).shape
+def _extents_of(op: str, weight: object) -> tuple[int, ...]:
+    """The shape of a weight, given as an array or as a shape."""
+    if isinstance(weight, list | tuple) and weight and not isinstance(weight[0], list | tuple):
+        return shape(op, "weight_size", weight)
+    extents: tuple[int, ...] = as_array(op, "weight", weight).shape
+    return extents
 
 
 @dataclass(slots=True)

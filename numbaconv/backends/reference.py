@@ -8,6 +8,7 @@ without BLAS, whose order of summation would depend on the machine's threads.
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import product
+from typing import Any
 
 import numpy as np
 
@@ -36,7 +37,8 @@ def _cells(plan: ConvPlan, tap: tuple[int, int, int]) -> tuple[Array, Array, Arr
 def _patch(plan: ConvPlan, x: Array, tap: tuple[int, int, int]) -> Array:
     """What a tap reads of one sample: ``(C, OD, OH, OW)``."""
     cells = _cells(plan, tap)
-    patch = x[(slice(None), *(np.maximum(index, 0) for index in cells))]
+    inside: Any = (slice(None), *(np.maximum(index, 0) for index in cells))
+    patch: Array = x[inside]
     fill = {CONSTANT: np.asarray(plan.padding_value).astype(x.dtype)}
     for index in cells:  # axis after axis: where two axes are outside, the last decides
         for code in np.unique(index[index < 0]):
@@ -89,7 +91,8 @@ def _input_grad(plan: ConvPlan, x: Array, w: Array, y: Array, epilogue: Epilogue
             cells = np.broadcast_arrays(*_cells(plan, tap))
             inside = np.all([index >= 0 for index in cells], axis=0)
             flat = patch.reshape(plan.x_channels, *inside.shape)[:, inside]
-            np.add.at(total, (slice(None), *(index[inside] for index in cells)), flat)
+            target: Any = (slice(None), *(index[inside] for index in cells))
+            np.add.at(total, target, flat)
         residual = None if epilogue.residual is None else epilogue.residual[n]
         _finish(total, result[n], Epilogue(epilogue.bias, residual, epilogue.activation))
     x[...] = result

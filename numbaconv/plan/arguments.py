@@ -110,7 +110,7 @@ def _padding_value(op: str, value: object, modes: tuple[str, ...]) -> Scalar:
         value = value.item()
     if isinstance(value, bool) or not isinstance(value, Number):
         raise DTypeError(f"{op}: padding_value must be a number, but is {value!r}")
-    if "constant" not in modes and value != 0:
+    if "constant" not in modes and bool(value):
         raise ArgumentError(
             f"{op}: padding_value is {value}, but only padding_mode='constant' uses it; mode is {modes}"
         )

@@ -103,7 +103,8 @@ def _tree_sum(partial_sums: Array) -> Array:
         kept = (count + 1) // 2
         partial_sums[: count - kept] += partial_sums[kept:count]
         count = kept
-    return partial_sums[0]
+    total: Array = partial_sums[0]
+    return total
 
 
 def _weight_grad(plan: ConvPlan, x: Array, w: Array, y: Array, epilogue: Epilogue) -> None:

@@ -1,0 +1,53 @@
+"""Small integers: sums are exact in every dtype, whatever the order, so results must be equal to the bit."""
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+from numbaconv.backends.base import Direction
+from numbaconv.plan import dtype_rule
+from problems import BACKENDS, PROBLEMS, accepting, expected, operands, run
+
+DTYPES = {
+    name: getattr(ml_dtypes, name, None) or np.dtype(name)
+    for name in (
+        "float16 bfloat16 float32 float64 complex64 complex128 int8 uint8 int16 uint16 int32 uint32 int64 uint64".split()
+    )
+}
+
+
+def check(problem, dtype, largest):
+    rng = np.random.default_rng(17)
+    x, w, g = operands(problem, rng, dtype, largest)
+    copies = [each.copy() for each in (x, w, g)]
+    visited = set()
+    rule = dtype_rule("test", "operand", np.dtype(dtype))
+    for backend, direction, algorithm in accepting(problem, np.dtype(dtype).name):
+        answer = run(direction, problem, x, w, g, backend=backend, algorithm=algorithm.name)
+        wanted = expected(direction, problem, x, w, g).astype(rule.compute).astype(answer.dtype)
+        label = f"{backend} {direction.name} {algorithm.name}"
+        assert answer.dtype.name == rule.output, label
+        assert answer.shape == wanted.shape, label
+        np.testing.assert_array_equal(answer, wanted, err_msg=label)
+        visited.add((backend, direction))
+    assert visited == {(backend, direction) for backend in BACKENDS for direction in Direction}
+    for before, after in zip(copies, (x, w, g), strict=True):
+        np.testing.assert_array_equal(before, after, err_msg="an operand was modified")
+
+
+@pytest.mark.parametrize("name", PROBLEMS)
+def test_every_problem(name):
+    check(PROBLEMS[name], np.float64, 4)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    "name", ["stride 2", "mapped and strided and dilated", "constant", "groups", "rank 3", "row longer than a tile"]
+)
+def test_every_dtype(name, dtype):
+    check(PROBLEMS[name], DTYPES[dtype], 3)
+
+
+@pytest.mark.parametrize(("dtype", "largest"), [("int8", 127), ("uint8", 255), ("int16", 300), ("int32", 2**24)])
+def test_integers_do_not_wrap_at_their_own_width(dtype, largest):
+    check(PROBLEMS["more channels than a block"], np.dtype(dtype), largest)

@@ -1,0 +1,206 @@
+"""Problems that the conformance tests share, and how to run a primitive on one through the public API."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+import numbaconv
+import oracle
+from numbaconv import grad
+from numbaconv.backends import registry
+from numbaconv.backends.base import Direction
+from numbaconv.plan import ConvPlan, plan_conv
+
+BACKENDS = [name for name in ("cpu", "reference") if name in registry.backends()]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A convolution, channels first."""
+
+    spatial: tuple[int, ...]
+    kernel: tuple[int, ...]
+    batch: int = 1
+    c_in: int = 1
+    c_out: int = 1
+    groups: int = 1
+    stride: tuple[int, ...] = ()
+    dilation: tuple[int, ...] = ()
+    pads: tuple[tuple[int, int], ...] = ()
+    modes: tuple[str, ...] = ()
+    value: float = 0
+
+    def __post_init__(self):
+        for name, default in (("stride", 1), ("dilation", 1), ("pads", (0, 0)), ("modes", "zeros")):
+            if not getattr(self, name):
+                object.__setattr__(self, name, (default,) * self.rank)
+
+    @property
+    def rank(self):
+        return len(self.spatial)
+
+    @property
+    def x_shape(self):
+        return (self.batch, self.c_in, *self.spatial)
+
+    @property
+    def w_shape(self):
+        return (self.c_out, self.c_in // self.groups, *self.kernel)
+
+    @property
+    def arguments(self):
+        """Keyword arguments of the public functions."""
+        value = {"padding_value": self.value} if "constant" in self.modes else {}
+        return {
+            "stride": self.stride,
+            "padding": self.pads,
+            "dilation": self.dilation,
+            "groups": self.groups,
+            "padding_mode": self.modes,
+            **value,
+        }
+
+    @property
+    def oracle_arguments(self):
+        names = ("stride", "dilation", "groups", "pads", "modes", "value")
+        return {name: getattr(self, name) for name in names}
+
+    def plan(self, dtype="float64") -> ConvPlan:
+        return plan_conv(self.x_shape, self.w_shape, dtype=dtype, **self.arguments)
+
+    def at_rank3(self):
+        """The same problem with leading axes of extent 1."""
+        missing = 3 - self.rank
+        return replace(
+            self,
+            **{
+                name: (filler,) * missing + getattr(self, name)
+                for name, filler in (
+                    ("spatial", 1),
+                    ("kernel", 1),
+                    ("stride", 1),
+                    ("dilation", 1),
+                    ("pads", (0, 0)),
+                    ("modes", "zeros"),
+                )
+            },
+        )
+
+
+def operands(problem, rng, dtype, largest=None):
+    """Input, weight and output gradient: small integers up to ``largest``, or standard normal values."""
+    y_shape = problem.plan().output_shape
+    return tuple(draw(rng, shape, dtype, largest) for shape in (problem.x_shape, problem.w_shape, y_shape))
+
+
+def draw(rng, shape, dtype, largest=None):
+    dtype = np.dtype(dtype)
+
+    def part():
+        if largest is None:
+            return rng.standard_normal(shape)
+        return rng.integers(0 if dtype.kind == "u" else -largest, largest + 1, shape)
+
+    values = part() + 1j * part() if dtype.kind == "c" else part()
+    return values.astype(dtype)
+
+
+def run(direction, problem, x, w, g, **options):
+    """A primitive through the public function that comes down to it."""
+    rank, arguments = problem.rank, {**problem.arguments, **options}
+    if direction is Direction.FORWARD:
+        return getattr(numbaconv, f"conv{rank}d")(x, w, **arguments)
+    if direction is Direction.INPUT_GRAD:
+        return getattr(grad, f"conv{rank}d_input")(x.shape, w, g, **arguments)
+    return getattr(grad, f"conv{rank}d_weight")(x, w.shape, g, **arguments)
+
+
+def expected(direction, problem, x, w, g):
+    """The oracle's answer; gradients of complex operands are by the conjugate."""
+    if direction is Direction.FORWARD:
+        return oracle.forward(x, w, **problem.oracle_arguments)
+    if direction is Direction.INPUT_GRAD:
+        return oracle.input_grad(g, np.conj(w), x.shape, **problem.oracle_arguments)
+    conjugate = replace(problem, value=np.conj(problem.value))
+    return oracle.weight_grad(np.conj(x), g, w.shape, **conjugate.oracle_arguments)
+
+
+def magnitude(direction, problem, x, w, g):
+    """The same sum over absolute values: what error bounds are multiples of."""
+    x, w, g = (np.abs(oracle.wide(each)) for each in (x, w, g))
+    return expected(direction, replace(problem, value=abs(problem.value)), x, w, g)
+
+
+def accepting(problem, dtype="float64"):
+    """Every (backend, direction, algorithm) that accepts a problem."""
+    plan = problem.plan(dtype)
+    for name in BACKENDS:
+        for direction, table in registry.resolve(name).tables.items():
+            for algorithm in table:
+                if algorithm.accepts(plan) is None:
+                    yield name, direction, algorithm
+
+
+_P = Problem
+
+#: Problems that visit every mode, every edge of the tiles and blocks, and every rule of the plan.
+PROBLEMS = {
+    "one cell": _P((1,), (1,)),
+    "pointwise": _P((5, 4), (1, 1), batch=2, c_in=3, c_out=4),
+    "3x3 same": _P((6, 7), (3, 3), batch=2, c_in=3, c_out=2, pads=((1, 1), (1, 1))),
+    "more channels than a block": _P((4, 5), (3, 2), c_in=17, c_out=19, pads=((1, 0), (0, 1))),
+    "row longer than a tile": _P((1100,), (3,), c_in=2, c_out=3, pads=((1, 1),)),
+    "row longer than a tile, strided": _P((1700,), (5,), c_in=1, c_out=2, stride=(3,), pads=((2, 3),)),
+    "row longer than a tile, dilated": _P((700,), (4,), c_in=2, c_out=1, dilation=(50,), pads=((150, 0),)),
+    "row longer than a tile, circular": _P(
+        (600,), (3,), c_in=1, c_out=2, stride=(1,), pads=((7, 9),), modes=("circular",)
+    ),
+    "row longer than a tile, reflect, strided": _P((1300,), (3,), stride=(2,), pads=((4, 5),), modes=("reflect",)),
+    "stride 2": _P((7, 8), (3, 3), c_in=2, c_out=3, stride=(2, 2), pads=((1, 1), (1, 1))),
+    "stride over kernel": _P((11, 9), (2, 1), c_in=2, c_out=2, stride=(4, 3)),
+    "stride and dilation share a factor": _P((13,), (4,), c_in=2, c_out=2, stride=(4,), dilation=(2,), pads=((3, 2),)),
+    "stride and dilation coprime": _P((14,), (4,), c_in=2, c_out=2, stride=(3,), dilation=(2,), pads=((3, 4),)),
+    "dilation": _P((9, 8), (3, 2), c_in=2, c_out=2, dilation=(2, 3), pads=((2, 2), (3, 0))),
+    "unequal per axis": _P((7, 9), (2, 3), stride=(1, 2), dilation=(3, 1), pads=((0, 2), (1, 0)), c_in=2, c_out=2),
+    "padding over the kernel": _P((3, 3), (2, 2), pads=((4, 3), (5, 0)), c_in=1, c_out=2),
+    "groups": _P((5, 5), (3, 3), c_in=6, c_out=4, groups=2, pads=((1, 1), (1, 1))),
+    "depthwise": _P((6, 5), (3, 3), c_in=4, c_out=4, groups=4, stride=(2, 1), pads=((1, 1), (1, 1))),
+    "depthwise, multiplier 3": _P((6,), (3,), batch=2, c_in=3, c_out=9, groups=3, dilation=(2,), pads=((2, 2),)),
+    "rank 3": _P((4, 5, 3), (2, 3, 2), batch=2, c_in=2, c_out=3, stride=(1, 2, 1), pads=((1, 0), (1, 1), (0, 1))),
+    "rank 3, dilated, grouped": _P(
+        (5, 4, 6), (2, 2, 3), c_in=4, c_out=2, groups=2, dilation=(2, 1, 2), pads=((1, 1),) * 3
+    ),
+    "causal": _P((9,), (3,), c_in=2, c_out=2, dilation=(2,), pads=((4, 0),)),
+    "constant": _P((4, 5), (3, 3), c_in=2, c_out=2, pads=((2, 1), (1, 2)), modes=("constant",) * 2, value=3),
+    "constant, strided": _P((5, 6), (2, 3), stride=(2, 2), pads=((1, 2), (3, 3)), modes=("constant",) * 2, value=-2),
+    "constant rows, zero columns": _P((3, 4), (3, 3), pads=((2, 2), (2, 2)), modes=("constant", "zeros"), value=5),
+    "zero rows, constant columns": _P((3, 4), (3, 3), pads=((2, 2), (2, 2)), modes=("zeros", "constant"), value=5),
+    "constant depth, mapped rest": _P(
+        (2, 3, 4), (2, 3, 3), pads=((1, 1),) * 3, modes=("constant", "reflect", "circular"), value=2
+    ),
+    "reflect": _P((5, 6), (3, 3), c_in=2, c_out=2, pads=((2, 2), (1, 3)), modes=("reflect",) * 2),
+    "replicate": _P((4, 5), (3, 3), c_in=2, c_out=2, pads=((3, 2), (2, 4)), modes=("replicate",) * 2),
+    "circular": _P((4, 5), (3, 3), c_in=2, c_out=2, stride=(1, 2), pads=((2, 2), (3, 4)), modes=("circular",) * 2),
+    "symmetric": _P((4, 5), (3, 2), c_in=2, c_out=2, pads=((3, 2), (2, 5)), modes=("symmetric",) * 2),
+    "mixed modes": _P((4, 5, 3), (2, 3, 3), pads=((1, 2), (2, 2), (2, 1)), modes=("replicate", "zeros", "symmetric")),
+    "mapped and strided and dilated": _P(
+        (7, 8),
+        (3, 3),
+        c_in=2,
+        c_out=3,
+        stride=(2, 3),
+        dilation=(2, 1),
+        pads=((3, 3), (2, 4)),
+        modes=("reflect", "circular"),
+    ),
+    "padding wraps more than once": _P((3,), (2,), pads=((8, 7),), modes=("circular",)),
+    "reflects more than once": _P((3,), (3,), pads=((7, 9),), modes=("reflect",)),
+    "mirrors more than once": _P((2,), (3,), stride=(2,), pads=((7, 9),), modes=("symmetric",)),
+    "reflects one cell": _P((1,), (3,), pads=((2, 2),), modes=("reflect",)),
+    "input tail unread": _P((9,), (2,), stride=(5,), pads=((0, 2),), modes=("replicate",)),
+    "empty batch": _P((5,), (3,), batch=0, c_in=2, c_out=2),
+    "no input channels": _P((5, 4), (3, 3), batch=2, c_in=0, c_out=3),
+    "no output channels": _P((5, 4), (3, 3), batch=2, c_in=2, c_out=0),
+    "large batch": _P((3, 3), (2, 2), batch=9, c_in=2, c_out=2),
+    "kernel fills the input": _P((4, 3), (4, 3), batch=2, c_in=2, c_out=3),
+}
