@@ -312,7 +312,7 @@ def _conv_bias(
     --------
     >>> import numpy as np
     >>> from numbaconv import grad
-    >>> grad.conv{rank}d_bias(np.ones((2, 3, {ones}), np.float32))
+    >>> grad.{name}(np.ones((2, 3, {ones}), np.float32))
     array([2., 2., 2.], dtype=float32)
     """
     return bias_gradient(

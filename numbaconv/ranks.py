@@ -45,5 +45,7 @@ def at_rank(name: str, template: Callable[Concatenate[int | None, P], R], rank: 
     ranked.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
     ranked.__name__ = ranked.__qualname__ = name.format(f"{rank}d" if rank else "")
     ranked.__module__ = template.__module__
-    ranked.__doc__ = inspect.getdoc(template).format(**shape_names(rank)) if template.__doc__ else None  # type: ignore[union-attr]
+    ranked.__doc__ = (
+        inspect.getdoc(template).format(name=ranked.__name__, **shape_names(rank)) if template.__doc__ else None
+    )  # type: ignore[union-attr]
     return ranked

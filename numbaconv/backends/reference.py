@@ -113,7 +113,7 @@ def _activation_grad(derivative: Callable[..., object], grad: Array, saved: Arra
     function = getattr(derivative, "py_func", derivative)
     factors = np.array([function(value) for value in saved.ravel().tolist()]).reshape(saved.shape)
     with np.errstate(over="ignore", invalid="ignore"):
-        out[...] = grad.astype(factors.dtype) * factors if factors.size else 0
+        out[...] = (grad * factors).astype(out.dtype)
 
 
 def _error_factor(direction: Direction, plan: ConvPlan) -> float:

@@ -121,6 +121,10 @@ def register_backend(name: str, module: str) -> None:
 
     The module is imported when the backend is first asked for.
 
+    Parameters
+    ----------
+    name, module : str
+
     Examples
     --------
     >>> import numbaconv
@@ -135,7 +139,12 @@ def register_backend(name: str, module: str) -> None:
 
 
 def set_backend(name: str | None) -> None:
-    """Choose the backend of every later call in this process; None goes back to the environment's.
+    """Choose the backend of every later call in this process.
+
+    Parameters
+    ----------
+    name : str or None
+        None goes back to the environment's choice.
 
     Raises
     ------
@@ -159,6 +168,10 @@ def set_backend(name: str | None) -> None:
 @contextmanager
 def use_backend(name: str) -> Iterator[None]:
     """Choose the backend inside a ``with`` block, for this thread or task.
+
+    Parameters
+    ----------
+    name : str
 
     Raises
     ------

@@ -13,7 +13,14 @@ __all__ = ["ReceptiveField", "count_parameters", "output_shape", "receptive_fiel
 
 
 def output_shape(input_shape: Ints, weight_shape: Ints, **arguments: Any) -> tuple[int, ...]:
-    """Shape of a convolution's output; takes every argument of `plan_conv`.
+    """Shape of a convolution's output.
+
+    Parameters
+    ----------
+    input_shape, weight_shape : sequence of int
+        As the arrays would have them.
+    **arguments
+        Those of `plan_conv`.
 
     Returns
     -------

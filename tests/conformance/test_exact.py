@@ -5,15 +5,10 @@ import numpy as np
 import pytest
 
 from numbaconv.backends.base import Direction
-from numbaconv.plan import dtype_rule
+from numbaconv.plan import SUPPORTED, dtype_rule
 from problems import BACKENDS, PROBLEMS, accepting, expected, operands, run
 
-DTYPES = {
-    name: getattr(ml_dtypes, name, None) or np.dtype(name)
-    for name in (
-        "float16 bfloat16 float32 float64 complex64 complex128 int8 uint8 int16 uint16 int32 uint32 int64 uint64".split()
-    )
-}
+DTYPES = {name: np.dtype(getattr(ml_dtypes, name, name)) for name in SUPPORTED}
 
 
 def check(problem, dtype, largest):

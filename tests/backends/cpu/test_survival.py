@@ -1,0 +1,181 @@
+"""What kills plain Numba programs: forks, many threads, nested parallelism; each in a process of its own."""
+
+import ctypes
+import ctypes.util
+import os
+import subprocess
+import sys
+import textwrap
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+
+PREPARE = """
+import os, sys, threading
+import numpy as np
+import numbaconv
+
+rng = np.random.default_rng(0)
+x = rng.integers(-3, 4, (4, 16, 20, 30)).astype(np.float32)
+w = rng.integers(-3, 4, (24, 16, 3, 3)).astype(np.float32)
+wanted = numbaconv.conv2d(x, w, backend="reference")
+
+def convolve():
+    for _ in range(20):
+        assert (numbaconv.conv2d(x, w) == wanted).all()
+
+def finish(*what):
+    import numba
+    print(*what, numba.threading_layer(), flush=True)
+"""
+
+FORK = """
+convolve()
+child = os.fork()
+if child == 0:
+    convolve()
+    finish("child")
+    os._exit(0)
+assert os.waitpid(child, 0)[1] == 0
+convolve()
+finish("parent")
+"""
+
+FORK_BEFORE_IMPORT = """
+# Numba's pool is started by someone else, and numbaconv's kernels are first used in the child.
+from numba import njit, prange
+@njit(parallel=True)
+def other(a):
+    for i in prange(a.size):
+        a[i] += 1
+other(np.zeros(100))
+child = os.fork()
+if child == 0:
+    convolve()
+    finish("child")
+    os._exit(0)
+assert os.waitpid(child, 0)[1] == 0
+finish("parent")
+"""
+
+POOL = """
+import multiprocessing
+def work(seed):
+    convolve()
+    return seed
+if __name__ == "__main__":
+    convolve()
+    with multiprocessing.get_context("fork").Pool(3) as pool:
+        assert pool.map(work, range(6)) == list(range(6))
+    finish("pool")
+"""
+
+THREADS = """
+convolve()
+failures = []
+def work():
+    try:
+        convolve()
+    except BaseException as error:
+        failures.append(error)
+threads = [threading.Thread(target=work) for _ in range(8)]
+for thread in threads:
+    thread.start()
+convolve()
+for thread in threads:
+    thread.join()
+assert not failures, failures
+finish("threads")
+"""
+
+THREADS_COLD = THREADS.replace("convolve()\nfailures", "failures", 1)
+
+NESTED = """
+from numba import njit, objmode, prange
+def inside():
+    convolve()
+    return 1.0
+@njit(parallel=True)
+def outer(a):
+    for i in prange(a.size):
+        with objmode(value="float64"):
+            value = inside()
+        a[i] = value
+if os.environ["FIRST"] == "ours":
+    convolve()
+a = np.zeros(6)
+outer(a)
+assert a.sum() == 6
+convolve()
+finish("nested")
+"""
+
+
+def layers():
+    """The threading layers that are here, and the environment that makes each available."""
+    found = {"omp": {}, "workqueue": {}}
+    try:
+        files = metadata.files("tbb") or []
+    except metadata.PackageNotFoundError:
+        files = []
+    for file in files:
+        if file.name.startswith("libtbb.so.12"):
+            found["tbb"] = {"LD_LIBRARY_PATH": str(Path(file.locate()).resolve().parent)}
+    if "tbb" not in found and ctypes.util.find_library("tbb"):
+        found["tbb"] = {}
+    return found
+
+
+LAYERS = layers()
+
+
+def run(program, layer, **environment):
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(PREPARE + program)],
+        env={**os.environ, "NUMBA_THREADING_LAYER": layer, "NUMBA_NUM_THREADS": "2", **LAYERS[layer], **environment},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert set(done.stdout.split()[1::2]) == {layer}, done.stdout
+    return done.stdout.split()[::2]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this platform cannot fork")
+@pytest.mark.parametrize("layer", LAYERS)
+def test_fork(layer):
+    assert run(FORK, layer) == ["child", "parent"]
+    assert run(FORK_BEFORE_IMPORT, layer) == ["child", "parent"]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this platform cannot fork")
+@pytest.mark.parametrize("layer", LAYERS)
+def test_multiprocessing_by_fork(layer):
+    assert run(POOL, layer) == ["pool"]
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+@pytest.mark.parametrize("program", [THREADS, THREADS_COLD], ids=["warm", "first call"])
+def test_many_threads(layer, program):
+    assert run(program, layer) == ["threads"]
+
+
+@pytest.mark.parametrize("first", ["ours", "theirs"])
+@pytest.mark.parametrize("layer", LAYERS)
+def test_inside_a_prange(layer, first):
+    assert run(NESTED, layer, FIRST=first) == ["nested"]
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_one_thread_does_run_in_parallel(layer):
+    """The guards must not make everything serial."""
+    program = """
+    from numbaconv.backends.cpu import threads
+    convolve()
+    assert threads.parallel_threads() == 2, threads.parallel_threads()
+    finish("parallel")
+    """
+    assert run(textwrap.dedent(program), layer) == ["parallel"]

@@ -1,0 +1,59 @@
+"""The tables of real layers in perf/layers."""
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+
+LAYERS = Path(__file__).parent.parent / "perf" / "layers"
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One row: shapes as the public functions take them, and what the table says comes out."""
+
+    name: str
+    transposed: bool
+    input_shape: tuple[int, ...]
+    weight_shape: tuple[int, ...]
+    arguments: dict
+    output_shape: tuple[int, ...]
+    mmac: float
+    has_bias: bool
+
+    @property
+    def rank(self):
+        return len(self.input_shape) - 2
+
+
+def _extents(text):
+    return tuple(int(each) for each in text.split("x"))
+
+
+def read(file):
+    """Every row of a table."""
+    with open(LAYERS / file, newline="") as lines:
+        return [_layer(row) for row in csv.DictReader(lines)]
+
+
+def _layer(row):
+    transposed, groups = row["transposed"] == "1", int(row["groups"])
+    c_in, c_out, batch = int(row["C_in"]), int(row["C_out"]), int(row["N"])
+    channels = (c_in, c_out // groups) if transposed else (c_out, c_in // groups)
+    arguments = {
+        "stride": _extents(row["stride"]),
+        "padding": tuple(zip(_extents(row["pad_before"]), _extents(row["pad_after"]), strict=True)),
+        "dilation": _extents(row["dilation"]),
+        "groups": groups,
+    }
+    if transposed:
+        arguments["output_padding"] = _extents(row["output_padding"])
+    return Layer(
+        name=f"{row['network']}/{row['name']}",
+        transposed=transposed,
+        input_shape=(batch, c_in, *_extents(row["spatial_in"])),
+        weight_shape=(*channels, *_extents(row["kernel"])),
+        arguments=arguments,
+        output_shape=(batch, c_out, *_extents(row["spatial_out"])),
+        mmac=float(row["mmac"]),
+        has_bias=row["has_bias"] == "1",
+    )

@@ -1,0 +1,55 @@
+"""explain: the plan, the choice, and every candidate's answer, forced ones included."""
+
+import pytest
+
+import numbaconv
+from numbaconv import explain
+from numbaconv.backends import registry
+from numbaconv.backends.base import Direction
+
+SHAPES = ((1, 8, 14, 14), (16, 8, 3, 3))
+
+
+@pytest.mark.parametrize(
+    ("direction", "transposed", "primitive"),
+    [
+        ("forward", False, Direction.FORWARD),
+        ("input", False, Direction.INPUT_GRAD),
+        ("weight", False, Direction.WEIGHT_GRAD),
+        ("forward", True, Direction.INPUT_GRAD),
+        ("input", True, Direction.FORWARD),
+        ("weight", True, Direction.WEIGHT_GRAD),
+    ],
+)
+def test_primitives(direction, transposed, primitive):
+    weight = (8, 16, 3, 3) if transposed else SHAPES[1]
+    found = explain(SHAPES[0], weight, direction=direction, transposed=transposed, padding=1)
+    assert found.direction is primitive
+    assert found.plan.transposed == transposed
+    table = registry.resolve(None).tables[primitive]
+    assert [each.name for each in found.candidates] == [each.name for each in table]
+    assert found.algorithm == next(each.name for each in found.candidates if each.refusal is None)
+    assert f"-> {found.algorithm}: accepts" in str(found)
+
+
+def test_forced():
+    assert "is forced" in explain(*SHAPES, backend="reference", algorithm="numpy").note
+    found = explain(*SHAPES, backend="reference", algorithm="winograd")
+    assert found.algorithm is None
+    assert "'winograd'" in found.note
+    assert "numpy" in found.note
+
+
+def test_backend_choice():
+    with numbaconv.use_backend("reference"):
+        assert explain(*SHAPES).backend == "reference"
+    assert explain(*SHAPES).backend == "cpu"
+
+
+def test_errors_are_the_calls_own():
+    with pytest.raises(numbaconv.ShapeError, match="3 channels per group"):
+        explain((1, 4, 5), (2, 3, 3))
+    with pytest.raises(numbaconv.ArgumentError, match="direction is 'sideways'"):
+        explain(*SHAPES, direction="sideways")
+    with pytest.raises(numbaconv.BackendError, match="'abacus' is unknown"):
+        explain(*SHAPES, backend="abacus")

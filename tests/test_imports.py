@@ -1,0 +1,129 @@
+"""The structure: who imports whom, what importing the package costs, and what it must not bring in."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import numbaconv
+
+PACKAGE = Path(numbaconv.__file__).parent
+
+#: For each room, the rooms of the package that it may import. Rooms are the longest prefixes listed here.
+ALLOWED = {
+    "": {"errors", "functional", "grad", "explain", "plan", "backends.registry", "backends", "_version"},
+    "_version": set(),
+    "errors": set(),
+    "plan": {"errors"},
+    "ranks": set(),
+    "arrays": {"plan", "errors"},
+    "columns": {"arrays", "plan", "errors"},
+    "functional": {"dispatch", "columns", "arrays", "plan", "errors", "ranks"},
+    "backward": {"dispatch", "functional", "arrays", "plan", "errors"},
+    "grad": {"backward", "functional", "arrays", "plan", "ranks"},
+    "explain": {"dispatch", "plan", "errors", "backends.base", "backends.registry"},
+    "dispatch": {"arrays", "plan", "errors", "backends.registry", "backends.base", "backends.activations"},
+    "backends": {"backends.registry"},
+    "backends.registry": {"backends.base", "errors"},
+    "backends.base": {"arrays", "plan", "errors", "backends.activations"},
+    "backends.activations": {"errors"},
+    "backends.tables": {"arrays", "plan"},
+    "backends.reference": {"arrays", "plan", "backends.base", "backends.tables"},
+    "backends.cpu": {"arrays", "plan", "errors", "backends.base", "backends.tables", "backends.activations"},
+}
+#: Which third-party packages each room may import; NumPy is allowed wherever a room is not listed.
+OUTSIDE = {"plan": set(), "errors": set(), "ranks": set(), "backends.cpu": {"numpy", "numba", "llvmlite"}}
+
+
+def room_of(module):
+    parts = module.split(".")
+    for length in range(len(parts), -1, -1):
+        name = ".".join(parts[:length])
+        if name in ALLOWED:
+            return name
+    raise AssertionError(module)
+
+
+def module_of(path):
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imports(path):
+    """Modules that a file imports: inside the package (without its name), and outside."""
+    module, inside, outside = module_of(path), set(), set()
+    package = module.split(".") if path.name == "__init__.py" else module.split(".")[:-1]
+    package = [part for part in package if part]
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            outside |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            outside.add(node.module)
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] + (node.module.split(".") if node.module else [])
+            for alias in node.names:
+                full = ".".join([*base, alias.name])
+                is_module = (PACKAGE / Path(*full.split("."))).with_suffix(".py").exists() or (
+                    PACKAGE / Path(*full.split("."))
+                ).is_dir()
+                inside.add(full if is_module else ".".join(base))
+    return inside, outside
+
+
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", FILES, ids=[module_of(path) or "__init__" for path in FILES])
+def test_who_imports_whom(path):
+    room = room_of(module_of(path))
+    inside, outside = imports(path)
+    for target in inside:
+        other = room_of(target)
+        assert other == room or other in ALLOWED[room], f"{module_of(path)} imports {target}"
+    foreign = {name.split(".")[0] for name in outside} - sys.stdlib_module_names - {"numbaconv"}
+    assert foreign <= OUTSIDE.get(room, {"numpy"}), f"{module_of(path)} imports {foreign}"
+    assert not any(name.startswith("numbaconv") for name in outside), "imports inside the package are relative"
+
+
+def test_every_room_is_used():
+    assert {room_of(module_of(path)) for path in FILES} == set(ALLOWED)
+
+
+def test_kernels_never_see_a_plan():
+    inside, _ = imports(PACKAGE / "backends" / "cpu" / "direct.py")
+    source = (PACKAGE / "backends" / "cpu" / "direct.py").read_text()
+    assert "ConvPlan" not in source
+    assert not any(target.startswith("plan.problem") for target in inside)
+
+
+def test_the_oracle_shares_no_code():
+    source = ast.parse((Path(__file__).parent / "oracle.py").read_text())
+    modules = {node.module for node in ast.walk(source) if isinstance(node, ast.ImportFrom)}
+    modules |= {alias.name for node in ast.walk(source) if isinstance(node, ast.Import) for alias in node.names}
+    assert modules == {"itertools", "math", "numpy"}
+
+
+def python(program):
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
+    return done.stdout
+
+
+def test_importing_brings_in_neither_numba_nor_scipy():
+    loaded = python("import sys, numbaconv; print(*{name.split('.')[0] for name in sys.modules})").split()
+    assert not {"numba", "llvmlite", "scipy", "ml_dtypes", "torch"} & set(loaded)
+    backends = python("import sys, numbaconv; print(*(n for n in sys.modules if n.startswith('numbaconv.backends.')))")
+    assert set(backends.split()) == {f"numbaconv.backends.{name}" for name in ("registry", "base", "activations")}
+
+
+def test_importing_is_quick():
+    """Under 50 ms above NumPy: the least of several, since the machine may be busy."""
+    program = "import time, numpy; start = time.perf_counter(); import numbaconv; print(time.perf_counter() - start)"
+    assert min(float(python(program)) for _ in range(5)) < 0.05
+
+
+def test_small_files():
+    """A reader finds the room from its name, and the room is small."""
+    for path in [*FILES, *Path(__file__).parent.rglob("*.py")]:
+        assert len(path.read_text().splitlines()) <= 500, path
