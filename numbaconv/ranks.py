@@ -45,7 +45,6 @@ def at_rank(name: str, template: Callable[Concatenate[int | None, P], R], rank: 
     ranked.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
     ranked.__name__ = ranked.__qualname__ = name.format(f"{rank}d" if rank else "")
     ranked.__module__ = template.__module__
-    ranked.__doc__ = (
-        inspect.getdoc(template).format(name=ranked.__name__, **shape_names(rank)) if template.__doc__ else None
-    )  # type: ignore[union-attr]
+    text = inspect.getdoc(template)
+    ranked.__doc__ = text and text.format(name=ranked.__name__, **shape_names(rank))
     return ranked
