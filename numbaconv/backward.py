@@ -97,6 +97,8 @@ def gradient(
     grad = scaled_gradient(op.format(f"{rank}d"), operands["output"], activation, pre_activation, output, backend)
     other = "weight" if produces == "input" else "input"
     given = {produces: operands[produces], other: _conjugate(operands[other]), "output": grad}
+    if "padding_value" in geometry:  # padding is part of the input
+        geometry["padding_value"] = _conjugate(geometry["padding_value"])
     call = Call.of(op, rank, given["weight"], transposed, produces, data_format, weight_format, **geometry)
     return run(call, given, out=out, algorithm=algorithm, backend=backend)
 

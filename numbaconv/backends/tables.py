@@ -1,7 +1,5 @@
 """An axis's padding as NumPy index tables: the one place where ``plan.Axis.source`` becomes an array."""
 
-from functools import lru_cache
-
 import numpy as np
 
 from ..arrays import Array
@@ -10,7 +8,6 @@ from ..plan import ZERO, Axis
 __all__ = ["preimages", "source_table"]
 
 
-@lru_cache(maxsize=1024)
 def source_table(axis: Axis) -> Array:
     """For each padded position that is used, the input cell there, or ``ZERO`` or ``CONSTANT``."""
     table = np.arange(-axis.pad_before, axis.used - axis.pad_before, dtype=np.int64)
@@ -22,7 +19,6 @@ def source_table(axis: Axis) -> Array:
     return table
 
 
-@lru_cache(maxsize=1024)
 def preimages(axis: Axis) -> tuple[Array, Array]:
     """The inverse of `source_table`: ``positions[start[i] : start[i + 1]]`` hold input cell ``i``."""
     table = source_table(axis)

@@ -6,7 +6,7 @@ import pytest
 
 from numbaconv.backends.base import Direction
 from numbaconv.plan import SUPPORTED, dtype_rule
-from problems import BACKENDS, PROBLEMS, accepting, expected, operands, run
+from problems import BACKENDS, PROBLEMS, Problem, accepting, expected, operands, run
 
 DTYPES = {name: np.dtype(getattr(ml_dtypes, name, name)) for name in SUPPORTED}
 
@@ -46,3 +46,8 @@ def test_every_dtype(name, dtype):
 @pytest.mark.parametrize(("dtype", "largest"), [("int8", 127), ("uint8", 255), ("int16", 300), ("int32", 2**24)])
 def test_integers_do_not_wrap_at_their_own_width(dtype, largest):
     check(PROBLEMS["more channels than a block"], np.dtype(dtype), largest)
+
+
+def test_complex_padding():
+    problem = Problem((5,), (3,), batch=2, c_in=2, c_out=2, pads=((1, 2),), modes=("constant",), value=3 - 2j)
+    check(problem, np.complex128, 4)

@@ -1,5 +1,6 @@
 """One spatial axis as kernels see it: integers and index tables, from ``plan.Axis``."""
 
+from dataclasses import replace
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -43,14 +44,22 @@ class AxisTable(NamedTuple):
     preimage: Array
 
 
+#: Cells of an axis up to which its tables stay in memory.
+_LARGEST_KEPT = 2**16
+
 _TABLE = types.Array(types.int64, 1, "C")
 #: The table's Numba type.
 AXIS = types.NamedTuple([types.int64] * 10 + [_TABLE] * 7, AxisTable)
 
 
-@lru_cache(maxsize=1024)
 def axis_table(axis: Axis) -> AxisTable:
-    """The tables of an axis, made once."""
+    """The tables of an axis: kept for a later call, unless they are large and quick beside the convolution."""
+    if axis.output <= 1 and axis.stride > 1:
+        axis = replace(axis, stride=1)  # no second output to step to, and no table as long as the stride
+    return _kept(axis) if axis.used + axis.input <= _LARGEST_KEPT else _make(axis)
+
+
+def _make(axis: Axis) -> AxisTable:
     taps = [axis.tap_phase(k) for k in range(axis.kernel)]
     phases = sorted({phase for phase, _ in taps})
     slot_of_phase = np.full(axis.stride, -1, np.int64)
@@ -77,3 +86,6 @@ def axis_table(axis: Axis) -> AxisTable:
         preimage_start=start,
         preimage=positions,
     )
+
+
+_kept = lru_cache(maxsize=1024)(_make)
