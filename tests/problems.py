@@ -180,6 +180,12 @@ PROBLEMS = {
     "constant depth, mapped rest": _P(
         (2, 3, 4), (2, 3, 3), pads=((1, 1),) * 3, modes=("constant", "reflect", "circular"), value=2
     ),
+    "constant depth, zero height": _P(
+        (2, 2, 3), (3, 3, 2), pads=((1, 2), (2, 1), (1, 1)), modes=("constant", "zeros", "zeros"), value=3
+    ),
+    "zero depth, constant height": _P(
+        (2, 2, 3), (3, 3, 2), pads=((1, 2), (2, 1), (1, 1)), modes=("zeros", "constant", "zeros"), value=3
+    ),
     "reflect": _P((5, 6), (3, 3), c_in=2, c_out=2, pads=((2, 2), (1, 3)), modes=("reflect",) * 2),
     "replicate": _P((4, 5), (3, 3), c_in=2, c_out=2, pads=((3, 2), (2, 4)), modes=("replicate",) * 2),
     "circular": _P((4, 5), (3, 3), c_in=2, c_out=2, stride=(1, 2), pads=((2, 2), (3, 4)), modes=("circular",) * 2),
