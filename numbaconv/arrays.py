@@ -66,7 +66,11 @@ def like_result(op: str, operand: np.dtype, extras: dict[str, np.dtype]) -> np.d
     """The result's dtype, from the operands' common dtype and those of bias and residual."""
     name = dtype_rule(op, "operand", operand).output
     output = operand if name == dtype_name(operand) else np.dtype(name)
-    return promote(op, {"result": output, **extras}) if extras else output
+    if not extras:
+        return output
+    # Sums of integers are int64 at most; NumPy would make floats of int64 and uint64.
+    signed = {name: np.dtype(np.int64) if extra == np.uint64 else extra for name, extra in extras.items()}
+    return promote(op, {"result": output, **signed})
 
 
 def data_view(array: Array, channels_last: bool, batched: bool) -> Array:

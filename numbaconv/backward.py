@@ -7,18 +7,19 @@ from typing import Any, NamedTuple, TypedDict
 import numpy as np
 
 from .arrays import Array, as_array, data_view
-from .dispatch import Call, run, scaled_gradient
-from .errors import ShapeError
+from .dispatch import Call, Job, named_backend, prepare_job, scaled_gradient
+from .errors import ArgumentError, DTypeError, ShapeError
 from .functional import Activation
 from .plan import Ints, PaddingMode, Scalar, dtype_name, dtype_rule
 from .plan.layout import is_channels_last
 
 __all__ = [
-    "BackwardOptions",
+    "BiasOptions",
+    "ConvBackwardOptions",
+    "ConvGradOptions",
     "ConvGradients",
-    "InputGradOptions",
     "TransposedBackwardOptions",
-    "TransposedOptions",
+    "TransposedGradOptions",
     "backward",
     "bias_gradient",
     "gradient",
@@ -34,10 +35,9 @@ class ConvGradients(NamedTuple):
 
 
 class GradOptions(TypedDict, total=False):
-    """Keyword arguments that every gradient takes."""
+    """Keyword arguments that every gradient by input or weight takes."""
 
     padding_mode: PaddingMode
-    padding_value: Scalar
     data_format: str | None
     weight_format: str | None
     activation: Activation
@@ -47,33 +47,70 @@ class GradOptions(TypedDict, total=False):
     backend: str | None
 
 
-class InputGradOptions(GradOptions, total=False):
-    """Those of a gradient that returns one array."""
+class ConvGradOptions(GradOptions, total=False):
+    """Those of a convolution's gradient by input or weight."""
 
+    padding_value: Scalar
     out: Array | None
 
 
-class BackwardOptions(GradOptions, total=False):
-    """Those of a function that returns all gradients."""
+class ConvBackwardOptions(GradOptions, total=False):
+    """Those of a function that returns all gradients of a convolution."""
 
+    padding_value: Scalar
     output_mask: tuple[bool, bool, bool]
 
 
-class TransposedOptions(InputGradOptions, total=False):
-    """Those of a transposed convolution's gradient."""
+class TransposedGradOptions(GradOptions, total=False):
+    """Those of a transposed convolution's gradient by input or weight."""
 
     output_size: Ints | None
+    out: Array | None
 
 
-class TransposedBackwardOptions(BackwardOptions, total=False):
+class TransposedBackwardOptions(GradOptions, total=False):
     """Those of a function that returns all gradients of a transposed convolution."""
 
     output_size: Ints | None
+    output_mask: tuple[bool, bool, bool]
 
 
-def _conjugate(array: object) -> object:
-    values: Any = array
-    return np.conj(values) if np.asarray(values).dtype.kind == "c" else array
+class BiasOptions(TypedDict, total=False):
+    """Those of a gradient by the bias."""
+
+    data_format: str | None
+    activation: Activation
+    pre_activation: object
+    output: object
+    backend: str | None
+
+
+def _conjugate(value: Any) -> Any:
+    return np.conj(value) if np.iscomplexobj(value) else value
+
+
+def _prepare(
+    op: str,
+    rank: int | None,
+    transposed: bool,
+    produces: str,
+    operands: dict[str, object],
+    *,
+    data_format: str | None = None,
+    weight_format: str | None = None,
+    out: Array | None = None,
+    algorithm: str | None = None,
+    backend: str | None = None,
+    **geometry: Any,
+) -> Job:
+    """The primitive that produces an operand's gradient; conjugation makes it the adjoint."""
+    other = "weight" if produces == "input" else "input"
+    array = as_array(op.format(f"{rank}d"), other, operands[other])
+    if array.dtype.kind == "c" and "padding_value" in geometry:  # padding is part of the input
+        geometry["padding_value"] = _conjugate(geometry["padding_value"])
+    given = {**operands, other: _conjugate(array)}
+    call = Call.of(op, rank, given["weight"], transposed, produces, data_format, weight_format, **geometry)
+    return prepare_job(call, given, out=out, algorithm=algorithm, backend=backend)
 
 
 def gradient(
@@ -86,24 +123,16 @@ def gradient(
     activation: Activation = None,
     pre_activation: object = None,
     output: object = None,
-    data_format: str | None = None,
-    weight_format: str | None = None,
-    out: Array | None = None,
-    algorithm: str | None = None,
-    backend: str | None = None,
-    **geometry: Any,
+    **options: Any,
 ) -> Array:
     """One gradient: the activation's derivative first, then the primitive that produces the operand."""
-    grad = scaled_gradient(op.format(f"{rank}d"), operands["output"], activation, pre_activation, output, backend)
-    other = "weight" if produces == "input" else "input"
-    given = {produces: operands[produces], other: _conjugate(operands[other]), "output": grad}
-    if "padding_value" in geometry:  # padding is part of the input
-        geometry["padding_value"] = _conjugate(geometry["padding_value"])
-    call = Call.of(op, rank, given["weight"], transposed, produces, data_format, weight_format, **geometry)
-    return run(call, given, out=out, algorithm=algorithm, backend=backend)
+    name, backend = op.format(f"{rank}d"), options.get("backend")
+    grad = scaled_gradient(name, operands["output"], activation, pre_activation, output, backend)
+    return _prepare(op, rank, transposed, produces, {**operands, "output": grad}, **options).execute()
 
 
 def bias_gradient(
+    op: str,
     rank: int | None,
     grad_output: object,
     *,
@@ -115,8 +144,9 @@ def bias_gradient(
 ) -> Array:
     """The sum of the gradient by the pre-activation over all axes but the channels."""
     assert rank is not None
-    op = f"conv{rank}d_bias"
-    grad = as_array(op, "grad_output", scaled_gradient(op, grad_output, activation, pre_activation, output, backend))
+    op = op.format(f"{rank}d")
+    named_backend(op, backend)
+    grad = scaled_gradient(op, grad_output, activation, pre_activation, output, backend)
     if grad.ndim not in (rank + 1, rank + 2):
         raise ShapeError(
             f"{op}: grad_output must have {rank + 2} axes, or {rank + 1} without a batch axis, "
@@ -143,16 +173,26 @@ def backward(
     output_mask: tuple[bool, bool, bool] = (True, True, True),
     **options: Any,
 ) -> ConvGradients:
-    """All gradients that are asked for, the activation's derivative taken once."""
+    """All gradients that are asked for, everything checked first, the activation's derivative taken once."""
     name, backend = op.format(f"{rank}d"), options.get("backend")
+    wanted = _mask(name, output_mask)
     grad = scaled_gradient(name, operands["output"], activation, pre_activation, output, backend)
     arrays = {each: as_array(name, each, operands[each]) for each in ("input", "weight")}
-    found: dict[str, Array] = {}
-    for produces, wanted in zip(("input", "weight"), output_mask, strict=False):
-        if wanted:
-            given = {**arrays, "output": grad, produces: arrays[produces].shape}
-            found[produces] = gradient(op, rank, transposed, produces, given, **options)
-    by_bias = (
-        bias_gradient(rank, grad, data_format=options.get("data_format"), backend=backend) if output_mask[2] else None
-    )
-    return ConvGradients(found.get("input"), found.get("weight"), by_bias)
+    jobs = {}
+    for produces, array in arrays.items():
+        given = {**arrays, "output": grad, produces: array.shape}
+        job = _prepare(op, rank, transposed, produces, given, **options)
+        if wanted[produces]:
+            jobs[produces] = job
+    found = {produces: job.execute() for produces, job in jobs.items()}
+    if wanted["bias"]:
+        found["bias"] = bias_gradient(op, rank, grad, data_format=options.get("data_format"), backend=backend)
+    return ConvGradients(found.get("input"), found.get("weight"), found.get("bias"))
+
+
+def _mask(op: str, output_mask: object) -> dict[str, bool]:
+    if not isinstance(output_mask, tuple | list):
+        raise DTypeError(f"{op}: output_mask must be three bools, but is {output_mask!r}")
+    if len(output_mask) != 3:
+        raise ArgumentError(f"{op}: output_mask must have 3 entries, but has {len(output_mask)}: {output_mask}")
+    return dict(zip(("input", "weight", "bias"), map(bool, output_mask), strict=True))

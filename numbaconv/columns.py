@@ -7,19 +7,22 @@ from typing import Any
 import numpy as np
 
 from .arrays import Array, as_array
-from .errors import ShapeError
+from .errors import ArgumentError, ShapeError
 from .plan import ConvPlan, Geometry, Ints, Padding, dtype_name, dtype_rule, make_plan
 from .plan.arguments import integers
 
 __all__ = ["fold", "unfold"]
 
 
-def _rank(extents: object, ndim: int) -> int:
+def _rank(op: str, name: str, extents: object, ndim: int) -> int:
     """The rank that a size stands for; a single integer means 2, as in PyTorch, but 3 for five axes."""
     try:
-        return len(extents)  # type: ignore[arg-type]
+        rank = len(extents)  # type: ignore[arg-type]
     except TypeError:
         return 3 if ndim == 5 else 2
+    if rank not in (1, 2, 3):
+        raise ArgumentError(f"{op}: {name} has {rank} entries {extents}, but must have 1, 2 or 3")
+    return rank
 
 
 def _plan(
@@ -90,7 +93,7 @@ def unfold(input: object, kernel_size: Ints, dilation: Ints = 1, padding: Paddin
     """
     op = "unfold"
     array = as_array(op, "input", input)
-    rank = _rank(kernel_size, array.ndim)
+    rank = _rank(op, "kernel_size", kernel_size, array.ndim)
     kernel = integers(op, "kernel_size", kernel_size, rank, 1)
     plan = _plan(
         op,
@@ -153,7 +156,7 @@ def fold(
     """
     op = "fold"
     array = as_array(op, "input", input)
-    rank = _rank(output_size, 0)
+    rank = _rank(op, "output_size", output_size, 0)
     size = integers(op, "output_size", output_size, rank, 1)
     kernel = integers(op, "kernel_size", kernel_size, rank, 1)
     if array.ndim not in (2, 3):

@@ -23,8 +23,9 @@ from .backends.registry import forced_algorithm, resolve
 from .errors import ArgumentError, DTypeError, ShapeError
 from .plan import ConvPlan, Geometry, dtype_name, dtype_rule, make_plan, rank_of
 from .plan.arguments import shape
+from .plan.layout import is_channels_last, weight_order
 
-__all__ = ["Call", "Job", "choose", "direction_of", "prepare_job", "run", "scaled_gradient"]
+__all__ = ["Call", "Job", "choose", "direction_of", "named_backend", "prepare_job", "run", "scaled_gradient"]
 
 _ROLES = {
     False: {"input": "x", "weight": "w", "output": "y"},
@@ -68,6 +69,7 @@ class Call:
         if rank is None:
             rank = rank_of(name.format(""), _extents_of(name.format(""), weight))
         op = name.format(f"{rank}d")
+        weight_order(op, rank, weight_format, is_channels_last(op, rank, data_format))  # checks both names
         checked = Geometry.of(op, rank, **geometry)
         return cls(op, rank, transposed, produces, checked, data_format, weight_format)
 
@@ -127,11 +129,17 @@ def choose(
     op: str, plan: ConvPlan, direction: Direction, backend: str | None, algorithm: str | None
 ) -> tuple[Backend, Algorithm]:
     """The backend and algorithm that a call gets."""
-    for name, value in (("backend", backend), ("algorithm", algorithm)):
-        if value is not None and not isinstance(value, str):
-            raise DTypeError(f"{op}: {name} must be a name, but is {value!r}")
-    chosen = resolve(backend)
+    chosen = named_backend(op, backend)
+    if algorithm is not None and not isinstance(algorithm, str):
+        raise DTypeError(f"{op}: algorithm must be a name, but is {algorithm!r}")
     return chosen, chosen.select(op, plan, direction, forced_algorithm(algorithm))
+
+
+def named_backend(op: str, backend: str | None) -> Backend:
+    """The backend of a call, given its ``backend=`` argument."""
+    if backend is not None and not isinstance(backend, str):
+        raise DTypeError(f"{op}: backend must be a name, but is {backend!r}")
+    return resolve(backend)
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,6 +215,10 @@ def run(call: Call, operands: Mapping[str, object], **options: Any) -> Array:
 
 def _check_padding_value(op: str, plan: ConvPlan) -> None:
     value = plan.padding_value
+    try:
+        complex(value)
+    except OverflowError:
+        raise ArgumentError(f"{op}: padding_value has {len(str(value))} digits, too many for {plan.dtype}") from None
     if isinstance(value, complex) and not plan.compute_dtype.startswith("complex"):
         raise DTypeError(f"{op}: padding_value is {value}, but the operands are {plan.dtype}")
     if plan.compute_dtype.startswith("int") and (
@@ -260,31 +272,36 @@ def scaled_gradient(
     ArgumentError
         If what the derivative needs was not saved.
     """
-    grad = as_array(op, "grad_output", grad_output)
+    grad: Array = as_array(op, "grad_output", grad_output)
     if activation is None:
         if pre_activation is not None or output is not None:
             raise ArgumentError(f"{op}: a saved array was given, but no activation")
         return grad
-    compute = _compute_dtype(op, dtype_name(grad.dtype))
+    chosen = named_backend(op, backend)
+    arrays = {"grad_output": grad}
+    for name, saved in (("pre_activation", pre_activation), ("output", output)):
+        if saved is not None:
+            arrays[name] = as_array(op, name, saved)
+    common = promote(op, {name: array.dtype for name, array in arrays.items()})
+    compute = _compute_dtype(op, dtype_name(common))
     found = resolve_activation(op, activation, compute.name)
     assert found is not None
     if found.derivative is None:
         raise ArgumentError(
             f"{op}: activation {found.name!r} is a function without a derivative; pass (function, derivative)"
         )
-    if pre_activation is not None:
-        name, saved, derivative = "pre_activation", pre_activation, found.derivative
-    elif output is not None and found.derivative_from_output is not None:
-        name, saved, derivative = "output", output, found.derivative_from_output
+    if "pre_activation" in arrays:
+        name, derivative = "pre_activation", found.derivative
+    elif "output" in arrays and found.derivative_from_output is not None:
+        name, derivative = "output", found.derivative_from_output
     else:
         either = "pre_activation" if found.derivative_from_output is None else "pre_activation or output"
         raise ArgumentError(
             f"{op}: the derivative of activation {found.name!r} needs {either}, saved from the forward call"
         )
-    values = as_array(op, name, saved)
+    values = arrays[name]
     if values.shape != grad.shape:
         raise ShapeError(f"{op}: {name} has shape {values.shape}, but grad_output has {grad.shape}")
-    scaled = np.empty(grad.shape, promote(op, {"grad_output": grad.dtype, name: values.dtype}))
-    compute = _compute_dtype(op, dtype_name(scaled.dtype))
-    resolve(backend).activation_grad(derivative, grad.astype(compute), values.astype(compute), scaled)
+    scaled = np.empty(grad.shape, common)
+    chosen.activation_grad(derivative, grad.astype(compute), values.astype(compute), scaled)
     return scaled

@@ -89,7 +89,7 @@ def _conv(
         and 3.
     activation : str or function, optional
         "relu", "relu6", "leaky_relu" (slope 0.01), "silu", "gelu" (exact), "tanh", "sigmoid", "hardswish",
-        or a scalar function that Numba can compile, plain or ``@njit``. It must not raise.
+        or a scalar function that Numba can compile, plain or ``@njit``.
     residual : array of the output's shape, optional
     out : array of the output's shape and dtype, optional
         Written and returned. It may be ``residual``.
@@ -368,8 +368,8 @@ def _separable_conv(
 ) -> Array:
     """Depthwise-separable convolution: a depthwise one, then a pointwise (1x1) one (Chollet 2017, Xception).
 
-    Nothing happens between the two; bias, residual and activation follow the pointwise one. The meaning of
-    ``tf.nn.separable_conv2d``.
+    Nothing happens between the two, so that 8 and 16 bit integers, int32 after the first, return int64; bias,
+    residual and activation follow the pointwise one. The meaning of ``tf.nn.separable_conv2d``.
 
     Parameters
     ----------

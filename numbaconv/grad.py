@@ -10,16 +10,16 @@ from typing import Unpack
 
 from .arrays import Array
 from .backward import (
-    BackwardOptions,
+    BiasOptions,
+    ConvBackwardOptions,
     ConvGradients,
-    InputGradOptions,
+    ConvGradOptions,
     TransposedBackwardOptions,
-    TransposedOptions,
+    TransposedGradOptions,
     backward,
     bias_gradient,
     gradient,
 )
-from .functional import Activation
 from .plan import Ints, Padding
 from .ranks import at_rank
 
@@ -61,7 +61,7 @@ def _conv_input(
     padding: Padding = 0,
     dilation: Ints = 1,
     groups: int = 1,
-    **options: Unpack[InputGradOptions],
+    **options: Unpack[ConvGradOptions],
 ) -> Array:
     """Gradient of `numbaconv.conv{d}` by its input: ``torch.nn.grad.conv{d}_input``.
 
@@ -122,7 +122,7 @@ def _conv_weight(
     padding: Padding = 0,
     dilation: Ints = 1,
     groups: int = 1,
-    **options: Unpack[InputGradOptions],
+    **options: Unpack[ConvGradOptions],
 ) -> Array:
     """Gradient of `numbaconv.conv{d}` by its weight: ``torch.nn.grad.conv{d}_weight``.
 
@@ -177,7 +177,7 @@ def _conv_transpose_input(
     output_padding: Ints = 0,
     groups: int = 1,
     dilation: Ints = 1,
-    **options: Unpack[TransposedOptions],
+    **options: Unpack[TransposedGradOptions],
 ) -> Array:
     """Gradient of `numbaconv.conv_transpose{d}` by its input, which is a convolution.
 
@@ -233,7 +233,7 @@ def _conv_transpose_weight(
     output_padding: Ints = 0,
     groups: int = 1,
     dilation: Ints = 1,
-    **options: Unpack[TransposedOptions],
+    **options: Unpack[TransposedGradOptions],
 ) -> Array:
     """Gradient of `numbaconv.conv_transpose{d}` by its weight.
 
@@ -279,16 +279,7 @@ def _conv_transpose_weight(
     )
 
 
-def _conv_bias(
-    rank: int | None,
-    grad_output: object,
-    *,
-    data_format: str | None = None,
-    activation: Activation = None,
-    pre_activation: object = None,
-    output: object = None,
-    backend: str | None = None,
-) -> Array:
+def _conv_bias(rank: int | None, grad_output: object, **options: Unpack[BiasOptions]) -> Array:
     """Gradient of a rank-{rank} convolution, transposed or not, by its bias: the sum over all but channels.
 
     Parameters
@@ -315,15 +306,14 @@ def _conv_bias(
     >>> grad.{name}(np.ones((2, 3, {ones}), np.float32))
     array([2., 2., 2.], dtype=float32)
     """
-    return bias_gradient(
-        rank,
-        grad_output,
-        data_format=data_format,
-        activation=activation,
-        pre_activation=pre_activation,
-        output=output,
-        backend=backend,
-    )
+    return bias_gradient("conv{}_bias", rank, grad_output, **options)
+
+
+def _conv_transpose_bias(rank: int | None, grad_output: object, **options: Unpack[BiasOptions]) -> Array:
+    return bias_gradient("conv_transpose{}_bias", rank, grad_output, **options)
+
+
+_conv_transpose_bias.__doc__ = _conv_bias.__doc__
 
 
 def _conv_backward(
@@ -335,7 +325,7 @@ def _conv_backward(
     padding: Padding = 0,
     dilation: Ints = 1,
     groups: int = 1,
-    **options: Unpack[BackwardOptions],
+    **options: Unpack[ConvBackwardOptions],
 ) -> ConvGradients:
     """All gradients of `numbaconv.conv{d}`: ``torch.ops.aten.convolution_backward``.
 
@@ -459,9 +449,9 @@ conv_transpose3d_input = at_rank("conv_transpose{}_input", _conv_transpose_input
 conv_transpose1d_weight = at_rank("conv_transpose{}_weight", _conv_transpose_weight, 1)
 conv_transpose2d_weight = at_rank("conv_transpose{}_weight", _conv_transpose_weight, 2)
 conv_transpose3d_weight = at_rank("conv_transpose{}_weight", _conv_transpose_weight, 3)
-conv_transpose1d_bias = at_rank("conv_transpose{}_bias", _conv_bias, 1)
-conv_transpose2d_bias = at_rank("conv_transpose{}_bias", _conv_bias, 2)
-conv_transpose3d_bias = at_rank("conv_transpose{}_bias", _conv_bias, 3)
+conv_transpose1d_bias = at_rank("conv_transpose{}_bias", _conv_transpose_bias, 1)
+conv_transpose2d_bias = at_rank("conv_transpose{}_bias", _conv_transpose_bias, 2)
+conv_transpose3d_bias = at_rank("conv_transpose{}_bias", _conv_transpose_bias, 3)
 conv_transpose1d_backward = at_rank("conv_transpose{}_backward", _conv_transpose_backward, 1)
 conv_transpose2d_backward = at_rank("conv_transpose{}_backward", _conv_transpose_backward, 2)
 conv_transpose3d_backward = at_rank("conv_transpose{}_backward", _conv_transpose_backward, 3)

@@ -37,14 +37,33 @@ def at_rank(name: str, template: Callable[Concatenate[int | None, P], R], rank: 
     ``{}`` in the name stands for the rank; the docstring's fields are those of `shape_names`.
     """
 
-    def ranked(*args: P.args, **kwargs: P.kwargs) -> R:
-        return template(rank, *args, **kwargs)
-
     signature = inspect.signature(template)
     parameters = list(signature.parameters.values())[1:]
+    known = None
+    if parameters[-1].kind is inspect.Parameter.VAR_KEYWORD:
+        known = _unpacked(template, parameters.pop().annotation)
+        parameters += [
+            inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY, default=..., annotation=kind)
+            for key, kind in known.items()
+        ]
+    accepted = {parameter.name for parameter in parameters}
+    title = name.format(f"{rank}d" if rank else "")
+
+    def ranked(*args: P.args, **kwargs: P.kwargs) -> R:
+        if known is not None and not accepted.issuperset(kwargs):
+            unknown = ", ".join(sorted(set(kwargs) - accepted))
+            raise TypeError(f"{title}() got an unexpected keyword argument: {unknown}")
+        return template(rank, *args, **kwargs)
+
     ranked.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
-    ranked.__name__ = ranked.__qualname__ = name.format(f"{rank}d" if rank else "")
+    ranked.__name__ = ranked.__qualname__ = title
     ranked.__module__ = template.__module__
     text = inspect.getdoc(template)
-    ranked.__doc__ = text and text.format(name=ranked.__name__, **shape_names(rank))
+    ranked.__doc__ = text and text.format(name=title, **shape_names(rank))
     return ranked
+
+
+def _unpacked(template: Callable[..., object], annotation: str) -> dict[str, object]:
+    """The keywords behind ``**options: Unpack[TheirTypedDict]``."""
+    name = annotation.removeprefix("Unpack[").removesuffix("]")
+    return dict(template.__globals__[name].__annotations__)

@@ -146,3 +146,31 @@ def test_order_is_bias_residual_activation(rank):
     function = getattr(numbaconv, f"conv{rank}d")
     y = function(x, w, np.array([-20.0]), residual=14.5 * one, activation="relu")
     np.testing.assert_array_equal(y, max(2**rank - 5.5, 0) * one)
+
+
+def fussy(v):
+    if v > 3:
+        raise ValueError("too large")
+    return v
+
+
+jitted_fussy = numba.njit(fussy)
+
+
+@pytest.mark.parametrize("function", [fussy, numba.njit(fussy), numba.njit(lambda v: jitted_fussy(v) + v)])
+def test_an_exception_inside_a_kernel_is_one_here(function):
+    x = np.arange(2000.0).reshape(1, 1, -1)
+    for rows in (1, 40):  # serial, and parallel where there are threads
+        with pytest.raises(ValueError, match="raised an exception|too large"):
+            numbaconv.conv1d(np.repeat(x, rows, axis=0), np.ones((40, 1, 3)), activation=function)
+
+
+@pytest.mark.parametrize("function", [np.tanh, abs])
+def test_ufuncs_and_builtins(function):
+    x = np.linspace(-2, 2, 9)[None, None]
+    np.testing.assert_allclose(numbaconv.conv1d(x, ONE, activation=function), function(x), rtol=1e-15)
+
+
+def test_a_keyword_that_no_gradient_has():
+    with pytest.raises(TypeError, match=r"conv1d_input\(\) got an unexpected keyword argument: output_size"):
+        grad.conv1d_input((1, 1, 3), ONE, np.ones((1, 1, 3)), output_size=3)

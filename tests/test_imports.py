@@ -22,7 +22,7 @@ ALLOWED = {
     "columns": {"arrays", "plan", "errors"},
     "functional": {"dispatch", "columns", "arrays", "plan", "errors", "ranks"},
     "backward": {"dispatch", "functional", "arrays", "plan", "errors"},
-    "grad": {"backward", "functional", "arrays", "plan", "ranks"},
+    "grad": {"backward", "arrays", "plan", "ranks"},
     "explain": {"dispatch", "plan", "errors", "backends.base", "backends.registry"},
     "dispatch": {"arrays", "plan", "errors", "backends.registry", "backends.base", "backends.activations"},
     "backends": {"backends.registry"},
@@ -30,7 +30,7 @@ ALLOWED = {
     "backends.base": {"arrays", "plan", "errors", "backends.activations"},
     "backends.activations": {"errors"},
     "backends.tables": {"arrays", "plan"},
-    "backends.reference": {"arrays", "plan", "backends.base", "backends.tables"},
+    "backends.reference": {"arrays", "plan", "errors", "backends.base", "backends.tables", "backends.activations"},
     "backends.cpu": {"arrays", "plan", "errors", "backends.base", "backends.tables", "backends.activations"},
 }
 #: Which third-party packages each room may import; NumPy is allowed wherever a room is not listed.

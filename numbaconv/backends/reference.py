@@ -13,11 +13,16 @@ from typing import Any
 import numpy as np
 
 from ..arrays import Array
+from ..errors import DTypeError
 from ..plan import CONSTANT, ConvPlan
+from .activations import Activation
 from .base import NO_EPILOGUE, Algorithm, Backend, Direction, Epilogue, terms_summed
 from .tables import source_table
 
 __all__ = ["BACKEND"]
+
+#: Kinds of scalars, each of which holds the ones before.
+_RICHNESS = {"b": 0, "u": 1, "i": 1, "f": 2, "c": 3}
 
 
 def _taps(plan: ConvPlan) -> Iterator[tuple[int, int, int]]:
@@ -39,7 +44,8 @@ def _patch(plan: ConvPlan, x: Array, tap: tuple[int, int, int]) -> Array:
     cells = _cells(plan, tap)
     inside: Any = (slice(None), *(np.maximum(index, 0) for index in cells))
     patch: Array = x[inside]
-    fill = {CONSTANT: np.asarray(plan.padding_value).astype(x.dtype)}
+    with np.errstate(over="ignore"):  # as an array's own values would
+        fill = {CONSTANT: np.asarray(plan.padding_value).astype(x.dtype)}
     for index in cells:  # axis after axis: where two axes are outside, the last decides
         for code in np.unique(index[index < 0]):
             patch = np.where(index == code, fill.get(code, x.dtype.type(0)), patch)
@@ -52,16 +58,22 @@ def _grouped(plan: ConvPlan, array: Array, axis: int) -> Array:
     return array.reshape(*shape[:axis], plan.groups, shape[axis] // plan.groups, *shape[axis + 1 :])
 
 
+def _activated(activation: Activation, total: Array) -> Array:
+    """As a Numba function would be, a plain one is called with scalars, each by itself."""
+    function = getattr(activation.function, "py_func", activation.function)
+    mapped = np.array([function(value) for value in total.ravel().tolist()]).reshape(total.shape)
+    if mapped.size and _RICHNESS.get(mapped.dtype.kind, 4) > _RICHNESS[total.dtype.kind]:
+        raise DTypeError(f"activation {activation.name!r} maps {total.dtype} to {mapped.dtype}, not to {total.dtype}")
+    return mapped.astype(total.dtype)
+
+
 def _finish(total: Array, out: Array, epilogue: Epilogue) -> None:
     if epilogue.bias is not None:
         total = total + epilogue.bias.astype(total.dtype)[:, None, None, None]
     if epilogue.residual is not None:
         total = total + epilogue.residual.astype(total.dtype)
     if epilogue.activation is not None:
-        # As a Numba function would be, a plain one is called with scalars, each by itself.
-        function = getattr(epilogue.activation.function, "py_func", epilogue.activation.function)
-        mapped = [function(value) for value in total.ravel().tolist()]
-        total = np.array(mapped).reshape(total.shape).astype(total.dtype) if mapped else total
+        total = _activated(epilogue.activation, total)
     with np.errstate(over="ignore"):  # half types round to infinity
         out[...] = total
 

@@ -30,7 +30,7 @@ def _integer(op: str, name: str, value: object) -> int:
 
 def _sequence(value: object) -> tuple[object, ...] | None:
     """The entries of a sequence, or None for a scalar."""
-    if isinstance(value, str) or not isinstance(value, Iterable):
+    if isinstance(value, str | bytes) or not isinstance(value, Iterable):
         return None
     try:
         return tuple(value)
@@ -43,10 +43,10 @@ def integers(op: str, name: str, value: object, rank: int, least: int) -> tuple[
     entries = _sequence(value)
     found = tuple(_integer(op, name, entry) for entry in (entries if entries is not None else (value,)))
     if len(found) == 1:
-        found *= rank
+        found *= max(rank, 1)
     if len(found) != rank:
         raise ArgumentError(f"{op}: {name} has {len(found)} entries {found}, but there are {rank} spatial axes")
-    if min(found) < least:
+    if min(found, default=least) < least:
         raise ArgumentError(f"{op}: {name} must be at least {least}, but is {found}")
     return found
 
@@ -127,6 +127,7 @@ class Geometry:
     groups: int
     padding_mode: tuple[str, ...]
     padding_value: Scalar
+    padding_kind: str  # 0, 0.0 and 0j are equal, but not all are values of a real array
     output_padding: tuple[int, ...]
     output_size: tuple[int, ...] | None
 
@@ -150,13 +151,15 @@ class Geometry:
         if groups < 1:
             raise ArgumentError(f"{op}: groups must be at least 1, but is {groups}")
         modes = _modes(op, padding_mode, rank)
+        fill = _padding_value(op, padding_value, modes)
         return cls(
             stride=integers(op, "stride", stride, rank, 1),
             padding=_padding(op, padding, rank),
             dilation=integers(op, "dilation", dilation, rank, 1),
             groups=groups,
             padding_mode=modes,
-            padding_value=_padding_value(op, padding_value, modes),
+            padding_value=fill,
+            padding_kind=type(fill).__name__,
             output_padding=integers(op, "output_padding", output_padding, rank, 0),
             output_size=None if output_size is None else integers(op, "output_size", output_size, rank, 1),
         )

@@ -13,10 +13,18 @@ def _split(name: str, total: int) -> tuple[int, int]:
     return (total - small, small) if name == "same_lower" else (small, total - small)
 
 
+def _dilation(kernel: int, geometry: Geometry, at: int) -> int:
+    """The dilation; one tap has no neighbour to be far from."""
+    return geometry.dilation[at] if kernel > 1 else 1
+
+
 def _forward(op: str, n: int, kernel: int, geometry: Geometry, at: int, shapes: str) -> Axis:
-    stride, dilation = geometry.stride[at], geometry.dilation[at]
+    stride, dilation = geometry.stride[at], _dilation(kernel, geometry, at)
     extent = kernel_extent(kernel, dilation)
     padding = geometry.padding
+    for name, value in (("output_padding", geometry.output_padding[at]), ("output_size", geometry.output_size)):
+        if value:
+            raise ArgumentError(f"{op}: {name} is {value}, but only a transposed convolution has one")
     if not isinstance(padding, str):
         before, after = padding[at]
     elif padding == "valid":
@@ -38,7 +46,7 @@ def _forward(op: str, n: int, kernel: int, geometry: Geometry, at: int, shapes: 
 
 def _transposed(op: str, n: int, kernel: int, geometry: Geometry, at: int, shapes: str) -> Axis:
     """The forward axis whose output is this call's input of ``n`` cells."""
-    stride, dilation, extra = geometry.stride[at], geometry.dilation[at], geometry.output_padding[at]
+    stride, dilation, extra = geometry.stride[at], _dilation(kernel, geometry, at), geometry.output_padding[at]
     extent = kernel_extent(kernel, dilation)
     full = (n - 1) * stride + extent
     padding, mode = geometry.padding, geometry.padding_mode[at]
@@ -67,7 +75,7 @@ def _transposed(op: str, n: int, kernel: int, geometry: Geometry, at: int, shape
         before, after = _split(str(padding), max(full - size, 0))
         return Axis(size, n, kernel, stride, dilation, before, after, mode)
     before, after = (0, 0) if isinstance(padding, str) else padding[at]
-    least, limit = full - before - after, max(stride, dilation)
+    least, limit = full - before - after, max(stride, geometry.dilation[at])
     if wanted is not None:
         extra = wanted - least
         if not 0 <= extra < limit:
@@ -77,7 +85,7 @@ def _transposed(op: str, n: int, kernel: int, geometry: Geometry, at: int, shape
     if extra >= limit:
         raise ArgumentError(
             f"{op}: output_padding must be smaller than stride or dilation, but is {extra} against stride {stride} "
-            f"and dilation {dilation} on spatial axis {at} {shapes}"
+            f"and dilation {geometry.dilation[at]} on spatial axis {at} {shapes}"
         )
     if least + extra < 1:
         raise ShapeError(

@@ -8,7 +8,7 @@ PyTorch's ``(in, out / groups, kH, kW)`` under ``OIHW`` and TensorFlow's ``(kH, 
 
 from functools import cache
 
-from ..errors import ArgumentError
+from ..errors import ArgumentError, DTypeError
 
 __all__ = ["channels_last", "is_channels_last", "weight_order"]
 
@@ -19,9 +19,25 @@ def _names(rank: int, pattern: str) -> list[str]:
     return [pattern.replace("*", spatial) for spatial in _SPATIAL[rank]]
 
 
-@cache
+def _check_name(op: str, what: str, value: object) -> None:
+    if value is not None and not isinstance(value, str):
+        raise DTypeError(f"{op}: {what} must be a name, but is {value!r}")
+
+
 def is_channels_last(op: str, rank: int, data_format: str | None) -> bool:
     """Whether a data format name puts channels last; ``None`` means channels first."""
+    _check_name(op, "data_format", data_format)
+    return _is_last(op, rank, data_format)
+
+
+def weight_order(op: str, rank: int, weight_format: str | None, last: bool) -> tuple[int, ...]:
+    """The axes of a stored weight in the order ``O, I, spatial...``."""
+    _check_name(op, "weight_format", weight_format)
+    return _order(op, rank, weight_format, last)
+
+
+@cache
+def _is_last(op: str, rank: int, data_format: str | None) -> bool:
     first, last = _names(rank, "NC*"), _names(rank, "N*C")
     if data_format is None or data_format in (*first, "channels_first"):
         return False
@@ -32,8 +48,7 @@ def is_channels_last(op: str, rank: int, data_format: str | None) -> bool:
 
 
 @cache
-def weight_order(op: str, rank: int, weight_format: str | None, last: bool) -> tuple[int, ...]:
-    """The axes of a stored weight in the order ``O, I, spatial...``."""
+def _order(op: str, rank: int, weight_format: str | None, last: bool) -> tuple[int, ...]:
     axes = rank + 2
     orders: dict[str, tuple[int, ...]] = {}
     for name in _names(rank, "OI*"):

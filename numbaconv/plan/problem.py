@@ -342,6 +342,7 @@ data_format, weight_format
         output_padding=output_padding,
         output_size=output_size,
     )
+    weight_order(op, rank, weight_format, is_channels_last(op, rank, data_format))  # checks both names
     return make_plan(
         op,
         rank,

@@ -1,7 +1,8 @@
 """Activations compiled into C functions over a row, for kernels to call by address."""
 
-import dis
 from collections.abc import Callable
+from functools import partial
+from types import FunctionType
 from typing import Any
 
 import numba
@@ -11,93 +12,107 @@ from numba.core.dispatcher import Dispatcher
 from numba.core.errors import NumbaError
 
 from ...arrays import Array
-from ...errors import DTypeError
+from ...errors import ArgumentError, DTypeError
 from ..activations import Activation
 from .jit import scalar
 
-__all__ = ["activation_grad", "row_address"]
+__all__ = ["ACTIVATION", "activation_grad", "check_raised", "compiled_row"]
+
+#: Numba's type of what a kernel gets: the address of a row function (0: none), and whether it has raised.
+ACTIVATION = types.Array(types.int64, 1, "C")
 
 # Keyed by the function object, which the compiled row keeps alive anyway.
 _rows: dict[tuple[Any, str], Any] = {}
 _loops: dict[Any, Any] = {}
 
 
-def _compiled(function: Callable[..., Any]) -> Any:
-    return function if isinstance(function, Dispatcher) else scalar(function)
+def _name(function: Any) -> str:
+    return getattr(function, "__name__", None) or repr(function)
 
 
-def _refuse_raise(function: Any) -> None:
-    """Refuse functions that raise: inside a C function an exception would be printed and lost."""
-    code = getattr(getattr(function, "py_func", function), "__code__", None)
-    if code is not None and any(each.opname in ("RAISE_VARARGS", "RERAISE") for each in dis.get_instructions(code)):
-        raise DTypeError(f"activation {function.__name__!r} raises; a scalar function inside a kernel cannot")
+def _compilable(function: Any) -> Any:
+    """The function as a dispatcher, with this package's error model: division by zero does not raise."""
+    if isinstance(function, Dispatcher):
+        function = function.py_func
+    if not isinstance(function, FunctionType):  # a ufunc or builtin, which Numba knows inside a function
+
+        def call(value):
+            return wrapped(value)
+
+        wrapped, function = function, call
+    return scalar(function)
 
 
 def _make_row(activation: Activation, dtype: np.dtype) -> Any:
-    _refuse_raise(activation.function)
-    function, kind = _compiled(activation.function), numba.from_dtype(dtype)
+    kind = numba.from_dtype(dtype)
     try:
+        function = _compilable(activation.function)
         function.compile((kind,))
         result = function.overloads[(kind,)].signature.return_type
-        convertible = isinstance(result, types.Number | types.Boolean) and (
-            isinstance(result, types.Integer | types.Boolean) or dtype.kind != "i"
+        whole = isinstance(result, types.Integer | types.Boolean)
+        fits = whole or (
+            isinstance(result, types.Float | types.Complex)
+            and dtype.kind in ("c" if isinstance(result, types.Complex) else "fc")
         )
-        if not convertible or (isinstance(result, types.Complex) and dtype.kind != "c"):
-            raise DTypeError(
-                f"activation {activation.name!r} maps {dtype.name} to {result}, which is no {dtype.name} result"
-            )
+        if not fits:
+            raise DTypeError(f"activation {activation.name!r} maps {dtype.name} to {result}, not to {dtype.name}")
 
-        @cfunc(types.void(types.CPointer(kind), types.int64), error_model="numpy")
+        @cfunc(types.int64(types.CPointer(kind), types.int64), error_model="numpy")
         def row(pointer, count):
             values = carray(pointer, count)
-            for i in range(count):
-                values[i] = function(values[i])
+            try:
+                for i in range(count):
+                    values[i] = function(values[i])
+            except Exception:
+                return 1
+            return 0
 
-    except NumbaError as error:
-        raise DTypeError(
-            f"activation {activation.name!r} cannot be compiled for a {dtype.name} scalar: {error}"
-        ) from error
+    except DTypeError:
+        raise
+    except (NumbaError, TypeError) as error:
+        raise DTypeError(f"activation {activation.name!r} cannot be compiled for {dtype.name}: {error}") from error
     return row
 
 
-def row_address(activation: Activation | None, dtype: np.dtype) -> int:
-    """The address of a function that applies the activation to a row; 0 for none.
+def compiled_row(activation: Activation | None, dtype: np.dtype) -> Array:
+    """What kernels take for an activation: the address of its row function, and a place to say that it raised.
 
     Raises
     ------
     DTypeError
-        If the function cannot be compiled, raises, or does not give a result of the dtype.
+        If the function cannot be compiled or does not give a result of the dtype.
     """
-    if activation is None:
-        return 0
-    key = (activation.function, dtype.name)
-    row = _rows.get(key)
-    if row is None:
-        row = _rows[key] = _make_row(activation, dtype)
-    return int(row.address)
+    found = np.zeros(2, np.int64)
+    if activation is not None:
+        key = (activation.function, dtype.name)
+        row = _rows.get(key)
+        if row is None:
+            row = _rows[key] = _make_row(activation, dtype)
+        found[0] = row.address
+    return found
 
 
-def _make_loop(derivative: Callable[..., Any]) -> Any:
-    _refuse_raise(derivative)
-    function = _compiled(derivative)
+def check_raised(activation: Activation | None, row: Array) -> None:
+    """Turn an exception inside an activation, which cannot leave a kernel, into one here."""
+    if row[1]:
+        assert activation is not None
+        raise ArgumentError(f"activation {activation.name!r} raised an exception; the result is not valid")
 
-    @scalar
-    def loop(grad, saved, out):
-        for i in range(out.size):
-            out[i] = grad[i] * function(saved[i])
 
-    return loop
+def _loop(function, grad, saved, out):
+    for i in range(out.size):
+        out[i] = grad[i] * function(saved[i])
 
 
 def activation_grad(derivative: Callable[..., Any], grad: Array, saved: Array, out: Array) -> None:
     """``out = grad * derivative(saved)``, elementwise."""
-    loop = _loops.get(derivative)
-    if loop is None:
-        loop = _loops[derivative] = _make_loop(derivative)
     result = np.empty(out.size, grad.dtype)
     try:
+        loop = _loops.get(derivative)
+        if loop is None:
+            loop = _loops[derivative] = partial(scalar(_loop), _compilable(derivative))
         loop(np.ravel(grad), np.ravel(saved), result)
-    except NumbaError as error:
-        raise DTypeError(f"derivative {derivative.__name__!r} cannot be compiled for {grad.dtype}: {error}") from error
+    except (NumbaError, TypeError) as error:
+        raise DTypeError(f"derivative {_name(derivative)!r} cannot be compiled for {grad.dtype}: {error}") from error
     with np.errstate(over="ignore"):
         out[...] = result.reshape(out.shape)

@@ -10,7 +10,7 @@ from ...arrays import Array
 from ...plan import ConvPlan
 from ..base import Algorithm, Direction, Epilogue, terms_summed
 from . import direct
-from .activation import row_address
+from .activation import ACTIVATION, check_raised, compiled_row
 from .axes import AXIS, axis_table
 from .launch import Kernel, reads, strided
 
@@ -24,12 +24,12 @@ _ROWS = (AXIS, AXIS, AXIS)
 
 def _forward_signature(kind: Any) -> tuple:
     operands = (reads(kind, 5), reads(kind, 5), reads(kind, 1), strided(kind, 5, readonly=True), strided(kind, 5))
-    return (*operands, types.int64, *_ROWS, kind, types.int64)
+    return (*operands, types.int64, *_ROWS, kind, ACTIVATION)
 
 
 def _input_grad_signature(kind: Any) -> tuple:
     operands = (strided(kind, 5), reads(kind, 5), reads(kind, 1), strided(kind, 5, readonly=True), reads(kind, 5))
-    return (*operands, types.int64, *_ROWS, kind, types.int64)
+    return (*operands, types.int64, *_ROWS, kind, ACTIVATION)
 
 
 def _weight_grad_signature(kind: Any) -> tuple:
@@ -45,14 +45,15 @@ def _operand(array: Array, dtype: np.dtype) -> Array:
     return np.ascontiguousarray(array, dtype)
 
 
-def _epilogue_operands(epilogue: Epilogue, dtype: np.dtype) -> tuple[Array, Array, int]:
+def _epilogue_operands(epilogue: Epilogue, dtype: np.dtype) -> tuple[Array, Array, Array]:
     bias = np.empty(0, dtype) if epilogue.bias is None else _operand(epilogue.bias, dtype)
     residual = np.empty((0,) * 5, dtype) if epilogue.residual is None else epilogue.residual.astype(dtype, copy=False)
-    return bias, residual, row_address(epilogue.activation, dtype)
+    return bias, residual, compiled_row(epilogue.activation, dtype)
 
 
 def _geometry(plan: ConvPlan, dtype: np.dtype) -> tuple[Any, ...]:
-    fill = np.asarray(plan.padding_value).astype(dtype)[()]
+    with np.errstate(over="ignore"):  # as an array's own values would
+        fill = np.asarray(plan.padding_value).astype(dtype)[()]
     return (plan.groups, *(axis_table(axis) for axis in plan.axes3), fill)
 
 
@@ -80,6 +81,7 @@ def _forward(plan: ConvPlan, x: Array, w: Array, y: Array, epilogue: Epilogue) -
     tasks = plan.batch * channels * depth.output * height.output * tiles
     operands = (_operand(x, dtype), _operand(w, dtype), bias, residual, target)
     _forward_kernel(dtype, tasks, plan.macs, *operands, *_geometry(plan, dtype), activation)
+    check_raised(epilogue.activation, activation)
     _deliver(target, y)
 
 
@@ -93,6 +95,7 @@ def _input_grad(plan: ConvPlan, x: Array, w: Array, y: Array, epilogue: Epilogue
     tasks = plan.batch * channels * depth.input * height.input * tiles
     operands = (target, _operand(w, dtype), bias, residual, _operand(y, dtype))
     _input_grad_kernel(dtype, tasks, plan.macs, *operands, *_geometry(plan, dtype), activation)
+    check_raised(epilogue.activation, activation)
     _deliver(target, x)
 
 
