@@ -206,6 +206,24 @@ PROBLEMS = {
     "mirrors more than once": _P((2,), (3,), stride=(2,), pads=((7, 9),), modes=("symmetric",)),
     "reflects one cell": _P((1,), (3,), pads=((2, 2),), modes=("reflect",)),
     "input tail unread": _P((9,), (2,), stride=(5,), pads=((0, 2),), modes=("replicate",)),
+    "reflect, many channels": _P((7, 9), (3, 3), c_in=5, c_out=9, pads=((2, 3), (4, 1)), modes=("reflect", "circular")),
+    "constant, many channels": _P(
+        (6, 5), (3, 2), c_in=3, c_out=10, stride=(2, 1), pads=((1, 2), (2, 1)), modes=("constant", "zeros"), value=-2
+    ),
+    "zeros and constant, many channels": _P(
+        (3, 4, 5),
+        (3, 2, 3),
+        c_in=2,
+        c_out=5,
+        pads=((1, 1), (2, 1), (1, 2)),
+        modes=("zeros", "replicate", "constant"),
+        value=4,
+    ),
+    "several blocks of positions": _P((23, 31), (3, 3), batch=2, c_in=5, c_out=6, stride=(2, 1), pads=((1, 1), (1, 1))),
+    "deeper than a block": _P((5, 7), (3, 3), c_in=40, c_out=9, pads=((1, 1), (1, 1))),
+    "groups of several panels": _P(
+        (6, 6), (3, 3), batch=2, c_in=34, c_out=38, groups=2, stride=(2, 2), pads=((1, 1), (1, 1))
+    ),
     "empty batch": _P((5,), (3,), batch=0, c_in=2, c_out=2),
     "no input channels": _P((5, 4), (3, 3), batch=2, c_in=0, c_out=3),
     "no output channels": _P((5, 4), (3, 3), batch=2, c_in=2, c_out=0),

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 import numbaconv
 import oracle
-from numbaconv import grad
+from numbaconv import grad, plan_conv
 from numbaconv.backends import registry
 from numbaconv.backends.base import Direction
 from problems import BACKENDS, draw
@@ -48,8 +48,11 @@ def check(x_shape, w_shape, arguments, seed=31):
         getattr(numbaconv, f"conv_transpose{rank}d"),
         getattr(grad, f"conv_transpose{rank}d_backward"),
     )
+    plan = plan_conv(x_shape, w_shape, transposed=True, dtype="float64", **public(arguments))
     for backend in BACKENDS:
         for algorithm in registry.resolve(backend).tables[Direction.INPUT_GRAD]:
+            if algorithm.accepts(plan) is not None:
+                continue
             options = {"backend": backend, **public(arguments)}
             y = function(x, w, algorithm=algorithm.name, **options)
             np.testing.assert_array_equal(y, wanted.astype(np.float64), err_msg=backend)

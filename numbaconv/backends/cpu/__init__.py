@@ -2,6 +2,7 @@
 
 from ..base import Backend, Direction
 from .activation import activation_grad
+from .implicit_gemm import IMPLICIT_GEMM
 from .rows import DIRECT
 
 __all__ = ["BACKEND"]
@@ -9,8 +10,8 @@ __all__ = ["BACKEND"]
 BACKEND = Backend(
     name="cpu",
     tables={
-        Direction.FORWARD: (DIRECT[Direction.FORWARD],),
-        Direction.INPUT_GRAD: (DIRECT[Direction.INPUT_GRAD],),
+        Direction.FORWARD: (IMPLICIT_GEMM[Direction.FORWARD], DIRECT[Direction.FORWARD]),
+        Direction.INPUT_GRAD: (IMPLICIT_GEMM[Direction.INPUT_GRAD], DIRECT[Direction.INPUT_GRAD]),
         Direction.WEIGHT_GRAD: (DIRECT[Direction.WEIGHT_GRAD],),
     },
     activation_grad=activation_grad,

@@ -13,6 +13,7 @@ from . import direct
 from .activation import ACTIVATION, check_raised, compiled_row
 from .axes import AXIS, axis_table
 from .launch import Kernel, reads, strided
+from .operands import contiguous, deliver, fill_value, target_like
 
 __all__ = ["DIRECT"]
 
@@ -41,31 +42,14 @@ _input_grad_kernel = Kernel(direct.input_grad_tasks, direct.input_grad_parallel,
 _weight_grad_kernel = Kernel(direct.weight_grad_tasks, direct.weight_grad_parallel, _weight_grad_signature)
 
 
-def _operand(array: Array, dtype: np.dtype) -> Array:
-    return np.ascontiguousarray(array, dtype)
-
-
 def _epilogue_operands(epilogue: Epilogue, dtype: np.dtype) -> tuple[Array, Array, Array]:
-    bias = np.empty(0, dtype) if epilogue.bias is None else _operand(epilogue.bias, dtype)
+    bias = np.empty(0, dtype) if epilogue.bias is None else contiguous(epilogue.bias, dtype)
     residual = np.empty((0,) * 5, dtype) if epilogue.residual is None else epilogue.residual.astype(dtype, copy=False)
     return bias, residual, compiled_row(epilogue.activation, dtype)
 
 
 def _geometry(plan: ConvPlan, dtype: np.dtype) -> tuple[Any, ...]:
-    with np.errstate(over="ignore"):  # as an array's own values would
-        fill = np.asarray(plan.padding_value).astype(dtype)[()]
-    return (plan.groups, *(axis_table(axis) for axis in plan.axes3), fill)
-
-
-def _target(out: Array, dtype: np.dtype) -> Array:
-    """``out``, or what is rounded into it where its dtype is not the compute dtype."""
-    return out if out.dtype == dtype else np.empty(out.shape, dtype)
-
-
-def _deliver(target: Array, out: Array) -> None:
-    if target is not out:
-        with np.errstate(over="ignore"):  # half types round to infinity
-            out[...] = target
+    return (plan.groups, *(axis_table(axis) for axis in plan.axes3), fill_value(plan, dtype))
 
 
 def _blocks(channels: int) -> int:
@@ -75,28 +59,28 @@ def _blocks(channels: int) -> int:
 def _forward(plan: ConvPlan, x: Array, w: Array, y: Array, epilogue: Epilogue) -> None:
     dtype = np.dtype(plan.compute_dtype)
     bias, residual, activation = _epilogue_operands(epilogue, dtype)
-    target, (depth, height, width) = _target(y, dtype), plan.axes3
+    target, (depth, height, width) = target_like(y, dtype), plan.axes3
     tiles = -(-width.output // min(direct.TILE, width.output))
     channels = plan.groups * _blocks(plan.y_channels // plan.groups)
     tasks = plan.batch * channels * depth.output * height.output * tiles
-    operands = (_operand(x, dtype), _operand(w, dtype), bias, residual, target)
+    operands = (contiguous(x, dtype), contiguous(w, dtype), bias, residual, target)
     _forward_kernel(dtype, tasks, plan.macs, *operands, *_geometry(plan, dtype), activation)
     check_raised(epilogue.activation, activation)
-    _deliver(target, y)
+    deliver(target, y)
 
 
 def _input_grad(plan: ConvPlan, x: Array, w: Array, y: Array, epilogue: Epilogue) -> None:
     dtype = np.dtype(plan.compute_dtype)
     bias, residual, activation = _epilogue_operands(epilogue, dtype)
-    target, (depth, height, width) = _target(x, dtype), plan.axes3
+    target, (depth, height, width) = target_like(x, dtype), plan.axes3
     steps = -(-max(width.pad_before + width.input, width.used) // width.stride)
     tiles = 1 if width.maps_padding else -(-steps // min(direct.TILE, steps))
     channels = plan.groups * _blocks(plan.x_channels // plan.groups)
     tasks = plan.batch * channels * depth.input * height.input * tiles
-    operands = (target, _operand(w, dtype), bias, residual, _operand(y, dtype))
+    operands = (target, contiguous(w, dtype), bias, residual, contiguous(y, dtype))
     _input_grad_kernel(dtype, tasks, plan.macs, *operands, *_geometry(plan, dtype), activation)
     check_raised(epilogue.activation, activation)
-    _deliver(target, x)
+    deliver(target, x)
 
 
 def _tree_sum(partial_sums: Array) -> Array:
@@ -116,9 +100,9 @@ def _weight_grad(plan: ConvPlan, x: Array, w: Array, y: Array, epilogue: Epilogu
     rows = plan.batch * plan.axes3[0].output * plan.axes3[1].output
     chunks = max(min(-(-_LEAST_TASKS // max(channels, 1)), rows), 1)
     sums = np.empty((chunks, *w.shape), dtype)
-    operands = (_operand(x, dtype), _operand(y, dtype), sums)
+    operands = (contiguous(x, dtype), contiguous(y, dtype), sums)
     _weight_grad_kernel(dtype, chunks * channels, plan.macs, *operands, *_geometry(plan, dtype))
-    _deliver(_tree_sum(sums), w)
+    deliver(_tree_sum(sums), w)
 
 
 def _error_factor(direction: Direction, plan: ConvPlan) -> float:

@@ -1,11 +1,185 @@
-"""The only file that writes LLVM IR: what Numba's Python cannot say."""
+"""The only file that writes LLVM IR: vectors, which Numba's Python cannot say, and a call by address.
 
+The vector width is the host's, read once: 16 bytes (SSE, NEON), 32 (AVX2) or 64 (AVX-512).
+"""
+
+import os
+
+import llvmlite.binding as llvm
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-__all__ = ["call_row"]
+__all__ = ["ROWS", "VECTORS", "VECTOR_BYTES", "call_row", "dot_tile", "fma_tile"]
+
+
+def _vector_bytes() -> int:
+    if os.environ.get("NUMBA_CPU_NAME") == "generic":
+        return 16
+    features = llvm.get_host_cpu_features()
+    return 64 if features.get("avx512f") else 32 if features.get("avx2") else 16
+
+
+VECTOR_BYTES = _vector_bytes()
+#: The largest tile of `fma_tile` and `dot_tile`: rows, and vectors across. Its accumulators, one row of vectors
+#: and one more fill the 16 registers of AVX2; AVX-512 has 32.
+ROWS, VECTORS = (8, 3) if VECTOR_BYTES == 64 else (4, 3)
+
+
+def _vector_type(element):
+    size = 4 if isinstance(element, ir.FloatType) else 8
+    return ir.VectorType(element, VECTOR_BYTES // size), size
+
+
+def _multiply_add(builder, kind):
+    """``a * b + c`` in one rounding where the machine can, in two where it cannot."""
+    element = "f32" if isinstance(kind.element, ir.FloatType) else "f64"
+    name = f"llvm.fmuladd.v{kind.count}{element}"
+    return cgutils.get_or_insert_function(builder.module, ir.FunctionType(kind, [kind] * 3), name)
+
+
+def _splat(builder, value, kind):
+    index = ir.IntType(32)
+    undefined = ir.Constant(kind, ir.Undefined)
+    first = builder.insert_element(undefined, value, ir.Constant(index, 0))
+    return builder.shuffle_vector(first, undefined, ir.Constant(ir.VectorType(index, kind.count), [0] * kind.count))
+
+
+def _load(builder, pointer, offset, kind, size):
+    place = builder.bitcast(builder.gep(pointer, [offset]), kind.as_pointer())
+    return builder.load(place, align=size)
+
+
+def _store(builder, value, pointer, offset, kind, size):
+    place = builder.bitcast(builder.gep(pointer, [offset]), kind.as_pointer())
+    builder.store(value, place, align=size)
+
+
+def _accumulate(builder, depth, initial, step):
+    """A loop over ``depth`` steps that carries a list of values; ``step(i, values)`` gives the next ones."""
+    index = ir.IntType(64)
+    before = builder.block
+    loop, after = builder.append_basic_block("step"), builder.append_basic_block("done")
+    builder.cbranch(builder.icmp_signed(">", depth, ir.Constant(index, 0)), loop, after)
+    builder.position_at_end(loop)
+    i = builder.phi(index)
+    i.add_incoming(ir.Constant(index, 0), before)
+    carried = [builder.phi(value.type) for value in initial]
+    for phi, value in zip(carried, initial, strict=True):
+        phi.add_incoming(value, before)
+    following = step(i, carried)
+    advanced = builder.add(i, ir.Constant(index, 1))
+    i.add_incoming(advanced, builder.block)
+    for phi, value in zip(carried, following, strict=True):
+        phi.add_incoming(value, builder.block)
+    end = builder.block
+    builder.cbranch(builder.icmp_signed("<", advanced, depth), loop, after)
+    builder.position_at_end(after)
+    results = []
+    for value, first in zip(following, initial, strict=True):
+        phi = builder.phi(value.type)
+        phi.add_incoming(first, before)
+        phi.add_incoming(value, end)
+        results.append(phi)
+    return results
+
+
+def _pointers(context, builder, signature, args, places):
+    """Pointers to ``array[offset]`` for arrays at ``places``, each followed by its offset."""
+    found = []
+    for place in places:
+        array = context.make_array(signature.args[place])(context, builder, args[place])
+        found.append(builder.gep(array.data, [args[place + 1]]))
+    return found
+
+
+@intrinsic(prefer_literal=True)
+def fma_tile(typingctx, a, a_at, b, b_at, depth, c, c_at, rows, vectors):
+    """``c[m, :] += sum over k of a[k, m] * b[k, :]``: an outer product a step, accumulated in registers.
+
+    ``a`` is packed ``(depth, rows)``, ``b`` ``(depth, vectors * lanes)``, ``c`` ``(rows, vectors * lanes)``, each
+    from its offset on. ``rows`` and ``vectors`` are constants.
+    """
+    if not (isinstance(rows, types.IntegerLiteral) and isinstance(vectors, types.IntegerLiteral)):
+        return None
+    height, across = rows.literal_value, vectors.literal_value
+    signature = types.void(a, types.int64, b, types.int64, types.int64, c, types.int64, rows, vectors)
+
+    def generate(context, builder, signature, args):
+        left, right, target = _pointers(context, builder, signature, args, (0, 2, 5))
+        kind, size = _vector_type(left.type.pointee)
+        multiply_add = _multiply_add(builder, kind)
+        index = ir.IntType(64)
+
+        def constant(value):
+            return ir.Constant(index, value)
+
+        def step(i, sums):
+            row = builder.gep(right, [builder.mul(i, constant(across * kind.count))])
+            column = builder.gep(left, [builder.mul(i, constant(height))])
+            read = [_load(builder, row, constant(v * kind.count), kind, size) for v in range(across)]
+            following = []
+            for m in range(height):
+                factor = _splat(builder, builder.load(builder.gep(column, [constant(m)])), kind)
+                for v in range(across):
+                    following.append(builder.call(multiply_add, [factor, read[v], sums[m * across + v]]))
+            return following
+
+        nothing = ir.Constant(kind, [0.0] * kind.count)
+        sums = _accumulate(builder, args[4], [nothing] * (height * across), step)
+        for position, value in enumerate(sums):
+            offset = constant(position * kind.count)
+            total = builder.fadd(_load(builder, target, offset, kind, size), value)
+            _store(builder, total, target, offset, kind, size)
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+@intrinsic(prefer_literal=True)
+def dot_tile(typingctx, a, a_at, a_step, b, b_at, b_step, depth, c, c_at, rows, columns):
+    """``c[m, n] += a[m, :] * b[n, :]``, lane by lane, over ``depth`` vectors: a tile of dot products.
+
+    Row ``m`` of ``a`` starts ``m * a_step`` after its offset, likewise ``b``; ``c`` holds ``(rows, columns)``
+    vectors, whose lanes the caller adds up at the end. ``rows`` and ``columns`` are constants.
+    """
+    if not (isinstance(rows, types.IntegerLiteral) and isinstance(columns, types.IntegerLiteral)):
+        return None
+    height, across = rows.literal_value, columns.literal_value
+    integer = types.int64
+    signature = types.void(a, integer, integer, b, integer, integer, integer, c, integer, rows, columns)
+
+    def generate(context, builder, signature, args):
+        (left,) = _pointers(context, builder, signature, args, (0,))
+        right, target = _pointers(context, builder, signature, args, (3, 7))
+        kind, size = _vector_type(left.type.pointee)
+        multiply_add = _multiply_add(builder, kind)
+        index = ir.IntType(64)
+
+        def constant(value):
+            return ir.Constant(index, value)
+
+        lefts = [builder.gep(left, [builder.mul(args[2], constant(m))]) for m in range(height)]
+        rights = [builder.gep(right, [builder.mul(args[5], constant(n))]) for n in range(across)]
+
+        def step(i, sums):
+            at = builder.mul(i, constant(kind.count))
+            read = [_load(builder, pointer, at, kind, size) for pointer in rights]
+            following = []
+            for m in range(height):
+                factor = _load(builder, lefts[m], at, kind, size)
+                for n in range(across):
+                    following.append(builder.call(multiply_add, [factor, read[n], sums[m * across + n]]))
+            return following
+
+        places = [constant(position * kind.count) for position in range(height * across)]
+        sums = [_load(builder, target, place, kind, size) for place in places]
+        for place, value in zip(places, _accumulate(builder, args[6], sums, step), strict=True):
+            _store(builder, value, target, place, kind, size)
+        return context.get_dummy_value()
+
+    return signature, generate
 
 
 @intrinsic

@@ -1,0 +1,249 @@
+"""What a tap reads of a block of positions, as runs of cells, from the plan's axes.
+
+FORWARD and INPUT_GRAD are the same dense problem once stride phases are apart::
+
+    FORWARD      position o reads cell  o * stride + k * dilation - pad        of x, for every tap k
+    INPUT_GRAD   position q reads cell  q + (first of the phase) - shift(k)    of y, for the taps of a phase
+
+so along each axis a tap reads ``base + step * position`` while ``first <= position < last``, and padding (or
+nothing) elsewhere. Positions of a block are numbered row by row; a run is a stretch of them that reads
+evenly spaced cells.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from numba import types
+
+from ...arrays import Array
+from ...plan import CONSTANT, ZERO, Axis
+from ..tables import source_table
+from .jit import kernel
+
+__all__ = [
+    "PHASED",
+    "GatherAxis",
+    "PhasedAxis",
+    "build_runs",
+    "forward_axis",
+    "input_grad_axis",
+    "pack_line",
+    "phase_of",
+]
+
+
+class PhasedAxis(NamedTuple):
+    """One axis of a gather, in all its stride phases; FORWARD has a single one.
+
+    ``step``: source cells from one position to the next. ``target_step``: the distance in the result from one
+    position to the next. Per phase: ``positions``, how many there are; ``target_first``, where the first is
+    stored; ``taps[phase] .. taps[phase + 1]``, its taps. Per tap: ``tap``, its index in the weight; ``first``,
+    ``last`` and ``base`` as above; ``reach``, the padded position that position 0 reads. ``source``: the cell at
+    each padded position where ``bordered``, that is, where padding is not zeros.
+    """
+
+    cells: int
+    step: int
+    target_step: int
+    bordered: int
+    positions: Array
+    target_first: Array
+    taps: Array
+    tap: Array
+    first: Array
+    last: Array
+    base: Array
+    reach: Array
+    source: Array
+
+
+class GatherAxis(NamedTuple):
+    """One phase of a `PhasedAxis`."""
+
+    positions: int
+    cells: int
+    step: int
+    target_first: int
+    target_step: int
+    bordered: int
+    tap: Array
+    first: Array
+    last: Array
+    base: Array
+    reach: Array
+    source: Array
+
+
+_TABLE = types.Array(types.int64, 1, "C")
+#: The Numba type of a phased axis.
+PHASED = types.NamedTuple([types.int64] * 4 + [_TABLE] * 9, PhasedAxis)
+
+
+def _table(values: list[int]) -> Array:
+    return np.array(values, np.int64)
+
+
+def forward_axis(axis: Axis) -> PhasedAxis:
+    """How FORWARD reads an axis of the input."""
+    taps = range(axis.kernel)
+    ranges = [axis.tap_range(k) for k in taps]
+    bordered = axis.mode != "zeros" and (axis.pad_before > 0 or axis.used > axis.pad_before + axis.input)
+    return PhasedAxis(
+        cells=axis.input,
+        step=axis.stride,
+        target_step=1,
+        bordered=int(bordered),
+        positions=_table([axis.output]),
+        target_first=_table([0]),
+        taps=_table([0, axis.kernel]),
+        tap=_table(list(taps)),
+        first=_table([first for first, _ in ranges]),
+        last=_table([last for _, last in ranges]),
+        base=_table([k * axis.dilation - axis.pad_before for k in taps]),
+        reach=_table([k * axis.dilation for k in taps]),
+        source=source_table(axis) if bordered else _table([0]),
+    )
+
+
+def input_grad_axis(axis: Axis) -> PhasedAxis:
+    """How INPUT_GRAD reads an axis of the output gradient: a phase for each that has input cells."""
+    positions, targets, counts, taps, base, first, last = [], [], [0], [], [], [], []
+    phases_of_taps = [axis.tap_phase(k) for k in range(axis.kernel)]
+    for phase in range(min(axis.stride, axis.pad_before + axis.input)):
+        begin = -((phase - axis.pad_before) // axis.stride)  # the first q with stride * q + phase >= pad
+        target = begin * axis.stride + phase - axis.pad_before
+        if target >= axis.input:
+            continue
+        count = -((target - axis.input) // axis.stride)
+        for k, (of_tap, shift) in enumerate(phases_of_taps):
+            if of_tap == phase:
+                taps.append(k)
+                base.append(begin - shift)
+                first.append(min(max(shift - begin, 0), count))
+                last.append(min(max(axis.output - begin + shift, first[-1]), count))
+        positions.append(count)
+        targets.append(target)
+        counts.append(len(taps))
+    return PhasedAxis(
+        cells=axis.output,
+        step=1,
+        target_step=axis.stride,
+        bordered=0,
+        positions=_table(positions),
+        target_first=_table(targets),
+        taps=_table(counts),
+        tap=_table(taps),
+        first=_table(first),
+        last=_table(last),
+        base=_table(base),
+        reach=_table([0] * len(taps)),
+        source=_table([0]),
+    )
+
+
+@kernel
+def phase_of(axis, phase):
+    """One phase of a phased axis."""
+    begin, end = axis.taps[phase], axis.taps[phase + 1]
+    return GatherAxis(
+        axis.positions[phase],
+        axis.cells,
+        axis.step,
+        axis.target_first[phase],
+        axis.target_step,
+        axis.bordered,
+        axis.tap[begin:end],
+        axis.first[begin:end],
+        axis.last[begin:end],
+        axis.base[begin:end],
+        axis.reach[begin:end],
+        axis.source,
+    )
+
+
+@kernel
+def _cell(axis, position, t):
+    """The cell that tap ``t`` reads from a position, or ``ZERO`` or ``CONSTANT``."""
+    if axis.first[t] <= position < axis.last[t]:
+        return axis.base[t] + axis.step * position
+    if axis.bordered:
+        return axis.source[position * axis.step + axis.reach[t]]
+    return ZERO
+
+
+@kernel
+def _add_run(runs, count, at, source, length):
+    runs[count, 0], runs[count, 1], runs[count, 2] = at, source, length
+    return count + 1
+
+
+@kernel
+def _row_runs(runs, count, at, d, h, first, length, plane_row, width, t):
+    """Runs of one row's positions ``first .. first + length - 1``, numbered from ``at``, for one tap."""
+    outside = d < 0 or h < 0
+    code = h if h < 0 else d
+    begin = min(max(width.first[t], first), first + length)
+    end = min(max(width.last[t], begin), first + length)
+    if end > begin:
+        place = at + begin - first
+        if not outside:
+            count = _add_run(runs, count, place, plane_row + width.base[t] + width.step * begin, end - begin)
+        elif code == CONSTANT:
+            count = _add_run(runs, count, place, CONSTANT, end - begin)
+    if width.bordered:
+        for o in range(first, first + length):
+            if begin <= o < end:
+                continue
+            cell = width.source[o * width.step + width.reach[t]]
+            if cell == CONSTANT or (cell >= 0 and outside and code == CONSTANT):
+                count = _add_run(runs, count, at + o - first, CONSTANT, 1)
+            elif cell >= 0 and not outside:
+                count = _add_run(runs, count, at + o - first, plane_row + cell, 1)
+    return count
+
+
+@kernel
+def build_runs(runs, counts, begin, length, depth, height, width):
+    """The runs of positions ``begin .. begin + length - 1`` for each tap.
+
+    ``runs[t, r]`` is (position in the block, first cell in a channel's plane or ``CONSTANT``, length); what no
+    run covers is zero. ``counts[t]`` is (how many runs, how many positions they cover).
+    """
+    taps = 0
+    for td in range(depth.tap.size):
+        for th in range(height.tap.size):
+            for tw in range(width.tap.size):
+                count, at = 0, 0
+                while at < length:
+                    rest, o = divmod(begin + at, width.positions)
+                    od, oh = divmod(rest, height.positions)
+                    row = min(width.positions - o, length - at)
+                    d, h = _cell(depth, od, td), _cell(height, oh, th)
+                    plane_row = (d * height.cells + h) * width.cells
+                    count = _row_runs(runs[taps], count, at, d, h, o, row, plane_row, width, tw)
+                    at += row
+                counts[taps, 0] = count
+                covered = 0
+                for r in range(count):
+                    covered += runs[taps, r, 2]
+                counts[taps, 1] = covered
+                taps += 1
+
+
+@kernel
+def pack_line(line, at, source, plane, runs, count, covered, length, step, fill):
+    """What one tap reads of one channel, as a line of ``length`` cells at ``line[at]``."""
+    if covered < length:
+        for i in range(length):
+            line[np.uintp(at + i)] = 0
+    for r in range(count):
+        to, cell, cells = at + runs[r, 0], runs[r, 1], runs[r, 2]
+        if cell == CONSTANT:
+            for i in range(cells):
+                line[np.uintp(to + i)] = fill
+        elif step == 1:
+            for i in range(cells):
+                line[np.uintp(to + i)] = source[np.uintp(plane + cell + i)]
+        else:
+            for i in range(cells):
+                line[np.uintp(to + i)] = source[np.uintp(plane + cell + i * step)]

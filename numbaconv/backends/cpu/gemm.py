@@ -1,0 +1,315 @@
+"""Implicit GEMM: FORWARD and INPUT_GRAD as products of packed weights and gathered positions.
+
+For each sample and group, ``out[m, p] = sum over (c, t) of w[m, (c, t)] * source[c, cell(p, t)]``: rows ``m`` are
+result channels, columns ``p`` positions (one stride phase's, in INPUT_GRAD), and the depth runs over source
+channels and taps. The matrix of gathered cells never exists: a block of it is packed when it is used::
+
+                       positions  ->  COLUMNS, a block of vectors
+                     +-----+-----+---+
+        depth DEPTH  |panel|panel|   |   packed: each panel (depth, 3 vectors), in the first-level cache
+             |       +-----+-----+---+
+        +----+       +-----+-----+---+
+        |rows|  x    |tile |tile |   |   ROWS x 3 vectors of accumulators in registers
+        |rows|       |tile |tile |   |
+        +----+       +-----+-----+---+
+    packed weights: panels (depth, ROWS)
+
+A task is one sample, group, block of positions and block of rows. Sums run over the depth in order, in blocks of
+DEPTH whose totals are added in order: the same for every split into tasks, hence the same bits.
+
+Error factor: as for any order of summation (Higham 2002, section 4.2), the number of products plus three.
+"""
+
+import numpy as np
+from numba import prange
+
+from .gather import build_runs, pack_line, phase_of
+from .jit import kernel, parallel_kernel
+from .simd import ROWS, VECTORS, call_row, fma_tile
+
+__all__ = ["COLUMNS", "DEPTH", "gemm_parallel", "gemm_tasks", "pack_weights_parallel", "pack_weights_tasks"]
+
+#: Products summed in registers before a tile is written back.
+DEPTH = 256
+#: Vectors of positions in a block.
+COLUMNS = 24
+
+
+@kernel
+def panel_width(left):
+    """Vectors in the next panel when ``left`` remain: 3, but never a last one of 1, which would run at half rate."""
+    if left == 4:
+        return 2
+    return min(left, VECTORS)
+
+
+@kernel
+def _phase_taps(axis, phase):
+    return axis.tap[axis.taps[phase] : axis.taps[phase + 1]]
+
+
+@kernel
+def pack_weights_tasks(begin, end, w, packed, starts, groups, rows, channels, by_input, depth, height, width):
+    """For each phase, panels ``(channels * taps, ROWS)`` of each group's weights; rows past the last are zero.
+
+    ``by_input``: rows are the weight's input channels (INPUT_GRAD), else its output channels. ``starts`` holds
+    where each phase's panels begin.
+    """
+    panels = -(-rows // ROWS)
+    for task in range(begin, end):
+        rest, panel = divmod(task, panels)
+        phase, g = divmod(rest, groups)
+        rest, pw = divmod(phase, width.positions.size)
+        pd, ph = divmod(rest, height.positions.size)
+        in_depth, in_height, in_width = _phase_taps(depth, pd), _phase_taps(height, ph), _phase_taps(width, pw)
+        steps = channels * in_depth.size * in_height.size * in_width.size
+        for r in range(ROWS):
+            m = panel * ROWS + r
+            at = starts[phase] + (g * panels + panel) * steps * ROWS + r
+            if m >= rows:
+                for k in range(steps):
+                    packed[at + k * ROWS] = 0
+                continue
+            for c in range(channels):
+                o = g * channels + c if by_input else g * rows + m
+                i = m if by_input else c
+                for kd in in_depth:
+                    for kh in in_height:
+                        for kw in in_width:
+                            packed[at] = w[o, i, kd, kh, kw]
+                            at += ROWS
+
+
+@kernel
+def _pack_block(b, line, source, first_plane, plane, runs, counts, taps, k0, depth, vectors, lanes, length, step, fill):
+    """Pack steps ``k0 .. k0 + depth - 1`` of a block of positions into panels."""
+    for k in range(depth):
+        c, t = divmod(k0 + k, taps)
+        pack_line(line, 0, source, first_plane + c * plane, runs[t], counts[t, 0], counts[t, 1], length, step, fill)
+        v = 0
+        while v < vectors:
+            width = panel_width(vectors - v) * lanes
+            to, at = v * lanes * depth + k * width, v * lanes
+            for i in range(width):
+                b[np.uintp(to + i)] = line[np.uintp(at + i)]
+            v += panel_width(vectors - v)
+
+
+@kernel
+def _multiply(a, a_at, a_panel, b, depth, c, panels, vectors, lanes):
+    """Add the product of a block: every panel of rows with every panel of positions."""
+    v = 0
+    while v < vectors:
+        across = panel_width(vectors - v)
+        for p in range(panels):
+            tile = (p * vectors + v) * ROWS * lanes
+            from_a = a_at + p * a_panel
+            if across == 3:
+                fma_tile(a, from_a, b, v * lanes * depth, depth, c, tile, ROWS, 3)
+            elif across == 2:
+                fma_tile(a, from_a, b, v * lanes * depth, depth, c, tile, ROWS, 2)
+            else:
+                fma_tile(a, from_a, b, v * lanes * depth, depth, c, tile, ROWS, 1)
+        v += across
+
+
+@kernel
+def _store_positions(row, begin, length, residual, activation, out, plane, depth, height, width, target):
+    """The epilogue of one channel's positions, and their way to their places.
+
+    ``target``: extents of the result's height and width. Rows whose positions are neighbours in the result are
+    one stretch of memory.
+    """
+    whole = width.target_step == 1 and height.target_step == 1 and depth.target_step == 1
+    if residual.size:
+        at = 0
+        while at < length:
+            first, cells = _stretch(begin + at, length - at, whole, depth, height, width, target)
+            for i in range(cells):
+                row[at + i] += residual[np.uintp(plane + first + i * width.target_step)]
+            at += cells
+    if activation[0] and call_row(activation[0], row, 0, length):
+        activation[1] = 1
+    at = 0
+    while at < length:
+        first, cells = _stretch(begin + at, length - at, whole, depth, height, width, target)
+        if width.target_step == 1:
+            for i in range(cells):
+                out[np.uintp(plane + first + i)] = row[np.uintp(at + i)]
+        else:
+            for i in range(cells):
+                out[np.uintp(plane + first + i * width.target_step)] = row[np.uintp(at + i)]
+        at += cells
+
+
+@kernel
+def _stretch(position, left, whole, depth, height, width, target):
+    """Where a position is stored in its plane, and how many that follow are evenly spaced from it."""
+    if whole:
+        return position, left
+    rest, o = divmod(position, width.positions)
+    od, oh = divmod(rest, height.positions)
+    d = depth.target_first + od * depth.target_step
+    h = height.target_first + oh * height.target_step
+    w = width.target_first + o * width.target_step
+    return (d * target[0] + h) * target[1] + w, min(width.positions - o, left)
+
+
+@kernel
+def gemm_tasks(
+    begin,
+    end,
+    source,
+    packed,
+    starts,
+    bias,
+    residual,
+    out,
+    shape,
+    target,
+    depths,
+    heights,
+    widths,
+    fill,
+    activation,
+):
+    """A task: a phase and block of positions, one sample and group, a block of rows.
+
+    ``shape``: samples, groups, source channels of a group, rows, positions of a block, blocks, blocks of rows, lanes.
+
+    ``target``: extents of the result's height and width, and of its whole plane. ``starts``: where each phase's
+    packed weights begin.
+    """
+    batch, groups, channels, rows, block, blocks, row_blocks, lanes = shape
+    source_plane = depths.cells * heights.cells * widths.cells
+    all_panels = -(-rows // ROWS)
+    block_panels = -(-all_panels // row_blocks)
+    taps = depths.tap.size * heights.tap.size * widths.tap.size
+    runs = np.empty((max(taps, 1), block, 3), np.int64)
+    counts = np.zeros((taps, 2), np.int64)
+    line = np.zeros(block, out.dtype)
+    b = np.empty(min(DEPTH, max(channels * taps, 1)) * block, out.dtype)
+    c = np.empty(block_panels * ROWS * block, out.dtype)
+    row = np.empty(block, out.dtype)
+    built, steps, length = -1, 0, 0
+    depth, height, width = phase_of(depths, 0), phase_of(heights, 0), phase_of(widths, 0)
+    for task in range(begin, end):
+        # Row blocks, samples and groups of one block of positions follow each other and share its runs.
+        rest, row_block = divmod(task, row_blocks)
+        rest, g = divmod(rest, groups)
+        rest, n = divmod(rest, batch)
+        phase, position_block = divmod(rest, blocks)
+        first = position_block * block
+        if rest != built:
+            inner, pw = divmod(phase, widths.positions.size)
+            pd, ph = divmod(inner, heights.positions.size)
+            depth, height, width = phase_of(depths, pd), phase_of(heights, ph), phase_of(widths, pw)
+            steps = channels * depth.tap.size * height.tap.size * width.tap.size
+            length = min(block, depth.positions * height.positions * width.positions - first)
+            if length > 0:
+                build_runs(runs, counts, first, length, depth, height, width)
+            built = rest
+        first_panel = row_block * block_panels
+        panels = min(block_panels, all_panels - first_panel)
+        if length <= 0 or panels <= 0:
+            continue
+        vectors = -(-length // lanes)
+        line[length : vectors * lanes] = 0
+        c[: panels * ROWS * vectors * lanes] = 0
+        planes = (n * groups + g) * channels * source_plane
+        for k0 in range(0, steps, DEPTH):
+            deep = min(DEPTH, steps - k0)
+            _pack_block(
+                b,
+                line,
+                source,
+                planes,
+                source_plane,
+                runs,
+                counts,
+                depth.tap.size * height.tap.size * width.tap.size,
+                k0,
+                deep,
+                vectors,
+                lanes,
+                length,
+                width.step,
+                fill,
+            )
+            a_at = starts[phase] + ((g * all_panels + first_panel) * steps + k0) * ROWS
+            _multiply(packed, a_at, steps * ROWS, b, deep, c, panels, vectors, lanes)
+        for m in range(first_panel * ROWS, min((first_panel + panels) * ROWS, rows)):
+            channel = g * rows + m
+            _collect(row, c, m - first_panel * ROWS, vectors, lanes, bias[channel] if bias.size else row.dtype.type(0))
+            plane = (n * groups * rows + channel) * target[2]
+            _store_positions(row, first, length, residual, activation, out, plane, depth, height, width, target)
+
+
+@kernel
+def _collect(row, c, m, vectors, lanes, offset):
+    """One row's positions from its tiles, with its channel's bias."""
+    p, r = divmod(m, ROWS)
+    v = 0
+    while v < vectors:
+        across = panel_width(vectors - v) * lanes
+        at = (p * vectors + v) * ROWS * lanes + r * across
+        for i in range(across):
+            row[np.uintp(v * lanes + i)] = c[np.uintp(at + i)] + offset
+        v += panel_width(vectors - v)
+
+
+@parallel_kernel
+def pack_weights_parallel(tasks, chunks, w, packed, starts, groups, rows, channels, by_input, depth, height, width):
+    for i in prange(chunks):
+        pack_weights_tasks(
+            i * tasks // chunks,
+            (i + 1) * tasks // chunks,
+            w,
+            packed,
+            starts,
+            groups,
+            rows,
+            channels,
+            by_input,
+            depth,
+            height,
+            width,
+        )
+
+
+@parallel_kernel
+def gemm_parallel(
+    tasks,
+    chunks,
+    source,
+    packed,
+    starts,
+    bias,
+    residual,
+    out,
+    shape,
+    target,
+    depths,
+    heights,
+    widths,
+    fill,
+    activation,
+):
+    for i in prange(chunks):
+        gemm_tasks(
+            i * tasks // chunks,
+            (i + 1) * tasks // chunks,
+            source,
+            packed,
+            starts,
+            bias,
+            residual,
+            out,
+            shape,
+            target,
+            depths,
+            heights,
+            widths,
+            fill,
+            activation,
+        )

@@ -1,0 +1,135 @@
+"""The implicit GEMM algorithm of FORWARD and INPUT_GRAD: gathers from the plan, weights packed, tasks counted."""
+
+from functools import partial
+from typing import Any
+
+import numba
+import numpy as np
+from numba import types
+
+from ...arrays import Array
+from ...plan import ConvPlan
+from ..base import Algorithm, Direction, Epilogue, terms_summed
+from . import gemm
+from .activation import ACTIVATION, check_raised, compiled_row
+from .gather import PHASED, PhasedAxis, forward_axis, input_grad_axis
+from .launch import Kernel, reads
+from .operands import contiguous, deliver, fill_value
+from .simd import ROWS, VECTOR_BYTES
+
+__all__ = ["IMPLICIT_GEMM"]
+
+#: Above this many taps the runs of a block would outgrow the caches.
+_MOST_TAPS = 512
+
+_SHAPE = types.UniTuple(types.int64, 8)
+_TARGET = types.UniTuple(types.int64, 3)
+_STARTS = types.Array(types.int64, 1, "C")
+
+Axes = tuple[PhasedAxis, PhasedAxis, PhasedAxis]
+
+
+def _gemm_signature(kind: Any) -> tuple:
+    flat, out = reads(kind, 1), types.Array(kind, 1, "C")
+    return (flat, flat, _STARTS, flat, flat, out, _SHAPE, _TARGET, PHASED, PHASED, PHASED, kind, ACTIVATION)
+
+
+def _pack_signature(kind: Any) -> tuple:
+    return (reads(kind, 5), types.Array(kind, 1, "C"), _STARTS, *(types.int64,) * 4, PHASED, PHASED, PHASED)
+
+
+_gemm_kernel = Kernel(gemm.gemm_tasks, gemm.gemm_parallel, _gemm_signature)
+_pack_kernel = Kernel(gemm.pack_weights_tasks, gemm.pack_weights_parallel, _pack_signature)
+
+
+def _split(positions: int, others: int, lanes: int, panels: int) -> tuple[int, int, int]:
+    """Positions of a block, blocks of positions, blocks of rows.
+
+    Few enough to pack little, enough to occupy the threads evenly. No sum depends on the split.
+    """
+    threads: int = numba.get_num_threads()
+    vectors = -(-positions // lanes)
+    blocks = -(-vectors // gemm.COLUMNS)
+    while others * blocks % threads and others * blocks < 8 * threads and blocks < vectors // 6:
+        blocks += 1
+    block = -(-vectors // blocks) * lanes
+    blocks = -(-positions // block)
+    row_blocks = 1
+    while others * blocks * row_blocks < threads and row_blocks < panels:
+        row_blocks += 1
+    return block, blocks, row_blocks
+
+
+def _pack(
+    w: Array, dtype: np.dtype, groups: int, rows: int, channels: int, by_input: bool, axes: Axes
+) -> tuple[Array, Array]:
+    """All phases' packed weights, and where each phase's begin."""
+    panels = -(-rows // ROWS)
+    taps = [np.diff(axis.taps) for axis in axes]
+    sizes = np.multiply.outer(np.multiply.outer(taps[0], taps[1]), taps[2]).ravel()
+    starts = np.concatenate([[0], np.cumsum(sizes * (groups * panels * channels * ROWS))]).astype(np.int64)
+    packed = np.empty(int(starts[-1]), dtype)
+    tasks = sizes.size * groups * panels
+    _pack_kernel(dtype, tasks, packed.size, w, packed, starts, groups, rows, channels, int(by_input), *axes)
+    return packed, starts
+
+
+def _run(plan: ConvPlan, source: Array, w: Array, out: Array, epilogue: Epilogue, by_input: bool, axes: Axes) -> None:
+    """Fill ``out``, which is canonical, from a source of samples and channels."""
+    dtype = np.dtype(plan.compute_dtype)
+    groups = plan.groups
+    rows, channels = out.shape[1] // groups, source.shape[1] // groups
+    lanes = VECTOR_BYTES // dtype.itemsize
+    bias = np.empty(0, dtype) if epilogue.bias is None else contiguous(epilogue.bias, dtype)
+    residual = np.empty(0, dtype) if epilogue.residual is None else contiguous(epilogue.residual, dtype).ravel()
+    activation = compiled_row(epilogue.activation, dtype)
+    target = out if out.dtype == dtype and out.flags.c_contiguous else np.empty(out.shape, dtype)
+    phases = [axis.positions.size for axis in axes]
+    largest = int(np.prod([axis.positions.max(initial=0) for axis in axes], dtype=np.int64))
+    others = plan.batch * groups * int(np.prod(phases))
+    block, blocks, row_blocks = _split(max(largest, 1), max(others, 1), lanes, -(-rows // ROWS))
+    packed, starts = _pack(contiguous(w, dtype), dtype, groups, rows, channels, by_input, axes)
+    shape = (plan.batch, groups, channels, rows, block, blocks, row_blocks, lanes)
+    extents = (out.shape[3], out.shape[4], out.shape[2] * out.shape[3] * out.shape[4])
+    operands = (contiguous(source, dtype).ravel(), packed, starts, bias, residual, target.reshape(-1))
+    tasks = others * blocks * row_blocks
+    _gemm_kernel(dtype, tasks, plan.macs, *operands, shape, extents, *axes, fill_value(plan, dtype), activation)
+    check_raised(epilogue.activation, activation)
+    deliver(target, out)
+
+
+def _forward(plan: ConvPlan, x: Array, w: Array, y: Array, epilogue: Epilogue) -> None:
+    depth, height, width = (forward_axis(axis) for axis in plan.axes3)
+    _run(plan, x, w, y, epilogue, False, (depth, height, width))
+
+
+def _input_grad(plan: ConvPlan, x: Array, w: Array, y: Array, epilogue: Epilogue) -> None:
+    depth, height, width = (input_grad_axis(axis) for axis in plan.axes3)
+    _run(plan, y, w, x, epilogue, True, (depth, height, width))
+
+
+def _refusal(direction: Direction, plan: ConvPlan) -> str | None:
+    taps = 1
+    for axis in plan.axes:
+        taps *= axis.kernel
+    if plan.compute_dtype not in ("float32", "float64"):
+        return f"its micro-kernel multiplies float32 and float64, not {plan.compute_dtype}"
+    if taps > _MOST_TAPS:
+        return f"a block's runs are kept for {_MOST_TAPS} taps at most, not {taps}"
+    rows = (plan.y_channels if direction is Direction.FORWARD else plan.x_channels) // plan.groups
+    if rows < 2:
+        return "a group has one result channel, so that no packed cell would be used twice"
+    if direction is Direction.INPUT_GRAD and any(axis.maps_padding for axis in plan.axes):
+        return "padding that repeats cells adds several positions to one"
+    return None
+
+
+def _error_factor(direction: Direction, plan: ConvPlan) -> float:
+    return terms_summed(plan, direction) + 3.0
+
+
+#: The algorithm, for the two directions it computes.
+IMPLICIT_GEMM = {
+    direction: Algorithm("implicit_gemm", partial(_refusal, direction), run, partial(_error_factor, direction))
+    for direction, run in ((Direction.FORWARD, _forward), (Direction.INPUT_GRAD, _input_grad))
+}

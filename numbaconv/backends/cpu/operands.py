@@ -1,0 +1,32 @@
+"""Operands as kernels want them, and results on their way back."""
+
+import numpy as np
+
+from ...arrays import Array
+from ...plan import ConvPlan
+
+__all__ = ["contiguous", "deliver", "fill_value", "target_like"]
+
+
+def contiguous(array: Array, dtype: np.dtype) -> Array:
+    """The array itself, or a copy in C order and the compute dtype."""
+    return np.ascontiguousarray(array, dtype)
+
+
+def fill_value(plan: ConvPlan, dtype: np.dtype) -> np.generic:
+    """What constant padding holds, in the compute dtype."""
+    with np.errstate(over="ignore"):  # as an array's own values would
+        value: np.generic = np.asarray(plan.padding_value).astype(dtype)[()]
+    return value
+
+
+def target_like(out: Array, dtype: np.dtype) -> Array:
+    """``out``, or what is rounded into it where its dtype is not the compute dtype."""
+    return out if out.dtype == dtype else np.empty(out.shape, dtype)
+
+
+def deliver(target: Array, out: Array) -> None:
+    """Bring a kernel's result to ``out``, unless it is there."""
+    if target is not out:
+        with np.errstate(over="ignore"):  # half types round to infinity
+            out[...] = target
