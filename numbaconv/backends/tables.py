@@ -1,11 +1,21 @@
 """An axis's padding as NumPy index tables: the one place where ``plan.Axis.source`` becomes an array."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from ..arrays import Array
 from ..plan import ZERO, Axis
 
-__all__ = ["preimages", "source_table"]
+__all__ = ["preimages", "source_table", "stepping"]
+
+
+def stepping(axis: Axis) -> Axis:
+    """The same relation with a stride of 1 where there is no second output to step to.
+
+    A stride may be any integer there; nothing should be as long as it.
+    """
+    return replace(axis, stride=1) if axis.output <= 1 and axis.stride > 1 else axis
 
 
 def source_table(axis: Axis) -> Array:

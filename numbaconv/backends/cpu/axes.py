@@ -1,6 +1,5 @@
 """One spatial axis as kernels see it: integers and index tables, from ``plan.Axis``."""
 
-from dataclasses import replace
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -9,7 +8,7 @@ from numba import types
 
 from ...arrays import Array
 from ...plan import CONSTANT, Axis
-from ..tables import preimages, source_table
+from ..tables import preimages, source_table, stepping
 
 __all__ = ["AXIS", "AxisTable", "axis_table"]
 
@@ -54,8 +53,7 @@ AXIS = types.NamedTuple([types.int64] * 10 + [_TABLE] * 7, AxisTable)
 
 def axis_table(axis: Axis) -> AxisTable:
     """The tables of an axis: kept for a later call, unless they are large and quick beside the convolution."""
-    if axis.output <= 1 and axis.stride > 1:
-        axis = replace(axis, stride=1)  # no second output to step to, and no table as long as the stride
+    axis = stepping(axis)
     return _kept(axis) if axis.used + axis.input <= _LARGEST_KEPT else _make(axis)
 
 

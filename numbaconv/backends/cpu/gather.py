@@ -17,7 +17,7 @@ from numba import types
 
 from ...arrays import Array
 from ...plan import CONSTANT, ZERO, Axis
-from ..tables import source_table
+from ..tables import source_table, stepping
 from .jit import kernel
 
 __all__ = [
@@ -85,6 +85,7 @@ def _table(values: list[int]) -> Array:
 
 def forward_axis(axis: Axis) -> PhasedAxis:
     """How FORWARD reads an axis of the input."""
+    axis = stepping(axis)
     taps = range(axis.kernel)
     ranges = [axis.tap_range(k) for k in taps]
     bordered = axis.mode != "zeros" and (axis.pad_before > 0 or axis.used > axis.pad_before + axis.input)
@@ -107,6 +108,7 @@ def forward_axis(axis: Axis) -> PhasedAxis:
 
 def input_grad_axis(axis: Axis) -> PhasedAxis:
     """How INPUT_GRAD reads an axis of the output gradient: a phase for each that has input cells."""
+    axis = stepping(axis)
     positions, targets, counts, taps, base, first, last = [], [], [0], [], [], [], []
     phases_of_taps = [axis.tap_phase(k) for k in range(axis.kernel)]
     for phase in range(min(axis.stride, axis.pad_before + axis.input)):

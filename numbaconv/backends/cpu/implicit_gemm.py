@@ -17,7 +17,7 @@ from .launch import Kernel, reads
 from .operands import contiguous, deliver, fill_value
 from .simd import ROWS, VECTOR_BYTES
 
-__all__ = ["IMPLICIT_GEMM"]
+__all__ = ["IMPLICIT_GEMM", "refusal"]
 
 #: Above this many taps the runs of a block would outgrow the caches.
 _MOST_TAPS = 512
@@ -108,7 +108,8 @@ def _input_grad(plan: ConvPlan, x: Array, w: Array, y: Array, epilogue: Epilogue
     _run(plan, y, w, x, epilogue, True, (depth, height, width))
 
 
-def _refusal(direction: Direction, plan: ConvPlan) -> str | None:
+def refusal(direction: Direction, plan: ConvPlan) -> str | None:
+    """Why a packed product does not suit a plan, if it does not."""
     taps = 1
     for axis in plan.axes:
         taps *= axis.kernel
@@ -116,7 +117,7 @@ def _refusal(direction: Direction, plan: ConvPlan) -> str | None:
         return f"its micro-kernel multiplies float32 and float64, not {plan.compute_dtype}"
     if taps > _MOST_TAPS:
         return f"a block's runs are kept for {_MOST_TAPS} taps at most, not {taps}"
-    rows = (plan.y_channels if direction is Direction.FORWARD else plan.x_channels) // plan.groups
+    rows = (plan.x_channels if direction is Direction.INPUT_GRAD else plan.y_channels) // plan.groups
     if rows < 2:
         return "a group has one result channel, so that no packed cell would be used twice"
     if direction is Direction.INPUT_GRAD and any(axis.maps_padding for axis in plan.axes):
@@ -130,6 +131,6 @@ def _error_factor(direction: Direction, plan: ConvPlan) -> float:
 
 #: The algorithm, for the two directions it computes.
 IMPLICIT_GEMM = {
-    direction: Algorithm("implicit_gemm", partial(_refusal, direction), run, partial(_error_factor, direction))
+    direction: Algorithm("implicit_gemm", partial(refusal, direction), run, partial(_error_factor, direction))
     for direction, run in ((Direction.FORWARD, _forward), (Direction.INPUT_GRAD, _input_grad))
 }

@@ -1,11 +1,13 @@
 """Operands as kernels want them, and results on their way back."""
 
+from typing import Any
+
 import numpy as np
 
 from ...arrays import Array
 from ...plan import ConvPlan
 
-__all__ = ["contiguous", "deliver", "fill_value", "target_like"]
+__all__ = ["contiguous", "deliver", "fill_value", "target_like", "tree_sum"]
 
 
 def contiguous(array: Array, dtype: np.dtype) -> Array:
@@ -13,10 +15,10 @@ def contiguous(array: Array, dtype: np.dtype) -> Array:
     return np.ascontiguousarray(array, dtype)
 
 
-def fill_value(plan: ConvPlan, dtype: np.dtype) -> np.generic:
+def fill_value(plan: ConvPlan, dtype: np.dtype) -> Any:
     """What constant padding holds, in the compute dtype."""
     with np.errstate(over="ignore"):  # as an array's own values would
-        value: np.generic = np.asarray(plan.padding_value).astype(dtype)[()]
+        value: Any = np.asarray(plan.padding_value).astype(dtype)[()]
     return value
 
 
@@ -30,3 +32,14 @@ def deliver(target: Array, out: Array) -> None:
     if target is not out:
         with np.errstate(over="ignore"):  # half types round to infinity
             out[...] = target
+
+
+def tree_sum(partial_sums: Array) -> Array:
+    """The sum over the first axis, in place, as a tree whose shape its length alone decides."""
+    count = len(partial_sums)
+    while count > 1:
+        kept = (count + 1) // 2
+        partial_sums[: count - kept] += partial_sums[kept:count]
+        count = kept
+    total: Array = partial_sums[0]
+    return total

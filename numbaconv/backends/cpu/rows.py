@@ -13,7 +13,7 @@ from . import direct
 from .activation import ACTIVATION, check_raised, compiled_row
 from .axes import AXIS, axis_table
 from .launch import Kernel, reads, strided
-from .operands import contiguous, deliver, fill_value, target_like
+from .operands import contiguous, deliver, fill_value, target_like, tree_sum
 
 __all__ = ["DIRECT"]
 
@@ -83,17 +83,6 @@ def _input_grad(plan: ConvPlan, x: Array, w: Array, y: Array, epilogue: Epilogue
     deliver(target, x)
 
 
-def _tree_sum(partial_sums: Array) -> Array:
-    """The sum over the first axis, in place, as a tree whose shape its length alone decides."""
-    count = len(partial_sums)
-    while count > 1:
-        kept = (count + 1) // 2
-        partial_sums[: count - kept] += partial_sums[kept:count]
-        count = kept
-    total: Array = partial_sums[0]
-    return total
-
-
 def _weight_grad(plan: ConvPlan, x: Array, w: Array, y: Array, epilogue: Epilogue) -> None:
     dtype = np.dtype(plan.compute_dtype)
     channels = plan.x_channels * _blocks(plan.y_channels // plan.groups)
@@ -102,7 +91,7 @@ def _weight_grad(plan: ConvPlan, x: Array, w: Array, y: Array, epilogue: Epilogu
     sums = np.empty((chunks, *w.shape), dtype)
     operands = (contiguous(x, dtype), contiguous(y, dtype), sums)
     _weight_grad_kernel(dtype, chunks * channels, plan.macs, *operands, *_geometry(plan, dtype))
-    deliver(_tree_sum(sums), w)
+    deliver(tree_sum(sums), w)
 
 
 def _error_factor(direction: Direction, plan: ConvPlan) -> float:
