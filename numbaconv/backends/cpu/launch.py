@@ -13,8 +13,9 @@ from .threads import parallel_threads
 
 __all__ = ["Kernel", "reads", "strided"]
 
-#: Below this many multiply-accumulates, starting threads costs more than it gains.
-_SERIAL_WORK = 50_000
+#: Below this many multiply-accumulates a kernel runs serially: it would take about as long to start the threads,
+#: and on busy cores far longer, since an OpenMP pool waits spinning for the last of them.
+_SERIAL_WORK = 1_000_000
 #: Chunks of tasks for each thread, so that a thread that is held up delays little.
 _CHUNKS_PER_THREAD = 4
 
