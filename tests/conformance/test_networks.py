@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-import layers
+import layer_table
 import numbaconv
 import oracle
 from numbaconv import plan_conv
 
-ROWS = layers.read("networks.csv")
+ROWS = layer_table.read("networks.csv")
 AFFORDABLE = [row for row in ROWS if row.mmac < 50]
 
 
@@ -19,7 +19,7 @@ def test_the_table_is_whole():
 
 @pytest.mark.parametrize("table", ["networks.csv", "speed.csv"])
 def test_shapes_and_costs(table):
-    for row in layers.read(table):
+    for row in layer_table.read(table):
         plan = plan_conv(row.input_shape, row.weight_shape, transposed=row.transposed, **row.arguments)
         assert plan.output_shape == row.output_shape, row.name
         # Some rows were rounded for one sample before the batch was multiplied in.

@@ -1,10 +1,10 @@
-"""The tables of real layers in perf/layers."""
+"""The tables of real layers in this folder: read by the benchmarks and by the tests."""
 
 import csv
 from dataclasses import dataclass
 from pathlib import Path
 
-LAYERS = Path(__file__).parent.parent / "perf" / "layers"
+LAYERS = Path(__file__).parent / "layers"
 
 
 @dataclass(frozen=True)

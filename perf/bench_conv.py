@@ -1,0 +1,84 @@
+"""pyperf benchmarks: layers, directions, and every backend and algorithm that accepts them.
+
+    python perf/bench_conv.py --fast -o before.json
+    python perf/bench_conv.py --fast -o after.json
+    python -m pyperf compare_to before.json after.json --table
+
+Environment variables choose, since pyperf starts workers with its own options: ``BENCH_TABLE`` (speed.csv),
+``BENCH_LAYERS`` (part of a name; default: a handful), ``BENCH_DIRECTIONS`` (forward,input,weight) and
+``BENCH_ALGORITHMS`` (``all``, or names; default: what is chosen by itself).
+"""
+
+import os
+import sys
+from pathlib import Path
+
+import pyperf
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import numba
+
+import layer_table
+import numbaconv
+from layer_table import Layer
+from numbaconv import AlgorithmError
+from peers import DIRECTIONS, operands
+
+VARIABLES = ("BENCH_TABLE", "BENCH_LAYERS", "BENCH_DIRECTIONS", "BENCH_ALGORITHMS")
+HANDFUL = (
+    "res2a_branch2b",
+    "res3a_branch2b",
+    "res2b_branch2a",
+    "conv5_1",
+    "MobileNetV1:8",
+    "dil64",
+    "r3d_18",
+    "netG:2",
+)
+
+
+def algorithms(layer: Layer, direction: str, wanted: str) -> list[str | None]:
+    """The algorithms to time: None is what is chosen by itself."""
+    if not wanted:
+        return [None]
+    explained = numbaconv.explain(
+        layer.input_shape, layer.weight_shape, direction=direction, transposed=layer.transposed, **layer.arguments
+    )
+    accepted = [each.name for each in explained.candidates if each.refusal is None]
+    return list(accepted) if wanted == "all" else [name for name in accepted if name in wanted.split(",")]
+
+
+def call(layer: Layer, direction: str, algorithm: str | None):
+    """A primitive on one layer, as a function without arguments."""
+    x, w, g = operands(layer)
+    name = f"conv_transpose{layer.rank}d" if layer.transposed else f"conv{layer.rank}d"
+    options = {**layer.arguments, "algorithm": algorithm}
+    if direction == "forward":
+        return lambda: getattr(numbaconv, name)(x, w, **options)
+    if direction == "input":
+        return lambda: getattr(numbaconv.grad, f"{name}_input")(x.shape, w, g, **options)
+    return lambda: getattr(numbaconv.grad, f"{name}_weight")(x, w.shape, g, **options)
+
+
+def main() -> None:
+    runner = pyperf.Runner()
+    runner.argparser.set_defaults(inherit_environ=[*VARIABLES, "NUMBA_NUM_THREADS", "OMP_WAIT_POLICY"])
+    runner.parse_args()
+    runner.metadata["threads"] = numba.config.NUMBA_NUM_THREADS
+    layers = os.environ.get("BENCH_LAYERS")
+    directions = os.environ.get("BENCH_DIRECTIONS", ",".join(DIRECTIONS)).split(",")
+    for layer in layer_table.read(os.environ.get("BENCH_TABLE", "speed.csv")):
+        if not any(part in layer.name for part in ((layers,) if layers else HANDFUL)):
+            continue
+        for direction in directions:
+            for algorithm in algorithms(layer, direction, os.environ.get("BENCH_ALGORITHMS", "")):
+                name = "/".join([layer.name, direction, *([algorithm] if algorithm else [])])
+                try:
+                    runner.bench_func(name, call(layer, direction, algorithm))
+                except AlgorithmError as error:
+                    print(error, file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()
