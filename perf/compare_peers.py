@@ -45,9 +45,8 @@ class Worker:
         stdin, stdout = self._process.stdin, self._process.stdout
         assert stdin is not None
         assert stdout is not None
-        print(
-            json.dumps({"table": table, "row": row, "direction": direction, "seconds": seconds}), file=stdin, flush=True
-        )
+        request = {"table": table, "row": row, "direction": direction, "seconds": seconds}
+        print(json.dumps(request), file=stdin, flush=True)
         answer = stdout.readline()
         if not answer:
             raise SystemExit("a peer's process ended; see its message above")

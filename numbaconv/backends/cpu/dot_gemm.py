@@ -20,7 +20,7 @@ from numba import prange
 
 from .gather import build_runs, pack_line, phase_of
 from .jit import kernel, parallel_kernel
-from .simd import ROWS, dot_tile
+from .simd import ROWS, add_lanes, dot_tile
 
 __all__ = ["LENGTH", "MOST_COLUMNS", "MOST_ROWS", "dot_gemm_parallel", "dot_gemm_tasks"]
 
@@ -66,15 +66,6 @@ def _clear_tails(lines, count, all_lines, used, line):
     for r in range(all_lines):
         for i in range(used if r < count else 0, line):
             lines[r * line + i] = 0
-
-
-@kernel
-def _add_lanes(c, tile, position, lanes):
-    at = (tile * ROWS * 3 + position) * lanes
-    total = c[at]
-    for i in range(1, lanes):
-        total += c[at + i]
-    return total
 
 
 @kernel
@@ -131,7 +122,7 @@ def dot_gemm_tasks(begin, end, x, y, partial, shape, depths, heights, widths, fi
         for m in range(count):
             for j in range(columns):
                 tile = m // ROWS * column_tiles + j // 3
-                total = _add_lanes(c, tile, m % ROWS * 3 + j % 3, lanes)
+                total = add_lanes(c, (tile * ROWS * 3 + m % ROWS * 3 + j % 3) * lanes)
                 partial[chunk, g * rows + first_row + m, column + j] = total
 
 

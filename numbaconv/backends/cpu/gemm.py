@@ -63,16 +63,17 @@ def pack_weights_tasks(begin, end, w, packed, starts, groups, rows, channels, by
         pd, ph = divmod(rest, height.positions.size)
         in_depth, in_height, in_width = _phase_taps(depth, pd), _phase_taps(height, ph), _phase_taps(width, pw)
         steps = channels * in_depth.size * in_height.size * in_width.size
-        for r in range(ROWS):
-            m = panel * ROWS + r
-            at = starts[phase] + (g * panels + panel) * steps * ROWS + r
-            if m >= rows:
-                for k in range(steps):
-                    packed[at + k * ROWS] = 0
-                continue
-            for c in range(channels):
+        first = starts[phase] + (g * panels + panel) * steps * ROWS
+        for r in range(rows - panel * ROWS, ROWS):
+            for k in range(steps):
+                packed[first + k * ROWS + r] = 0
+        # Channels outside rows: a panel's rows are neighbours in memory where they are input channels.
+        for c in range(channels):
+            for r in range(min(ROWS, rows - panel * ROWS)):
+                m = panel * ROWS + r
                 o = g * channels + c if by_input else g * rows + m
                 i = m if by_input else c
+                at = first + c * (steps // channels) * ROWS + r
                 for kd in in_depth:
                     for kh in in_height:
                         for kw in in_width:

@@ -11,7 +11,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-__all__ = ["ROWS", "VECTORS", "VECTOR_BYTES", "call_row", "dot_tile", "fma_tile"]
+__all__ = ["ROWS", "VECTORS", "VECTOR_BYTES", "add_lanes", "call_row", "dot_tile", "fma_tile"]
 
 
 def _vector_bytes() -> int:
@@ -178,6 +178,28 @@ def dot_tile(typingctx, a, a_at, a_step, b, b_at, b_step, depth, c, c_at, rows, 
         for place, value in zip(places, _accumulate(builder, args[6], sums, step), strict=True):
             _store(builder, value, target, place, kind, size)
         return context.get_dummy_value()
+
+    return signature, generate
+
+
+@intrinsic
+def add_lanes(typingctx, a, at):
+    """The sum of the lanes of the vector at ``a[at]``, in an order that the vector's width fixes."""
+    signature = a.dtype(a, types.int64)
+
+    def generate(context, builder, signature, args):
+        (pointer,) = _pointers(context, builder, signature, args, (0,))
+        kind, size = _vector_type(pointer.type.pointee)
+        total, count = _load(builder, pointer, ir.Constant(ir.IntType(64), 0), kind, size), kind.count
+        while count > 1:  # fold the upper half onto the lower
+            count //= 2
+            index = [ir.Constant(ir.IntType(32), i) for i in range(count, 2 * count)]
+            low = [ir.Constant(ir.IntType(32), i) for i in range(count)]
+            mask = ir.VectorType(ir.IntType(32), count)
+            upper = builder.shuffle_vector(total, ir.Constant(total.type, ir.Undefined), ir.Constant(mask, index))
+            lower = builder.shuffle_vector(total, ir.Constant(total.type, ir.Undefined), ir.Constant(mask, low))
+            total = builder.fadd(lower, upper)
+        return builder.extract_element(total, ir.Constant(ir.IntType(32), 0))
 
     return signature, generate
 
