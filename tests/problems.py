@@ -206,14 +206,14 @@ PROBLEMS = {
     "mirrors more than once": _P((2,), (3,), stride=(2,), pads=((7, 9),), modes=("symmetric",)),
     "reflects one cell": _P((1,), (3,), pads=((2, 2),), modes=("reflect",)),
     "input tail unread": _P((9,), (2,), stride=(5,), pads=((0, 2),), modes=("replicate",)),
-    "reflect, many channels": _P((7, 9), (3, 3), c_in=5, c_out=9, pads=((2, 3), (4, 1)), modes=("reflect", "circular")),
+    "reflect, many channels": _P((7, 9), (3, 3), c_in=9, c_out=9, pads=((2, 3), (4, 1)), modes=("reflect", "circular")),
     "constant, many channels": _P(
-        (6, 5), (3, 2), c_in=3, c_out=10, stride=(2, 1), pads=((1, 2), (2, 1)), modes=("constant", "zeros"), value=-2
+        (6, 5), (3, 2), c_in=9, c_out=10, stride=(2, 1), pads=((1, 2), (2, 1)), modes=("constant", "zeros"), value=-2
     ),
     "zeros and constant, many channels": _P(
         (3, 4, 5),
         (3, 2, 3),
-        c_in=2,
+        c_in=8,
         c_out=5,
         pads=((1, 1), (2, 1), (1, 2)),
         modes=("zeros", "replicate", "constant"),

@@ -4,7 +4,7 @@ from ..base import Backend, Direction
 from .activation import activation_grad
 from .implicit_gemm import IMPLICIT_GEMM
 from .rows import DIRECT
-from .weight_gemm import WEIGHT_GEMM
+from .weight_gemm import DOT_GEMM, OUTER_GEMM
 
 __all__ = ["BACKEND"]
 
@@ -13,7 +13,7 @@ BACKEND = Backend(
     tables={
         Direction.FORWARD: (IMPLICIT_GEMM[Direction.FORWARD], DIRECT[Direction.FORWARD]),
         Direction.INPUT_GRAD: (IMPLICIT_GEMM[Direction.INPUT_GRAD], DIRECT[Direction.INPUT_GRAD]),
-        Direction.WEIGHT_GRAD: (WEIGHT_GEMM, DIRECT[Direction.WEIGHT_GRAD]),
+        Direction.WEIGHT_GRAD: (OUTER_GEMM, DOT_GEMM, DIRECT[Direction.WEIGHT_GRAD]),
     },
     activation_grad=activation_grad,
 )
