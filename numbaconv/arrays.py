@@ -37,7 +37,7 @@ def as_array(op: str, name: str, value: object) -> Array:
         raise DTypeError(f"{op}: {name} is a masked array, whose mask would be ignored; pass filled values")
     try:
         array = np.asarray(value)
-    except ValueError as error:
+    except (ValueError, TypeError, RuntimeError) as error:  # whatever another library's array answers
         raise DTypeError(f"{op}: {name} is no array: {error}") from error
     dtype_rule(op, name, array.dtype)
     if not array.dtype.isnative:
@@ -91,17 +91,29 @@ def canonical_weight(plan: ConvPlan, array: Array) -> Array:
     return view[(slice(None), slice(None), *(np.newaxis,) * (3 - plan.rank))]
 
 
+def _overlaps_itself(array: Array) -> bool:
+    """Whether two elements may share memory: an axis steps inside what the finer axes span."""
+    if array.size == 0:
+        return False
+    span = array.itemsize
+    for step, extent in sorted((abs(s), n) for s, n in zip(array.strides, array.shape, strict=True) if n > 1):
+        if step < span:
+            return True
+        span = step * (extent - 1) + span
+    return False
+
+
 def _check_out(op: str, out: object, shape: tuple[int, ...], dtype: np.dtype) -> Array:
     if not isinstance(out, np.ndarray) or isinstance(out, np.ma.MaskedArray):
         raise DTypeError(f"{op}: out must be a NumPy array, but is {type(out).__name__}")
     if out.shape != shape:
         raise ShapeError(f"{op}: out has shape {out.shape}, but the result has {shape}")
-    if out.dtype != dtype:
+    if out.dtype.newbyteorder("=") != dtype:
         raise DTypeError(f"{op}: out has dtype {dtype_name(out.dtype)}, but the result has {dtype_name(dtype)}")
     if not out.flags.writeable:
         raise ArgumentError(f"{op}: out is read-only")
-    if any(step == 0 and extent > 1 for step, extent in zip(out.strides, out.shape, strict=True)):
-        raise ArgumentError(f"{op}: out repeats its elements: strides {out.strides} for shape {out.shape}")
+    if _overlaps_itself(out):
+        raise ArgumentError(f"{op}: out overlaps itself: strides {out.strides} for shape {out.shape}")
     return out
 
 

@@ -106,7 +106,10 @@ def _prepare(
     """The primitive that produces an operand's gradient; conjugation makes it the adjoint."""
     other = "weight" if produces == "input" else "input"
     array = as_array(op.format(f"{rank}d"), other, operands[other])
-    if array.dtype.kind == "c" and "padding_value" in geometry:  # padding is part of the input
+    grad: Any = operands["output"]
+    if (
+        np.iscomplexobj(array) or np.iscomplexobj(grad)
+    ) and "padding_value" in geometry:  # padding is part of the input
         geometry["padding_value"] = _conjugate(geometry["padding_value"])
     given = {**operands, other: _conjugate(array)}
     call = Call.of(op, rank, given["weight"], transposed, produces, data_format, weight_format, **geometry)
@@ -127,8 +130,10 @@ def gradient(
 ) -> Array:
     """One gradient: the activation's derivative first, then the primitive that produces the operand."""
     name, backend = op.format(f"{rank}d"), options.get("backend")
-    grad = scaled_gradient(name, operands["output"], activation, pre_activation, output, backend)
-    return _prepare(op, rank, transposed, produces, {**operands, "output": grad}, **options).execute()
+    grad, fill = scaled_gradient(name, operands["output"], activation, pre_activation, output, backend)
+    job = _prepare(op, rank, transposed, produces, {**operands, "output": grad}, **options)
+    fill()
+    return job.execute()
 
 
 def bias_gradient(
@@ -146,13 +151,14 @@ def bias_gradient(
     assert rank is not None
     op = op.format(f"{rank}d")
     named_backend(op, backend)
-    grad = scaled_gradient(op, grad_output, activation, pre_activation, output, backend)
+    grad, fill = scaled_gradient(op, grad_output, activation, pre_activation, output, backend)
     if grad.ndim not in (rank + 1, rank + 2):
         raise ShapeError(
             f"{op}: grad_output must have {rank + 2} axes, or {rank + 1} without a batch axis, "
             f"but has shape {grad.shape}"
         )
     view = data_view(grad, is_channels_last(op, rank, data_format), grad.ndim == rank + 2)
+    fill()
     rule = dtype_rule(op, "grad_output", grad.dtype)
     wide = np.result_type(np.dtype(rule.compute), np.float64) if np.dtype(rule.compute).kind in "fc" else rule.compute
     total = view.sum(axis=(0, *range(2, rank + 2)), dtype=wide)
@@ -176,7 +182,7 @@ def backward(
     """All gradients that are asked for, everything checked first, the activation's derivative taken once."""
     name, backend = op.format(f"{rank}d"), options.get("backend")
     wanted = _mask(name, output_mask)
-    grad = scaled_gradient(name, operands["output"], activation, pre_activation, output, backend)
+    grad, fill = scaled_gradient(name, operands["output"], activation, pre_activation, output, backend)
     arrays = {each: as_array(name, each, operands[each]) for each in ("input", "weight")}
     jobs = {}
     for produces, array in arrays.items():
@@ -184,6 +190,7 @@ def backward(
         job = _prepare(op, rank, transposed, produces, given, **options)
         if wanted[produces]:
             jobs[produces] = job
+    fill()
     found = {produces: job.execute() for produces, job in jobs.items()}
     if wanted["bias"]:
         found["bias"] = bias_gradient(op, rank, grad, data_format=options.get("data_format"), backend=backend)

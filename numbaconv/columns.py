@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from itertools import product
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -114,7 +115,7 @@ def unfold(input: object, kernel_size: Ints, dilation: Ints = 1, padding: Paddin
 
 
 def _count(extents: tuple[int, ...]) -> int:
-    return int(np.prod(extents, dtype=np.int64))
+    return prod(extents)
 
 
 def fold(

@@ -9,7 +9,7 @@ Which primitive a call is follows from the operand that it produces and from whe
 Producing ``y`` is FORWARD, ``x`` INPUT_GRAD, ``w`` WEIGHT_GRAD.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -76,7 +76,7 @@ class Call:
 
 def _extents_of(op: str, weight: object) -> tuple[int, ...]:
     """The shape of a weight, given as an array or as a shape."""
-    if isinstance(weight, list | tuple) and weight and not isinstance(weight[0], list | tuple):
+    if isinstance(weight, list | tuple) and weight and np.ndim(weight[0]) == 0:
         return shape(op, "weight_size", weight)
     extents: tuple[int, ...] = as_array(op, "weight", weight).shape
     return extents
@@ -199,7 +199,9 @@ def prepare_job(
     _check_given(call, plan, given.shapes)
     _check_padding_value(op, plan)
     epilogue = _epilogue(call, plan, extras, activation)
-    _, chosen = choose(op, plan, direction_of(call.transposed, call.produces), backend, algorithm)
+    engine, chosen = choose(op, plan, direction_of(call.transposed, call.produces), backend, algorithm)
+    if epilogue.activation is not None:
+        engine.check_activation(epilogue.activation, plan.compute_dtype)
     wanted = {"input": plan.input_shape, "weight": plan.weight_shape, "output": plan.output_shape}[call.produces]
     reads = [*given.arrays.values(), *(extras[name] for name in extras if name != "residual")]
     returned, filled = result(op, out, wanted, dtype, reads, extras.get("residual"))
@@ -264,8 +266,10 @@ def scaled_gradient(
     pre_activation: object,
     output: object,
     backend: str | None,
-) -> Array:
-    """The gradient by the pre-activation: ``grad_output * activation'(saved)``.
+) -> tuple[Array, Callable[[], None]]:
+    """The gradient by the pre-activation, ``grad_output * activation'(saved)``, and what fills it.
+
+    Checking and filling are apart so that a caller can check everything else before any work.
 
     Raises
     ------
@@ -276,7 +280,7 @@ def scaled_gradient(
     if activation is None:
         if pre_activation is not None or output is not None:
             raise ArgumentError(f"{op}: a saved array was given, but no activation")
-        return grad
+        return grad, lambda: None
     chosen = named_backend(op, backend)
     arrays = {"grad_output": grad}
     for name, saved in (("pre_activation", pre_activation), ("output", output)):
@@ -303,5 +307,12 @@ def scaled_gradient(
     if values.shape != grad.shape:
         raise ShapeError(f"{op}: {name} has shape {values.shape}, but grad_output has {grad.shape}")
     scaled = np.empty(grad.shape, common)
-    chosen.activation_grad(derivative, grad.astype(compute), values.astype(compute), scaled)
-    return scaled
+
+    def fill() -> None:
+        # The derivative of a holomorphic function acts by its conjugate: conj(conj(g) * d) = g * conj(d).
+        factor = np.conj(grad) if compute.kind == "c" else grad
+        chosen.activation_grad(derivative, factor.astype(compute), values.astype(compute), scaled)
+        if compute.kind == "c":
+            np.conj(scaled, out=scaled)
+
+    return scaled, fill

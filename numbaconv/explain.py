@@ -90,7 +90,7 @@ def explain(
         -> numpy: accepts
       'numpy' is the first that accepts
     """
-    if direction not in _PRODUCES:
+    if not isinstance(direction, str) or direction not in _PRODUCES:
         raise ArgumentError(f"explain: direction is {direction!r}, but must be one of {', '.join(_PRODUCES)}")
     plan = plan_conv(input_shape, weight_shape, **arguments)
     primitive = direction_of(plan.transposed, _PRODUCES[direction])

@@ -105,7 +105,8 @@ def _conv(
     Raises
     ------
     ShapeError, ArgumentError, DTypeError
-        Before any work, ``out`` untouched, with the rule and both numbers.
+        Before any work, ``out`` untouched, with the rule and both numbers; but an ArgumentError because an
+        activation raised comes at the end.
     BackendError, AlgorithmError
         If the one asked for is unknown or does not apply.
 

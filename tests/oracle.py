@@ -66,6 +66,8 @@ def forward(x, w, *, stride, dilation, groups, pads, modes, value=0):
     padded = _padded(x, pads, modes, value)
     windows, outputs = _windows(padded.shape[2:], w.shape[2:], stride, dilation)
     y = np.zeros((x.shape[0], w.shape[0], *outputs), np.result_type(x, w))
+    if not (x.size and w.size):  # NumPy's einsum can corrupt memory on empty clongdouble arrays
+        return y
     for inside, outside in _groups(x.shape[1], w, groups):
         for tap, window in windows:
             y[:, outside] += np.einsum("nc...,oc->no...", padded[window][:, inside], w[(outside, slice(None), *tap)])
@@ -78,6 +80,8 @@ def input_grad(g, w, x_shape, *, stride, dilation, groups, pads, modes, value=0)
     extents = [n + before + after for n, (before, after) in zip(x_shape[2:], pads, strict=True)]
     windows, _ = _windows(extents, w.shape[2:], stride, dilation)
     total = np.zeros((*x_shape[:2], *extents), np.result_type(g, w))
+    if not (g.size and w.size):
+        return np.zeros(x_shape, total.dtype)
     for inside, outside in _groups(x_shape[1], w, groups):
         for tap, window in windows:
             part = total[window]
@@ -100,6 +104,8 @@ def weight_grad(x, g, w_shape, *, stride, dilation, groups, pads, modes, value=0
     padded = _padded(x, pads, modes, value)
     windows, _ = _windows(padded.shape[2:], w_shape[2:], stride, dilation)
     w = np.zeros(w_shape, np.result_type(x, g))
+    if not (x.size and g.size):
+        return w
     for inside, outside in _groups(x.shape[1], w, groups):
         for tap, window in windows:
             read, against = (

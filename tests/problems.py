@@ -161,6 +161,10 @@ PROBLEMS = {
     "stride and dilation share a factor": _P((13,), (4,), c_in=2, c_out=2, stride=(4,), dilation=(2,), pads=((3, 2),)),
     "stride and dilation coprime": _P((14,), (4,), c_in=2, c_out=2, stride=(3,), dilation=(2,), pads=((3, 4),)),
     "stride past the end": _P((5, 4), (2, 3), c_in=2, c_out=2, stride=(2**40, 10**9), pads=((1, 1), (0, 2))),
+    "one output, long rows": _P((1300,), (1300,), batch=2, stride=(2,)),
+    "one output, wide rows, reflected": _P(
+        (3, 600), (3, 601), stride=(1, 4), pads=((0, 0), (1, 0)), modes=("reflect",) * 2
+    ),
     "one output in the middle": _P((6,), (3,), stride=(7,), pads=((1, 4),), modes=("reflect",), c_out=2),
     "dilation": _P((9, 8), (3, 2), c_in=2, c_out=2, dilation=(2, 3), pads=((2, 2), (3, 0))),
     "unequal per axis": _P((7, 9), (2, 3), stride=(1, 2), dilation=(3, 1), pads=((0, 2), (1, 0)), c_in=2, c_out=2),

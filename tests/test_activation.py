@@ -174,3 +174,48 @@ def test_ufuncs_and_builtins(function):
 def test_a_keyword_that_no_gradient_has():
     with pytest.raises(TypeError, match=r"conv1d_input\(\) got an unexpected keyword argument: output_size"):
         grad.conv1d_input((1, 1, 3), ONE, np.ones((1, 1, 3)), output_size=3)
+
+
+def test_complex_derivatives_are_conjugated():
+    """d|f|^2 by central differences in the real and imaginary part of each input."""
+    rng = np.random.default_rng(43)
+    x, w = (rng.standard_normal(shape) + 1j * rng.standard_normal(shape) for shape in ((1, 1, 4), (2, 1, 2)))
+    activation = (lambda v: v * v, lambda v: 2 * v)
+
+    def loss(x):
+        return (abs(numbaconv.conv1d(x, w, activation=activation)) ** 2).sum()
+
+    pre = numbaconv.conv1d(x, w)
+    g = 2 * pre * pre
+    found = grad.conv1d_input(x.shape, w, g, activation=activation, pre_activation=pre)
+    for i in range(4):
+        for unit in (1, 1j):
+            step = np.zeros_like(x)
+            step[0, 0, i] = 1e-6 * unit
+            slope = (loss(x + step) - loss(x - step)) / 2e-6
+            np.testing.assert_allclose(slope, (np.conj(unit) * found[0, 0, i]).real, rtol=1e-6)
+
+
+def test_a_derivative_must_fit_the_dtype():
+    ones = np.ones((1, 1, 4), np.int64)
+    options = {"activation": (lambda v: v, lambda v: 0.5), "pre_activation": ones}
+    with pytest.raises(numbaconv.DTypeError, match=r"derivative .* maps int64 to float64"):
+        grad.conv1d_input((1, 1, 4), ONE.astype(np.int64), ones, **options)
+
+
+def test_functions_with_defaults():
+    x = np.linspace(-2, 2, 9)[None, None]
+    np.testing.assert_array_equal(numbaconv.conv1d(x, ONE, activation=lambda v, slope=0.5: v * slope), x / 2)
+
+
+def test_everything_is_checked_before_a_derivative_is_taken():
+    called = []
+
+    def derivative(v):
+        called.append(v)
+        return 1.0
+
+    options = {"activation": (abs, derivative), "pre_activation": ONE, "backend": "reference", "stride": 0}
+    with pytest.raises(numbaconv.ArgumentError, match="stride"):
+        grad.conv1d_backward(ONE, ONE, ONE, **options)
+    assert not called

@@ -84,6 +84,7 @@ OUTS = {
     "every second cell": lambda shape: spaced(np.empty(shape, np.float32)),
     "negative strides": lambda shape: reversed_memory(np.empty(shape, np.float32)),
     "unaligned": lambda shape: unaligned(np.empty(shape, np.float32)),
+    "other byte order": lambda shape: np.empty(shape, np.dtype(np.float32).newbyteorder()),
 }
 
 
@@ -278,3 +279,16 @@ def test_empty_batch():
     assert gradients.input.shape == x.shape
     assert not gradients.weight.any()
     assert not gradients.bias.any()
+
+
+def test_an_empty_result_can_be_out():
+    x, w = np.ones((0, 2, 5)), np.ones((3, 2, 3))
+    y = numbaconv.conv1d(x, w)
+    assert numbaconv.conv1d(x, w, out=y) is y
+
+
+def test_complex_padding_value_of_a_real_input():
+    x, g = RNG.standard_normal((1, 1, 5)), RNG.standard_normal((1, 1, 5)) * (1 + 2j)
+    arguments = {"padding": 1, "padding_mode": "constant", "padding_value": 1 + 2j}
+    real, complex_ = (grad.conv1d_weight(each, (1, 1, 3), g, **arguments) for each in (x, x.astype(np.complex128)))
+    np.testing.assert_allclose(real, complex_, rtol=1e-13)

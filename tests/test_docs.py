@@ -79,3 +79,11 @@ def test_the_version_has_one_place():
     assert numbaconv.__version__ in (ROOT / "numbaconv" / "_version.py").read_text()
     assert numbaconv.__version__ not in (ROOT / "pyproject.toml").read_text()
     assert f"## {numbaconv.__version__}" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_the_commands_name_files_that_exist():
+    commands = re.findall(r"```bash\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
+    assert len(commands) == 2
+    for command in commands:
+        for file in re.findall(r"\S+\.py", command):
+            assert (ROOT / file).is_file(), file

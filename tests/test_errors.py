@@ -143,7 +143,7 @@ def wrong_outs(shape: tuple[int, ...]) -> list[Wrong]:
         ({"out": frozen}, ArgumentError, "out is read-only"),
         ({"out": zeros.tolist()}, DTypeError, "out must be a NumPy array, but is list"),
         ({"out": np.ma.array(zeros)}, DTypeError, "out must be a NumPy array, but is MaskedArray"),
-        ({"out": repeated}, ArgumentError, f"out repeats its elements ... {shape}"),
+        ({"out": repeated}, ArgumentError, f"out overlaps itself ... {shape}"),
     ]
 
 

@@ -48,16 +48,16 @@ def relu(v: Any) -> Any:
 
 
 def relu_derivative(v: Any) -> Any:
-    return 1 if v > 0 else 0
+    return 0 if v <= 0 else 1
 
 
 def relu6(v: Any) -> Any:
-    """``min(max(v, 0), 6)``, NaN kept (Howard et al. 2017, MobileNets)."""
+    """``min(max(v, 0), 6)``, NaN kept (Krizhevsky 2010, Convolutional Deep Belief Networks on CIFAR-10)."""
     return 0 if v < 0 else (6 if v > 6 else v)
 
 
 def relu6_derivative(v: Any) -> Any:
-    return 1 if 0 < v < 6 else 0
+    return 0 if v <= 0 or v >= 6 else 1
 
 
 def leaky_relu(v: Any) -> Any:

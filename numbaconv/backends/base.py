@@ -95,6 +95,8 @@ class Backend:
     activation_grad : callable
         ``activation_grad(derivative, grad, saved, out)`` fills ``out = grad * derivative(saved)``,
         elementwise, with a scalar function.
+    check_activation : callable
+        ``check_activation(activation, compute_dtype)`` raises where the activation cannot be used.
     unavailable : callable
         None where the backend can be used, else the reason as a sentence.
     """
@@ -102,6 +104,7 @@ class Backend:
     name: str
     tables: Mapping[Direction, tuple[Algorithm, ...]]
     activation_grad: Callable[[Callable[..., object], Array, Array, Array], None]
+    check_activation: Callable[[Activation, str], None] = lambda activation, dtype: None
     unavailable: Callable[[], str | None] = lambda: None
 
     def candidates(self, plan: ConvPlan, direction: Direction) -> list[Candidate]:

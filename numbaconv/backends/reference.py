@@ -13,9 +13,8 @@ from typing import Any
 import numpy as np
 
 from ..arrays import Array
-from ..errors import DTypeError
+from ..errors import ArgumentError, DTypeError
 from ..plan import CONSTANT, ConvPlan
-from .activations import Activation
 from .base import NO_EPILOGUE, Algorithm, Backend, Direction, Epilogue, terms_summed
 from .tables import source_table
 
@@ -58,13 +57,17 @@ def _grouped(plan: ConvPlan, array: Array, axis: int) -> Array:
     return array.reshape(*shape[:axis], plan.groups, shape[axis] // plan.groups, *shape[axis + 1 :])
 
 
-def _activated(activation: Activation, total: Array) -> Array:
+def _mapped(what: str, function: Callable[..., object], values: Array) -> Array:
     """As a Numba function would be, a plain one is called with scalars, each by itself."""
-    function = getattr(activation.function, "py_func", activation.function)
-    mapped = np.array([function(value) for value in total.ravel().tolist()]).reshape(total.shape)
-    if mapped.size and _RICHNESS.get(mapped.dtype.kind, 4) > _RICHNESS[total.dtype.kind]:
-        raise DTypeError(f"activation {activation.name!r} maps {total.dtype} to {mapped.dtype}, not to {total.dtype}")
-    return mapped.astype(total.dtype)
+    plain = getattr(function, "py_func", function)
+    name = getattr(plain, "__name__", plain)
+    try:
+        found = np.array([plain(value) for value in values.ravel().tolist()]).reshape(values.shape)
+    except (ArithmeticError, ValueError) as error:
+        raise ArgumentError(f"{what} {name!r} raised an exception: {error}") from error
+    if found.size and _RICHNESS.get(found.dtype.kind, 4) > _RICHNESS[values.dtype.kind]:
+        raise DTypeError(f"{what} {name!r} maps {values.dtype} to {found.dtype}, not to {values.dtype}")
+    return found
 
 
 def _finish(total: Array, out: Array, epilogue: Epilogue) -> None:
@@ -73,7 +76,7 @@ def _finish(total: Array, out: Array, epilogue: Epilogue) -> None:
     if epilogue.residual is not None:
         total = total + epilogue.residual.astype(total.dtype)
     if epilogue.activation is not None:
-        total = _activated(epilogue.activation, total)
+        total = _mapped("activation", epilogue.activation.function, total).astype(total.dtype)
     with np.errstate(over="ignore"):  # half types round to infinity
         out[...] = total
 
@@ -122,8 +125,7 @@ def _weight_grad(plan: ConvPlan, x: Array, w: Array, y: Array, epilogue: Epilogu
 
 
 def _activation_grad(derivative: Callable[..., object], grad: Array, saved: Array, out: Array) -> None:
-    function = getattr(derivative, "py_func", derivative)
-    factors = np.array([function(value) for value in saved.ravel().tolist()]).reshape(saved.shape)
+    factors = _mapped("derivative", derivative, saved)
     with np.errstate(over="ignore", invalid="ignore"):
         out[...] = (grad * factors).astype(out.dtype)
 

@@ -194,7 +194,9 @@ def use_backend(name: str) -> Iterator[None]:
 
 
 def _choice(name: str | None) -> str:
-    return name or _scoped.get() or _default or os.environ.get(BACKEND_VARIABLE) or AUTOMATIC
+    if name is not None:
+        return name
+    return _scoped.get() or _default or os.environ.get(BACKEND_VARIABLE) or AUTOMATIC
 
 
 def get_backend() -> str:
@@ -221,4 +223,4 @@ def resolve(name: str | None) -> Backend:
 
 def forced_algorithm(name: str | None) -> str | None:
     """The algorithm that a call forces, given its ``algorithm=`` argument."""
-    return name or os.environ.get(ALGORITHM_VARIABLE) or None
+    return name if name is not None else os.environ.get(ALGORITHM_VARIABLE) or None

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 
 from ..arrays import Array
-from ..plan import ZERO, Axis
+from ..plan import CONSTANT, ZERO, Axis
 
 __all__ = ["preimages", "source_table", "stepping"]
 
@@ -21,11 +21,11 @@ def stepping(axis: Axis) -> Axis:
 def source_table(axis: Axis) -> Array:
     """For each padded position that is used, the input cell there, or ``ZERO`` or ``CONSTANT``."""
     table = np.arange(-axis.pad_before, axis.used - axis.pad_before, dtype=np.int64)
-    outside = [*range(min(axis.pad_before, axis.used)), *range(axis.pad_before + axis.input, axis.used)]
-    if axis.mode == "zeros":
-        table[outside] = ZERO
-    else:
-        table[outside] = [axis.source(position) for position in outside]
+    for outside in (table[: axis.pad_before], table[axis.pad_before + axis.input :]):
+        if axis.maps_padding:
+            outside[:] = [axis.source(position + axis.pad_before) for position in outside.tolist()]
+        else:
+            outside[:] = CONSTANT if axis.mode == "constant" else ZERO
     return table
 
 

@@ -1,8 +1,7 @@
 """Arguments as callers write them, turned into tuples of plain integers, or refused by name."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass
-from numbers import Number
 from operator import index
 from typing import SupportsIndex, TypeAlias
 
@@ -30,7 +29,7 @@ def _integer(op: str, name: str, value: object) -> int:
 
 def _sequence(value: object) -> tuple[object, ...] | None:
     """The entries of a sequence, or None for a scalar."""
-    if isinstance(value, str | bytes) or not isinstance(value, Iterable):
+    if isinstance(value, str | bytes | Mapping | Set) or not isinstance(value, Iterable):
         return None
     try:
         return tuple(value)
@@ -78,7 +77,8 @@ def _padding(op: str, value: object, rank: int) -> str | tuple[tuple[int, int], 
                 f"{op}: padding has 2 entries {entries}, but there is 1 spatial axis; "
                 f"for different padding before and after write ({entries},)"
             )
-        return tuple((amount, amount) for amount in integers(op, "padding", value, rank, 0))
+        amounts = value if entries is None else entries
+        return tuple((amount, amount) for amount in integers(op, "padding", amounts, rank, 0))
     if len(pairs) != rank or any(pair is None or len(pair) != 2 for pair in pairs):
         raise ArgumentError(
             f"{op}: padding must be one (before, after) pair for each of {rank} spatial axes, but is {value!r}"
@@ -108,13 +108,13 @@ def _modes(op: str, value: object, rank: int) -> tuple[str, ...]:
 def _padding_value(op: str, value: object, modes: tuple[str, ...]) -> Scalar:
     if hasattr(value, "item") and getattr(value, "ndim", 0) == 0:
         value = value.item()
-    if isinstance(value, bool) or not isinstance(value, Number):
+    if isinstance(value, bool) or not isinstance(value, int | float | complex):
         raise DTypeError(f"{op}: padding_value must be a number, but is {value!r}")
     if "constant" not in modes and bool(value):
         raise ArgumentError(
             f"{op}: padding_value is {value}, but only padding_mode='constant' uses it; mode is {modes}"
         )
-    return value  # type: ignore[return-value]
+    return value
 
 
 @dataclass(frozen=True, slots=True)

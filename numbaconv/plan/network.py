@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from math import prod
 from typing import Any, NamedTuple
 
-from ..errors import ArgumentError
+from ..errors import ArgumentError, DTypeError
 from .arguments import Ints, integers
 from .axis import kernel_extent
 from .problem import ConvPlan, plan_conv
@@ -78,6 +78,7 @@ def count_parameters(
     288
     """
     op = "count_parameters"
+    _check_rank(op, rank)
     channels = integers(op, "channels", (in_channels, out_channels), 2, 0)
     (parts,) = integers(op, "groups", groups, 1, 1)
     if channels[0] % parts or channels[1] % parts:
@@ -85,6 +86,11 @@ def count_parameters(
     taps = kernel_size if isinstance(kernel_size, Iterable) else (kernel_size,) * rank
     kernel = integers(op, "kernel_size", taps := tuple(taps), len(taps), 1)
     return channels[0] // parts * channels[1] * prod(kernel) + (channels[1] if bias else 0)
+
+
+def _check_rank(op: str, rank: object) -> None:
+    if rank not in (1, 2, 3):
+        raise ArgumentError(f"{op}: rank is {rank!r}, but must be 1, 2 or 3")
 
 
 class ReceptiveField(NamedTuple):
@@ -127,7 +133,8 @@ def receptive_field(layers: Iterable[ConvPlan | Mapping[str, Any]], *, rank: int
     ReceptiveField(size=(11, 11), stride=(4, 4), offset=(-5, -5))
     """
     op = "receptive_field"
-    stack = list(layers)
+    _check_rank(op, rank)
+    stack = list(layers) if isinstance(layers, Iterable) else [layers]
     ranks = {layer.rank for layer in stack if isinstance(layer, ConvPlan)}
     if len(ranks) > 1:
         raise ArgumentError(f"{op}: layers have ranks {sorted(ranks)}, but must all have the same")
@@ -148,6 +155,8 @@ def _steps(op: str, layer: ConvPlan | Mapping[str, Any], rank: int) -> list[tupl
             raise ArgumentError(f"{op}: a transposed convolution has no single receptive field: {layer}")
         return [(axis.kernel, axis.stride, axis.dilation, axis.pad_before) for axis in layer.axes]
     known = {"kernel_size", "stride", "dilation", "padding"}
+    if not isinstance(layer, Mapping):
+        raise DTypeError(f"{op}: a layer must be a mapping or a ConvPlan, but is {layer!r}")
     if "kernel_size" not in layer or not known.issuperset(layer):
         raise ArgumentError(
             f"{op}: a layer has the keys {sorted(layer)}, but needs kernel_size and may have {sorted(known)}"

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from math import prod
 
-from ..errors import ShapeError
+from ..errors import DTypeError, ShapeError
 from .arguments import Geometry, Ints, Padding, PaddingMode, Scalar, shape
 from .axis import Axis
 from .build import axis_of
@@ -328,6 +328,9 @@ data_format, weight_format
       231,211,008 FLOPs, 1,753,088 bytes at least, 131.9 FLOPs per byte, 36,864 parameters
     """
     op = "plan_conv"
+    for name, flag in (("transposed", transposed), ("bias", bias)):
+        if flag not in (True, False):
+            raise DTypeError(f"{op}: {name} must be a bool, but is {flag!r}")
     weight = shape(op, "weight_shape", weight_shape)
     rank = rank_of(op, weight)
     geometry = Geometry.of(

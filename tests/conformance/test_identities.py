@@ -85,17 +85,25 @@ def threads_problem():
     return Problem((24, 40), (3, 3), batch=4, c_in=12, c_out=20, pads=((1, 1), (1, 1)))
 
 
+#: Epilogues of FORWARD and INPUT_GRAD as a transposed convolution, and dtypes.
+VARIANTS = [("float32", None), ("float32", "gelu"), ("float64", "tanh"), ("complex64", None), ("float16", "silu")]
+
+
+@pytest.mark.parametrize(("dtype", "activation"), VARIANTS)
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_bits_do_not_depend_on_threads_batch_or_run(backend):
+def test_bits_do_not_depend_on_threads_batch_or_run(backend, dtype, activation):
     import numba
 
     problem, rng = threads_problem(), np.random.default_rng(10)
-    x, w, g = operands(problem, rng, np.float32)
+    x, w, g = operands(problem, rng, dtype)
     available = numba.get_num_threads()
-    for name, direction, algorithm in accepting(problem, "float32"):
+    epilogue = {"activation": activation} if activation else {}
+    for name, direction, algorithm in accepting(problem, dtype):
         if name != backend:
             continue
         options = {"backend": backend, "algorithm": algorithm.name}
+        if direction is Direction.FORWARD:
+            options |= epilogue
         first = run(direction, problem, x, w, g, **options)
         for threads in sorted({1, 2, available}):
             if threads <= available:
@@ -108,3 +116,16 @@ def test_bits_do_not_depend_on_threads_batch_or_run(backend):
             for n in range(problem.batch):
                 alone = run(direction, problem, x[n : n + 1], w, g[n : n + 1], **options)
                 np.testing.assert_array_equal(first[n : n + 1], alone)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_bits_of_a_batch_that_is_parallel_and_a_sample_that_is_not(backend):
+    problem = Problem((12, 11), (3, 3), batch=24, c_in=6, c_out=10, pads=((1, 1), (1, 1)))
+    x, w, g = operands(problem, np.random.default_rng(11), np.float32)
+    for name, direction, algorithm in accepting(problem, "float32"):
+        if name == backend and direction is not Direction.WEIGHT_GRAD:
+            options = {"backend": backend, "algorithm": algorithm.name}
+            whole = run(direction, problem, x, w, g, **options)
+            for n in (0, 13, 23):
+                alone = run(direction, problem, x[n : n + 1], w, g[n : n + 1], **options)
+                np.testing.assert_array_equal(whole[n : n + 1], alone)

@@ -1,12 +1,19 @@
 """The CPU backend: ``@njit(parallel=True)`` kernels, and for each direction the ordered table of algorithms."""
 
+import numba
+
 from ..base import Backend, Direction
-from .activation import activation_grad
+from .activation import activation_grad, check_activation
 from .implicit_gemm import IMPLICIT_GEMM
 from .rows import DIRECT
 from .weight_gemm import DOT_GEMM, OUTER_GEMM
 
 __all__ = ["BACKEND"]
+
+
+def _unavailable() -> str | None:
+    return "NUMBA_DISABLE_JIT is set, and its kernels are nothing uncompiled" if numba.config.DISABLE_JIT else None
+
 
 BACKEND = Backend(
     name="cpu",
@@ -16,4 +23,6 @@ BACKEND = Backend(
         Direction.WEIGHT_GRAD: (OUTER_GEMM, DOT_GEMM, DIRECT[Direction.WEIGHT_GRAD]),
     },
     activation_grad=activation_grad,
+    check_activation=check_activation,
+    unavailable=_unavailable,
 )

@@ -1,7 +1,6 @@
 """Activations compiled into C functions over a row, for kernels to call by address."""
 
 from collections.abc import Callable
-from functools import partial
 from types import FunctionType
 from typing import Any
 
@@ -16,62 +15,75 @@ from ...errors import ArgumentError, DTypeError
 from ..activations import Activation
 from .jit import scalar
 
-__all__ = ["ACTIVATION", "activation_grad", "check_raised", "compiled_row"]
+__all__ = ["ACTIVATION", "activation_grad", "check_activation", "check_raised", "compiled_row"]
 
 #: Numba's type of what a kernel gets: the address of a row function (0: none), and whether it has raised.
 ACTIVATION = types.Array(types.int64, 1, "C")
 
 # Keyed by the function object, which the compiled row keeps alive anyway.
 _rows: dict[tuple[Any, str], Any] = {}
-_loops: dict[Any, Any] = {}
+_loops: dict[tuple[Any, str], Any] = {}
 
 
 def _name(function: Any) -> str:
     return getattr(function, "__name__", None) or repr(function)
 
 
-def _compilable(function: Any) -> Any:
-    """The function as a dispatcher, with this package's error model: division by zero does not raise."""
-    if isinstance(function, Dispatcher):
-        function = function.py_func
-    if not isinstance(function, FunctionType):  # a ufunc or builtin, which Numba knows inside a function
+def _compiled(what: str, function: Any, dtype: np.dtype) -> Any:
+    """A scalar function compiled for a dtype, with this package's error model: division by zero does not raise.
+
+    Raises
+    ------
+    DTypeError
+        If it cannot be compiled or does not give a result that the dtype holds.
+    """
+    plain = function.py_func if isinstance(function, Dispatcher) else function
+    if not isinstance(plain, FunctionType) or plain.__defaults__:  # a ufunc, a builtin, or more than one argument
 
         def call(value):
             return wrapped(value)
 
-        wrapped, function = function, call
-    return scalar(function)
-
-
-def _make_row(activation: Activation, dtype: np.dtype) -> Any:
+        wrapped, plain = (scalar(plain) if isinstance(plain, FunctionType) else plain), call
     kind = numba.from_dtype(dtype)
     try:
-        function = _compilable(activation.function)
-        function.compile((kind,))
-        result = function.overloads[(kind,)].signature.return_type
-        whole = isinstance(result, types.Integer | types.Boolean)
-        fits = whole or (
-            isinstance(result, types.Float | types.Complex)
-            and dtype.kind in ("c" if isinstance(result, types.Complex) else "fc")
-        )
-        if not fits:
-            raise DTypeError(f"activation {activation.name!r} maps {dtype.name} to {result}, not to {dtype.name}")
-
-        @cfunc(types.int64(types.CPointer(kind), types.int64), error_model="numpy")
-        def row(pointer, count):
-            values = carray(pointer, count)
-            try:
-                for i in range(count):
-                    values[i] = function(values[i])
-            except Exception:
-                return 1
-            return 0
-
-    except DTypeError:
-        raise
+        compiled = scalar(plain)
+        compiled.compile((kind,))
     except (NumbaError, TypeError) as error:
-        raise DTypeError(f"activation {activation.name!r} cannot be compiled for {dtype.name}: {error}") from error
+        raise DTypeError(f"{what} {_name(function)!r} cannot be compiled for {dtype.name}: {error}") from error
+    result = compiled.overloads[(kind,)].signature.return_type
+    holds = {"i": (), "f": (types.Float,), "c": (types.Float, types.Complex)}[dtype.kind]
+    if not isinstance(result, (types.Integer, types.Boolean, *holds)):
+        raise DTypeError(f"{what} {_name(function)!r} maps {dtype.name} to {result}, not to {dtype.name}")
+    return compiled
+
+
+def _make_row(function: Any, dtype: np.dtype) -> Any:
+    compiled, kind = _compiled("activation", function, dtype), numba.from_dtype(dtype)
+
+    @cfunc(types.int64(types.CPointer(kind), types.int64), error_model="numpy")
+    def row(pointer, count):
+        values = carray(pointer, count)
+        try:
+            for i in range(count):
+                values[i] = compiled(values[i])
+        except Exception:
+            return 1
+        return 0
+
     return row
+
+
+def _kept(
+    cache: dict[tuple[Any, str], Any], make: Callable[[Any, np.dtype], Any], function: Any, dtype: np.dtype
+) -> Any:
+    """What is made of a function, once a function and dtype."""
+    try:
+        found = cache.get((function, dtype.name))
+    except TypeError:
+        raise DTypeError(f"activation {_name(function)!r} cannot be hashed; pass a function") from None
+    if found is None:
+        found = cache[function, dtype.name] = make(function, dtype)
+    return found
 
 
 def compiled_row(activation: Activation | None, dtype: np.dtype) -> Array:
@@ -84,12 +96,13 @@ def compiled_row(activation: Activation | None, dtype: np.dtype) -> Array:
     """
     found = np.zeros(2, np.int64)
     if activation is not None:
-        key = (activation.function, dtype.name)
-        row = _rows.get(key)
-        if row is None:
-            row = _rows[key] = _make_row(activation, dtype)
-        found[0] = row.address
+        found[0] = _kept(_rows, _make_row, activation.function, dtype).address
     return found
+
+
+def check_activation(activation: Activation, compute_dtype: str) -> None:
+    """Compile an activation before any work, so that one which cannot be raises then."""
+    compiled_row(activation, np.dtype(compute_dtype))
 
 
 def check_raised(activation: Activation | None, row: Array) -> None:
@@ -99,20 +112,20 @@ def check_raised(activation: Activation | None, row: Array) -> None:
         raise ArgumentError(f"activation {activation.name!r} raised an exception; the result is not valid")
 
 
-def _loop(function, grad, saved, out):
-    for i in range(out.size):
-        out[i] = grad[i] * function(saved[i])
+def _make_loop(derivative: Any, dtype: np.dtype) -> Any:
+    compiled = _compiled("derivative", derivative, dtype)
+
+    @scalar
+    def loop(grad, saved, out):
+        for i in range(out.size):
+            out[i] = grad[i] * compiled(saved[i])
+
+    return loop
 
 
 def activation_grad(derivative: Callable[..., Any], grad: Array, saved: Array, out: Array) -> None:
     """``out = grad * derivative(saved)``, elementwise."""
     result = np.empty(out.size, grad.dtype)
-    try:
-        loop = _loops.get(derivative)
-        if loop is None:
-            loop = _loops[derivative] = partial(scalar(_loop), _compilable(derivative))
-        loop(np.ravel(grad), np.ravel(saved), result)
-    except (NumbaError, TypeError) as error:
-        raise DTypeError(f"derivative {_name(derivative)!r} cannot be compiled for {grad.dtype}: {error}") from error
+    _kept(_loops, _make_loop, derivative, grad.dtype)(np.ravel(grad), np.ravel(saved), result)
     with np.errstate(over="ignore"):
         out[...] = result.reshape(out.shape)

@@ -130,7 +130,7 @@ def forward_tasks(begin, end, x, w, bias, residual, y, groups, depth, height, wi
     tiles = -(-width.output // tile)
     cells = tile + width.reach
     line = np.empty(width.phases.size * cells, y.dtype)
-    acc = np.empty(BLOCK * tile, y.dtype)
+    acc = np.empty(min(BLOCK, max(group_out, 1)) * tile, y.dtype)
     for task in range(begin, end):
         rest, t = divmod(task, tiles)
         rest, oh = divmod(rest, height.output)
@@ -233,7 +233,7 @@ def input_grad_tasks(begin, end, x, w, bias, residual, y, groups, depth, height,
     cells = steps if width.mapped else min(TILE, steps)
     tiles = -(-steps // cells)
     tile = width.phases.size * cells
-    acc = np.empty(BLOCK * tile, x.dtype)
+    acc = np.empty(min(BLOCK, max(group_in, 1)) * tile, x.dtype)
     row = np.empty(width.input if width.mapped else min(width.input, cells * width.stride), x.dtype)
     for task in range(begin, end):
         rest, t = divmod(task, tiles)

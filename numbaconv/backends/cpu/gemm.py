@@ -27,7 +27,15 @@ from .gather import build_runs, pack_line, phase_of
 from .jit import kernel, parallel_kernel
 from .simd import ROWS, VECTORS, call_row, fma_tile
 
-__all__ = ["COLUMNS", "DEPTH", "gemm_parallel", "gemm_tasks", "pack_weights_parallel", "pack_weights_tasks"]
+__all__ = [
+    "COLUMNS",
+    "DEPTH",
+    "gemm_parallel",
+    "gemm_tasks",
+    "pack_weights_parallel",
+    "pack_weights_tasks",
+    "store_positions",
+]
 
 #: Products summed in registers before a tile is written back.
 DEPTH = 256
@@ -115,7 +123,7 @@ def _multiply(a, a_at, a_panel, b, depth, c, panels, vectors, lanes):
 
 
 @kernel
-def _store_positions(row, begin, length, residual, activation, out, plane, depth, height, width, target):
+def store_positions(row, begin, length, residual, activation, out, plane, depth, height, width, target):
     """The epilogue of one channel's positions, and their way to their places.
 
     ``target``: extents of the result's height and width. Rows whose positions are neighbours in the result are
@@ -243,7 +251,7 @@ def gemm_tasks(
             channel = g * rows + m
             _collect(row, c, m - first_panel * ROWS, vectors, lanes, bias[channel] if bias.size else row.dtype.type(0))
             plane = (n * groups * rows + channel) * target[2]
-            _store_positions(row, first, length, residual, activation, out, plane, depth, height, width, target)
+            store_positions(row, first, length, residual, activation, out, plane, depth, height, width, target)
 
 
 @kernel

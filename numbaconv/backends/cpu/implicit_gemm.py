@@ -45,15 +45,17 @@ _pack_kernel = Kernel(gemm.pack_weights_tasks, gemm.pack_weights_parallel, _pack
 def _split(positions: int, others: int, lanes: int, panels: int) -> tuple[int, int, int]:
     """Positions of a block, blocks of positions, blocks of rows.
 
-    Few enough to pack little, enough to occupy the threads evenly. No sum depends on the split.
+    Blocks of positions follow from the positions alone, a power of two while they are few, so that they occupy
+    threads evenly: an activation may be vectorised along a block, which must not depend on threads or batch.
+    Rows are whole in any split, so their blocks are as many as it takes to occupy the threads.
     """
-    threads: int = numba.get_num_threads()
     vectors = -(-positions // lanes)
     blocks = -(-vectors // gemm.COLUMNS)
-    while others * blocks % threads and others * blocks < 8 * threads and blocks < vectors // 6:
-        blocks += 1
+    if vectors > gemm.COLUMNS // 2:
+        blocks = max(1 << (blocks - 1).bit_length(), 2) if blocks < 8 else blocks + blocks % 2
     block = -(-vectors // blocks) * lanes
     blocks = -(-positions // block)
+    threads: int = numba.get_num_threads()
     row_blocks = 1
     while others * blocks * row_blocks < threads and row_blocks < panels:
         row_blocks += 1

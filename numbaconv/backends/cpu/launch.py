@@ -1,5 +1,6 @@
 """Kernels as pairs: a loop over tasks, and the same loop under ``prange``; compiled once a dtype."""
 
+import os
 import threading
 from collections.abc import Callable
 from functools import cache
@@ -8,6 +9,7 @@ from typing import Any
 import numba
 import numpy as np
 from numba import types
+from numba.core.compiler_lock import global_compiler_lock
 
 from .threads import parallel_threads
 
@@ -32,11 +34,30 @@ def strided(dtype: Any, ndim: int, readonly: bool = False) -> types.Array:
     return types.Array(dtype, ndim, "A", readonly=readonly)
 
 
+# One compilation at a time, and none during a fork: a child would inherit the locks of a compiler that is not there.
+_compiling = threading.RLock()
+
+
+def _before_fork() -> None:
+    _compiling.acquire()
+    global_compiler_lock.acquire()
+
+
+def _after_fork() -> None:
+    global_compiler_lock.release()
+    _compiling.release()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)
+
+
 class Kernel:
     """A task loop and its parallel form, with one signature a dtype.
 
     Numba would compile again for each combination of read-only, contiguous and strided operands. Here the
-    signature is given, everything is converted to it, and nothing is compiled by surprise.
+    signature is given, operands are converted to it, and the compiled function is called directly: nothing is
+    compiled by surprise, and no call waits for Numba to find out the types of its many operands.
 
     Parameters
     ----------
@@ -49,27 +70,24 @@ class Kernel:
     """
 
     def __init__(self, serial: Any, parallel: Any, signature: Callable[[Any], tuple]):
-        self._serial, self._parallel, self._signature = serial, parallel, signature
-        self._ready: set[str] = set()
-        self._lock = threading.Lock()
+        self._dispatchers, self._signature = (serial, parallel), signature
+        self._ready: dict[str, tuple[Callable[..., None], Callable[..., None]]] = {}
 
-    def _compile(self, dtype: np.dtype) -> None:
-        with self._lock:
-            if dtype.name in self._ready:
-                return
-            operands = self._signature(numba.from_dtype(dtype))
-            for dispatcher in (self._serial, self._parallel):
-                dispatcher.disable_compile(False)
-                dispatcher.compile(types.void(types.int64, types.int64, *operands))
-                dispatcher.disable_compile()
-            self._ready.add(dtype.name)
+    def _compile(self, dtype: np.dtype) -> tuple[Callable[..., None], Callable[..., None]]:
+        with _compiling:
+            if dtype.name not in self._ready:
+                operands = (types.int64, types.int64, *self._signature(numba.from_dtype(dtype)))
+                for dispatcher in self._dispatchers:
+                    dispatcher.compile(types.void(*operands))
+                serial, parallel = (each.overloads[operands].entry_point for each in self._dispatchers)
+                self._ready[dtype.name] = (serial, parallel)
+            return self._ready[dtype.name]
 
     def __call__(self, dtype: np.dtype, tasks: int, work: int, *operands: Any) -> None:
         """Run ``tasks`` tasks of ``work`` multiply-accumulates in all."""
-        if dtype.name not in self._ready:
-            self._compile(dtype)
+        serial, parallel = self._ready.get(dtype.name) or self._compile(dtype)
         threads = parallel_threads() if tasks > 1 and work > _SERIAL_WORK else 1
         if threads == 1:
-            self._serial(0, tasks, *operands)
+            serial(0, tasks, *operands)
         else:
-            self._parallel(tasks, min(tasks, _CHUNKS_PER_THREAD * threads), *operands)
+            parallel(tasks, min(tasks, _CHUNKS_PER_THREAD * threads), *operands)

@@ -72,9 +72,10 @@ def _forward(plan: ConvPlan, x: Array, w: Array, y: Array, epilogue: Epilogue) -
 def _input_grad(plan: ConvPlan, x: Array, w: Array, y: Array, epilogue: Epilogue) -> None:
     dtype = np.dtype(plan.compute_dtype)
     bias, residual, activation = _epilogue_operands(epilogue, dtype)
-    target, (depth, height, width) = target_like(x, dtype), plan.axes3
-    steps = -(-max(width.pad_before + width.input, width.used) // width.stride)
-    tiles = 1 if width.maps_padding else -(-steps // min(direct.TILE, steps))
+    target, (depth, height, _) = target_like(x, dtype), plan.axes3
+    width = axis_table(plan.axes3[2])  # the axis as the kernel sees it, whose stride may be another
+    steps = -(-max(width.pad + width.input, width.used) // width.stride)
+    tiles = 1 if width.mapped else -(-steps // min(direct.TILE, steps))
     channels = plan.groups * _blocks(plan.x_channels // plan.groups)
     tasks = plan.batch * channels * depth.input * height.input * tiles
     operands = (target, contiguous(w, dtype), bias, residual, contiguous(y, dtype))

@@ -6,7 +6,7 @@ Numba's threading layers differ in what kills the process:
 layer            after ``fork()``                  calls from 2 threads  call inside a prange
 ================ ================================= ===================== =====================
 omp (GNU)        the child is killed               fine                  fine (runs serially)
-tbb              fine                              fine                  fine
+tbb              may hang, if it was busy          fine                  fine
 workqueue        fine                              the process aborts    the process aborts
 ================ ================================= ===================== =====================
 
@@ -20,6 +20,8 @@ import sys
 import threading
 
 import numba
+
+from ...errors import BackendError
 
 __all__ = ["parallel_threads"]
 
@@ -55,9 +57,12 @@ if hasattr(os, "register_at_fork"):
 
 def parallel_threads() -> int:
     """How many threads a kernel may use now; 1 means that it must be called serially."""
-    if _forked_with_pool and numba.threading_layer() == "omp":
+    if _forked_with_pool and numba.threading_layer() != "workqueue":
         return 1
-    threads: int = numba.get_num_threads()  # starts the pool if nothing has
+    try:
+        threads: int = numba.get_num_threads()  # starts the pool if nothing has
+    except ValueError as error:
+        raise BackendError(f"backend 'cpu': {error}") from error
     if threads == 1:
         return 1
     if numba.threading_layer() == "workqueue":

@@ -91,6 +91,37 @@ finish("threads")
 
 THREADS_COLD = THREADS.replace("convolve()\nfailures", "failures", 1)
 
+FORK_WHILE_COMPILING = """
+convolve()
+thread = threading.Thread(target=lambda: numbaconv.conv2d(x.astype(np.complex128), w.astype(np.complex128)))
+thread.start()
+child = os.fork()
+if child == 0:
+    numbaconv.conv2d(x.astype(np.float64), w.astype(np.float64))
+    finish("child")
+    os._exit(0)
+assert os.waitpid(child, 0)[1] == 0
+thread.join()
+finish("parent")
+"""
+
+DTYPES = """
+failures = []
+def work(dtype):
+    try:
+        for _ in range(20):
+            assert (numbaconv.conv2d(x.astype(dtype), w.astype(dtype)) == wanted).all()
+    except BaseException as error:
+        failures.append(repr(error))
+threads = [threading.Thread(target=work, args=(d,)) for d in (np.float32, np.float64, np.complex64, np.int32)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+assert not failures, failures
+finish("dtypes")
+"""
+
 NESTED = """
 from numba import njit, objmode, prange
 def inside():
@@ -152,6 +183,16 @@ def test_fork(layer):
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this platform cannot fork")
+def test_fork_while_compiling(tmp_path):
+    assert run(FORK_WHILE_COMPILING, "omp", NUMBA_CACHE_DIR=str(tmp_path)) == ["child", "parent"]
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_dtypes_at_once(layer):
+    assert run(DTYPES, layer) == ["dtypes"]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this platform cannot fork")
 @pytest.mark.parametrize("layer", LAYERS)
 def test_multiprocessing_by_fork(layer):
     assert run(POOL, layer) == ["pool"]
@@ -173,9 +214,13 @@ def test_inside_a_prange(layer, first):
 def test_one_thread_does_run_in_parallel(layer):
     """The guards must not make everything serial."""
     program = """
-    from numbaconv.backends.cpu import threads
+    from numbaconv.backends.cpu.implicit_gemm import _gemm_kernel as kernel
     convolve()
-    assert threads.parallel_threads() == 2, threads.parallel_threads()
+    serial, parallel = kernel._ready["float32"]
+    taken = []
+    kernel._ready["float32"] = (serial, lambda *operands: (taken.append(operands[1]), parallel(*operands)))
+    convolve()
+    assert taken and min(taken) >= 2, taken
     finish("parallel")
     """
     assert run(textwrap.dedent(program), layer) == ["parallel"]
