@@ -4,6 +4,7 @@ import numba
 
 from ..base import Backend, Direction
 from .activation import activation_grad, check_activation
+from .depthwise_conv import DEPTHWISE
 from .implicit_gemm import IMPLICIT_GEMM
 from .rows import DIRECT
 from .weight_gemm import DOT_GEMM, OUTER_GEMM
@@ -18,9 +19,22 @@ def _unavailable() -> str | None:
 BACKEND = Backend(
     name="cpu",
     tables={
-        Direction.FORWARD: (IMPLICIT_GEMM[Direction.FORWARD], DIRECT[Direction.FORWARD]),
-        Direction.INPUT_GRAD: (IMPLICIT_GEMM[Direction.INPUT_GRAD], DIRECT[Direction.INPUT_GRAD]),
-        Direction.WEIGHT_GRAD: (OUTER_GEMM, DOT_GEMM, DIRECT[Direction.WEIGHT_GRAD]),
+        Direction.FORWARD: (
+            DEPTHWISE[Direction.FORWARD],
+            IMPLICIT_GEMM[Direction.FORWARD],
+            DIRECT[Direction.FORWARD],
+        ),
+        Direction.INPUT_GRAD: (
+            DEPTHWISE[Direction.INPUT_GRAD],
+            IMPLICIT_GEMM[Direction.INPUT_GRAD],
+            DIRECT[Direction.INPUT_GRAD],
+        ),
+        Direction.WEIGHT_GRAD: (
+            DEPTHWISE[Direction.WEIGHT_GRAD],
+            OUTER_GEMM,
+            DOT_GEMM,
+            DIRECT[Direction.WEIGHT_GRAD],
+        ),
     },
     activation_grad=activation_grad,
     check_activation=check_activation,

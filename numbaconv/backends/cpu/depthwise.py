@@ -1,0 +1,311 @@
+"""Depthwise convolution: planes packed row by row, a vector of positions accumulated over all taps at once.
+
+Each group has one channel on one side, so no operand is shared between result channels and a product is bound by
+loads. A band of rows of one channel is packed with its padding, one stride phase of the width after another, so that
+every tap of every result row reads consecutive cells::
+
+    packed band   row 0   . a c e g . | b d f h .      (stride 2: two phases)
+                  row 1   . ...
+                  offset of a tap = its depth and row in the band + its phase + its shift
+
+    result row    [vectors of accumulators]  +=  weight[t] * band[row start + offset[t] :]      for all t
+
+FORWARD and INPUT_GRAD are the same loop over gathers from the plan (one for each stride phase of INPUT_GRAD);
+WEIGHT_GRAD keeps an accumulator for each of a few taps and runs along a row.
+
+Error factor: as for any order of summation (Higham 2002, section 4.2), the number of products plus three.
+"""
+
+import numpy as np
+from numba import prange
+
+from ...plan import CONSTANT, ZERO
+from .gather import phase_of
+from .gemm import store_positions
+from .jit import kernel, parallel_kernel
+from .simd import add_lanes, tap_dots, tap_tile
+
+__all__ = ["BAND", "depthwise_parallel", "depthwise_tasks", "depthwise_weight_parallel", "depthwise_weight_tasks"]
+
+#: Vectors that share one reading of the weights.
+_VECTORS = 4
+#: Result rows of a band.
+BAND = 16
+
+
+@kernel
+def _least(axis):
+    """The first cell that any tap reads from position 0."""
+    least = axis.base[0]
+    for base in axis.base:
+        least = min(least, base)
+    return least
+
+
+@kernel
+def _cell(axis, least, j):
+    """The cell at distance ``j`` from the first that is read, or ``ZERO`` or ``CONSTANT``."""
+    cell = least + j
+    if 0 <= cell < axis.cells:
+        return cell
+    return axis.source[j] if axis.bordered and j < axis.source.size else ZERO
+
+
+@kernel
+def _band_shape(depth, height, width, lanes):
+    """Rows of a band, slots of a row (stride phases that are read), cells of a slot, and cells of a row."""
+    least, most = _least(height), _least(height)
+    for base in height.base:
+        most = max(most, base)
+    band = min(BAND, height.positions)
+    rows = (band - 1) * height.step + most - least + 1
+    least, most = _least(width), _least(width)
+    for base in width.base:
+        most = max(most, base)
+    slots = min(width.step, most - least + 1)
+    cells = -(-width.positions // lanes) * lanes + (most - least) // width.step
+    return band, rows, slots, cells
+
+
+@kernel
+def _tap_offsets(offsets, depth, height, width, rows, slots, cells):
+    """Where each tap reads in a packed band, from the start of the result row's first packed row."""
+    least_height, least_width = _least(height), _least(width)
+    t = 0
+    for td in range(depth.tap.size):
+        for th in range(height.tap.size):
+            for tw in range(width.tap.size):
+                shift, slot = divmod(width.base[tw] - least_width, width.step)
+                row = td * rows + height.base[th] - least_height
+                offsets[t] = (row * slots + slot) * cells + shift
+                t += 1
+
+
+@kernel
+def _fill_row(packed, at, cells, value):
+    for q in range(cells):
+        packed[np.uintp(at + q)] = value
+
+
+@kernel
+def _pack_row(packed, at, source, plane, d, h, height_cells, width, least, slots, cells, fill):
+    """One padded source row, phase after phase. ``d`` and ``h`` are cells or, on padding, codes."""
+    zero = packed.dtype.type(0)
+    outside = d < 0 or h < 0
+    inside_value = fill if (h if h < 0 else d) == CONSTANT else zero
+    start = plane + (d * height_cells + h) * width.cells
+    for slot in range(slots):
+        to = at + slot * cells
+        # Cells least + slot + q * step, of which [first, last) are in the source.
+        origin = least + slot
+        first = min(max(-(origin // width.step), 0), cells)
+        last = min(max(-((origin - width.cells) // width.step), first), cells)
+        _fill_row(packed, to, first, zero)
+        _fill_row(packed, to + last, cells - last, zero)
+        if outside:
+            _fill_row(packed, to + first, last - first, inside_value)
+        elif width.step == 1:
+            for q in range(first, last):
+                packed[np.uintp(to + q)] = source[np.uintp(start + origin + q)]
+        else:
+            for q in range(first, last):
+                packed[np.uintp(to + q)] = source[np.uintp(start + origin + q * width.step)]
+        if width.bordered:
+            for q in range(cells - last + first):
+                cell = q if q < first else q + last - first
+                j = slot + cell * width.step
+                code = width.source[j] if j < width.source.size else ZERO
+                if code == CONSTANT:
+                    packed[to + cell] = fill
+                elif code >= 0:
+                    packed[to + cell] = inside_value if outside else source[start + code]
+
+
+@kernel
+def _pack_band(packed, source, plane, od, first_row, rows, depth, height, width, slots, cells, fill):
+    """The source rows that a band of result rows reads: for each depth tap, ``rows`` rows."""
+    least_height, least_width = _least(height), _least(width)
+    for td in range(depth.tap.size):
+        d = _cell(depth, _least(depth), od * depth.step + depth.base[td] - _least(depth))
+        for j in range(rows):
+            h = _cell(height, least_height, first_row * height.step + j)
+            at = (td * rows + j) * slots * cells
+            _pack_row(packed, at, source, plane, d, h, height.cells, width, least_width, slots, cells, fill)
+
+
+@kernel
+def _tap_weights(weights, w, o, i, depth, height, width):
+    """The weights of one pair of channels, for the taps of a phase."""
+    t = 0
+    for kd in depth.tap:
+        for kh in height.tap:
+            for kw in width.tap:
+                weights[t] = w[o, i, kd, kh, kw]
+                t += 1
+
+
+@kernel
+def _add_taps(row, vectors, lanes, weights, packed, at, offsets, taps):
+    v = 0
+    while v + _VECTORS <= vectors:
+        tap_tile(weights, 0, packed, at + v * lanes, offsets, taps, row, v * lanes, _VECTORS)
+        v += _VECTORS
+    while v < vectors:
+        tap_tile(weights, 0, packed, at + v * lanes, offsets, taps, row, v * lanes, 1)
+        v += 1
+
+
+@kernel
+def depthwise_tasks(
+    begin, end, source, w, bias, residual, out, shape, target, depths, heights, widths, fill, activation
+):
+    """A task: one phase, sample, result channel, depth and band of rows.
+
+    ``shape``: samples, groups, source channels and result channels of a group, bands, lanes, whether rows are the
+    weight's input channels. ``target``: extents of the result's height and width, and of its whole plane.
+    """
+    samples, groups, channels, rows, bands, lanes, by_input = shape
+    plane = depths.cells * heights.cells * widths.cells
+    most_depths = depths.positions.max()
+    taps = depths.tap.size * heights.tap.size * widths.tap.size
+    offsets, weights = np.empty(max(taps, 1), np.int64), np.empty(max(taps, 1), out.dtype)
+    for task in range(begin, end):
+        rest, band_number = divmod(task, bands)
+        rest, od = divmod(rest, most_depths)
+        rest, m = divmod(rest, rows)
+        rest, g = divmod(rest, groups)
+        phase, n = divmod(rest, samples)
+        inner, pw = divmod(phase, widths.positions.size)
+        pd, ph = divmod(inner, heights.positions.size)
+        depth, height, width = phase_of(depths, pd), phase_of(heights, ph), phase_of(widths, pw)
+        first_row = band_number * BAND
+        if od >= depth.positions or first_row >= height.positions:
+            continue
+        some = depth.tap.size * height.tap.size * width.tap.size
+        vectors = -(-width.positions // lanes)
+        row = np.empty(vectors * lanes, out.dtype)
+        last_row = min(first_row + BAND, height.positions)
+        sums = np.zeros((last_row - first_row, vectors * lanes), out.dtype).reshape(-1)
+        if some:
+            _, band_rows, slots, cells = _band_shape(depth, height, width, lanes)
+            packed = np.empty(depth.tap.size * band_rows * slots * cells, out.dtype)
+            _tap_offsets(offsets, depth, height, width, band_rows, slots, cells)
+            for c in range(channels):
+                o, i = (g * channels + c, m) if by_input else (g * rows + m, c)
+                _tap_weights(weights, w, o, i, depth, height, width)
+                channel_plane = ((n * groups + g) * channels + c) * plane
+                _pack_band(
+                    packed, source, channel_plane, od, first_row, band_rows, depth, height, width, slots, cells, fill
+                )
+                for oh in range(first_row, last_row):
+                    at = (oh - first_row) * height.step * slots * cells
+                    to = (oh - first_row) * vectors * lanes
+                    row[:] = sums[to : to + vectors * lanes]
+                    _add_taps(row, vectors, lanes, weights, packed, at, offsets, some)
+                    sums[to : to + vectors * lanes] = row
+        channel = g * rows + m
+        offset = bias[channel] if bias.size else out.dtype.type(0)
+        result_plane = (n * groups * rows + channel) * target[2]
+        for oh in range(first_row, last_row):
+            to = (oh - first_row) * vectors * lanes
+            for i in range(width.positions):
+                row[i] = sums[to + i] + offset
+            position = (od * height.positions + oh) * width.positions
+            store_positions(
+                row, position, width.positions, residual, activation, out, result_plane, depth, height, width, target
+            )
+
+
+@kernel
+def _dots(row, vectors, lanes, packed, at, offsets, taps, c):
+    t = 0
+    while t + 9 <= taps:
+        tap_dots(row, 0, packed, at, offsets, t, vectors, c, t * lanes, 9)
+        t += 9
+    while t + 3 <= taps:
+        tap_dots(row, 0, packed, at, offsets, t, vectors, c, t * lanes, 3)
+        t += 3
+    while t < taps:
+        tap_dots(row, 0, packed, at, offsets, t, vectors, c, t * lanes, 1)
+        t += 1
+
+
+@kernel
+def depthwise_weight_tasks(begin, end, source, y, partial, shape, depths, heights, widths, fill):
+    """A task: one chunk of the samples, depths and bands of rows, one result channel (each with one source channel).
+
+    ``shape``: samples, groups, result channels of a group, bands, chunks, lanes. ``partial`` is ``(chunks,
+    result channels, taps)``.
+    """
+    samples, groups, rows, bands, chunks, lanes = shape
+    depth, height, width = phase_of(depths, 0), phase_of(heights, 0), phase_of(widths, 0)
+    plane = depth.cells * height.cells * width.cells
+    positions = depth.positions * height.positions * width.positions
+    taps = partial.shape[2]
+    _, band_rows, slots, cells = _band_shape(depth, height, width, lanes)
+    vectors = -(-width.positions // lanes)
+    offsets, c = np.empty(taps, np.int64), np.empty(taps * lanes, partial.dtype)
+    packed = np.empty(depth.tap.size * band_rows * slots * cells, partial.dtype)
+    row = np.zeros(vectors * lanes, partial.dtype)
+    _tap_offsets(offsets, depth, height, width, band_rows, slots, cells)
+    units = samples * depth.positions * bands
+    for task in range(begin, end):
+        chunk, channel = divmod(task, groups * rows)
+        g = channel // rows
+        c[:] = 0
+        for unit in range(chunk * units // chunks, (chunk + 1) * units // chunks):
+            rest, band_number = divmod(unit, bands)
+            n, od = divmod(rest, depth.positions)
+            first_row = band_number * BAND
+            channel_plane = (n * groups + g) * plane
+            _pack_band(
+                packed, source, channel_plane, od, first_row, band_rows, depth, height, width, slots, cells, fill
+            )
+            y_at = (n * groups * rows + channel) * positions + od * height.positions * width.positions
+            for oh in range(first_row, min(first_row + BAND, height.positions)):
+                for i in range(width.positions):
+                    row[i] = y[np.uintp(y_at + oh * width.positions + i)]
+                at = (oh - first_row) * height.step * slots * cells
+                _dots(row, vectors, lanes, packed, at, offsets, taps, c)
+        for t in range(taps):
+            partial[chunk, channel, t] = add_lanes(c, t * lanes)
+
+
+@parallel_kernel
+def depthwise_parallel(
+    tasks, chunks, source, w, bias, residual, out, shape, target, depths, heights, widths, fill, activation
+):
+    for i in prange(chunks):
+        depthwise_tasks(
+            i * tasks // chunks,
+            (i + 1) * tasks // chunks,
+            source,
+            w,
+            bias,
+            residual,
+            out,
+            shape,
+            target,
+            depths,
+            heights,
+            widths,
+            fill,
+            activation,
+        )
+
+
+@parallel_kernel
+def depthwise_weight_parallel(tasks, chunks, source, y, partial, shape, depths, heights, widths, fill):
+    for i in prange(chunks):
+        depthwise_weight_tasks(
+            i * tasks // chunks,
+            (i + 1) * tasks // chunks,
+            source,
+            y,
+            partial,
+            shape,
+            depths,
+            heights,
+            widths,
+            fill,
+        )

@@ -1,0 +1,121 @@
+"""The depthwise algorithm in all directions: gathers from the plan, tasks counted, kernels launched."""
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numba import types
+
+from ...arrays import Array
+from ...plan import ConvPlan
+from ..base import Algorithm, Direction, Epilogue, terms_summed
+from . import depthwise
+from .activation import ACTIVATION, check_raised, compiled_row
+from .gather import PHASED, PhasedAxis, forward_axis, input_grad_axis
+from .launch import Kernel, reads
+from .operands import contiguous, deliver, fill_value, tree_sum
+from .simd import VECTOR_BYTES
+
+__all__ = ["DEPTHWISE"]
+
+#: Weight-gradient tasks below this are split over chunks of rows, by the plan alone: never by threads.
+_LEAST_TASKS = 32
+#: Above this many taps the offsets of a band would outgrow the caches.
+_MOST_TAPS = 512
+
+#: Output channels of a group, each of which packs the group's input again.
+_MOST_MULTIPLIER = 4
+
+_TARGET = types.UniTuple(types.int64, 3)
+
+Axes = tuple[PhasedAxis, PhasedAxis, PhasedAxis]
+
+
+def _signature(kind: Any) -> tuple:
+    flat, out, shape = reads(kind, 1), types.Array(kind, 1, "C"), types.UniTuple(types.int64, 7)
+    return (flat, reads(kind, 5), flat, flat, out, shape, _TARGET, PHASED, PHASED, PHASED, kind, ACTIVATION)
+
+
+def _weight_signature(kind: Any) -> tuple:
+    flat, shape = reads(kind, 1), types.UniTuple(types.int64, 6)
+    return (flat, flat, types.Array(kind, 3, "C"), shape, PHASED, PHASED, PHASED, kind)
+
+
+_kernel = Kernel(depthwise.depthwise_tasks, depthwise.depthwise_parallel, _signature)
+_weight_kernel = Kernel(depthwise.depthwise_weight_tasks, depthwise.depthwise_weight_parallel, _weight_signature)
+
+
+def _bands(axis: PhasedAxis) -> int:
+    return -(-int(axis.positions.max()) // depthwise.BAND)
+
+
+def _run(plan: ConvPlan, source: Array, w: Array, out: Array, epilogue: Epilogue, by_input: bool, axes: Axes) -> None:
+    dtype, groups = np.dtype(plan.compute_dtype), plan.groups
+    channels, rows = source.shape[1] // groups, out.shape[1] // groups
+    bias = np.empty(0, dtype) if epilogue.bias is None else contiguous(epilogue.bias, dtype)
+    residual = np.empty(0, dtype) if epilogue.residual is None else contiguous(epilogue.residual, dtype).ravel()
+    activation = compiled_row(epilogue.activation, dtype)
+    target = out if out.dtype == dtype and out.flags.c_contiguous else np.empty(out.shape, dtype)
+    depth, height, width = axes
+    bands, phases = _bands(height), depth.positions.size * height.positions.size * width.positions.size
+    shape = (plan.batch, groups, channels, rows, bands, VECTOR_BYTES // dtype.itemsize, int(by_input))
+    extents = (out.shape[3], out.shape[4], out.shape[2] * out.shape[3] * out.shape[4])
+    operands = (contiguous(source, dtype).ravel(), contiguous(w, dtype), bias, residual, target.reshape(-1))
+    tasks = phases * plan.batch * groups * rows * int(depth.positions.max()) * bands
+    _kernel(dtype, tasks, plan.macs, *operands, shape, extents, *axes, fill_value(plan, dtype), activation)
+    check_raised(epilogue.activation, activation)
+    deliver(target, out)
+
+
+def _forward(plan: ConvPlan, x: Array, w: Array, y: Array, epilogue: Epilogue) -> None:
+    depth, height, width = (forward_axis(axis) for axis in plan.axes3)
+    _run(plan, x, w, y, epilogue, False, (depth, height, width))
+
+
+def _input_grad(plan: ConvPlan, x: Array, w: Array, y: Array, epilogue: Epilogue) -> None:
+    depth, height, width = (input_grad_axis(axis) for axis in plan.axes3)
+    _run(plan, y, w, x, epilogue, True, (depth, height, width))
+
+
+def _weight_grad(plan: ConvPlan, x: Array, w: Array, y: Array, epilogue: Epilogue) -> None:
+    dtype, groups = np.dtype(plan.compute_dtype), plan.groups
+    depth, height, width = (forward_axis(axis) for axis in plan.axes3)
+    rows, bands = plan.y_channels // groups, _bands(height)
+    units = plan.batch * int(depth.positions.max()) * bands
+    chunks = max(min(-(-_LEAST_TASKS // max(plan.y_channels, 1)), units), 1)
+    sums = np.empty((chunks, plan.y_channels, int(np.prod(w.shape[2:]))), dtype)
+    shape = (plan.batch, groups, rows, bands, chunks, VECTOR_BYTES // dtype.itemsize)
+    operands = (contiguous(x, dtype).ravel(), contiguous(y, dtype).ravel(), sums)
+    tasks = chunks * plan.y_channels
+    _weight_kernel(dtype, tasks, plan.macs, *operands, shape, depth, height, width, fill_value(plan, dtype))
+    deliver(tree_sum(sums).reshape(w.shape), w)
+
+
+def _refusal(direction: Direction, plan: ConvPlan) -> str | None:
+    taps = 1
+    for axis in plan.axes:
+        taps *= axis.kernel
+    channels, rows = plan.x_channels // plan.groups, plan.y_channels // plan.groups
+    if plan.compute_dtype not in ("float32", "float64"):
+        return f"its micro-kernel multiplies float32 and float64, not {plan.compute_dtype}"
+    if channels != 1 or not 1 <= rows <= _MOST_MULTIPLIER:
+        most = f"1 to {_MOST_MULTIPLIER}"
+        return f"a group has {channels} input and {rows} output channels, but must have 1 and {most}"
+    if taps > _MOST_TAPS:
+        return f"the offsets of {_MOST_TAPS} taps at most are kept, not {taps}"
+    if direction is Direction.INPUT_GRAD and any(axis.maps_padding for axis in plan.axes):
+        return "padding that repeats cells adds several positions to one"
+    return None
+
+
+def _error_factor(direction: Direction, plan: ConvPlan) -> float:
+    return terms_summed(plan, direction) + 3.0
+
+
+_RUNS = {Direction.FORWARD: _forward, Direction.INPUT_GRAD: _input_grad, Direction.WEIGHT_GRAD: _weight_grad}
+
+#: The algorithm of each direction.
+DEPTHWISE = {
+    direction: Algorithm("depthwise", partial(_refusal, direction), run, partial(_error_factor, direction))
+    for direction, run in _RUNS.items()
+}
