@@ -52,41 +52,47 @@ def panel_width(left):
 
 
 @kernel
-def _phase_taps(axis, phase):
-    return axis.tap[axis.taps[phase] : axis.taps[phase + 1]]
+def _flat_taps(taps, depth, height, width, pd, ph, pw, height_kernel, width_kernel):
+    """A phase's taps as offsets in a pair of channels' kernel; how many there are."""
+    count = 0
+    for kd in depth.tap[depth.taps[pd] : depth.taps[pd + 1]]:
+        for kh in height.tap[height.taps[ph] : height.taps[ph + 1]]:
+            for kw in width.tap[width.taps[pw] : width.taps[pw + 1]]:
+                taps[count] = (kd * height_kernel + kh) * width_kernel + kw
+                count += 1
+    return count
 
 
 @kernel
-def pack_weights_tasks(begin, end, w, packed, starts, groups, rows, channels, by_input, depth, height, width):
+def pack_weights_tasks(begin, end, w, packed, starts, shape, depth, height, width):
     """For each phase, panels ``(channels * taps, ROWS)`` of each group's weights; rows past the last are zero.
 
-    ``by_input``: rows are the weight's input channels (INPUT_GRAD), else its output channels. ``starts`` holds
-    where each phase's panels begin.
+    ``shape``: groups, rows, channels, steps in ``w`` from row to row, channel to channel and group to group, and
+    extents of the kernel's height and width. ``starts`` holds where each phase's panels begin.
     """
+    groups, rows, channels, row_step, channel_step, group_step, height_kernel, width_kernel = shape
     panels = -(-rows // ROWS)
+    taps = np.empty(max(depth.tap.size * height.tap.size * width.tap.size, 1), np.int64)
     for task in range(begin, end):
         rest, panel = divmod(task, panels)
         phase, g = divmod(rest, groups)
         rest, pw = divmod(phase, width.positions.size)
         pd, ph = divmod(rest, height.positions.size)
-        in_depth, in_height, in_width = _phase_taps(depth, pd), _phase_taps(height, ph), _phase_taps(width, pw)
-        steps = channels * in_depth.size * in_height.size * in_width.size
-        first = starts[phase] + (g * panels + panel) * steps * ROWS
-        for r in range(rows - panel * ROWS, ROWS):
-            for k in range(steps):
-                packed[first + k * ROWS + r] = 0
-        # Channels outside rows: a panel's rows are neighbours in memory where they are input channels.
+        count = _flat_taps(taps, depth, height, width, pd, ph, pw, height_kernel, width_kernel)
+        first = starts[phase] + (g * panels + panel) * channels * count * ROWS
+        source = g * group_step + panel * ROWS * row_step
+        some = min(ROWS, rows - panel * ROWS)
         for c in range(channels):
-            for r in range(min(ROWS, rows - panel * ROWS)):
-                m = panel * ROWS + r
-                o = g * channels + c if by_input else g * rows + m
-                i = m if by_input else c
-                at = first + c * (steps // channels) * ROWS + r
-                for kd in in_depth:
-                    for kh in in_height:
-                        for kw in in_width:
-                            packed[at] = w[o, i, kd, kh, kw]
-                            at += ROWS
+            for t in range(count):
+                at, cell = first + (c * count + t) * ROWS, source + c * channel_step + taps[t]
+                if some == ROWS:
+                    for r in range(ROWS):
+                        packed[np.uintp(at + r)] = w[np.uintp(cell + r * row_step)]
+                else:
+                    for r in range(some):
+                        packed[np.uintp(at + r)] = w[np.uintp(cell + r * row_step)]
+                    for r in range(some, ROWS):
+                        packed[np.uintp(at + r)] = 0
 
 
 @kernel
@@ -268,7 +274,7 @@ def _collect(row, c, m, vectors, lanes, offset):
 
 
 @parallel_kernel
-def pack_weights_parallel(tasks, chunks, w, packed, starts, groups, rows, channels, by_input, depth, height, width):
+def pack_weights_parallel(tasks, chunks, w, packed, starts, shape, depth, height, width):
     for i in prange(chunks):
         pack_weights_tasks(
             i * tasks // chunks,
@@ -276,10 +282,7 @@ def pack_weights_parallel(tasks, chunks, w, packed, starts, groups, rows, channe
             w,
             packed,
             starts,
-            groups,
-            rows,
-            channels,
-            by_input,
+            shape,
             depth,
             height,
             width,

@@ -35,7 +35,7 @@ def _gemm_signature(kind: Any) -> tuple:
 
 
 def _pack_signature(kind: Any) -> tuple:
-    return (reads(kind, 5), types.Array(kind, 1, "C"), _STARTS, *(types.int64,) * 4, PHASED, PHASED, PHASED)
+    return (reads(kind, 1), types.Array(kind, 1, "C"), _STARTS, _SHAPE, PHASED, PHASED, PHASED)
 
 
 _gemm_kernel = Kernel(gemm.gemm_tasks, gemm.gemm_parallel, _gemm_signature)
@@ -71,8 +71,14 @@ def _pack(
     sizes = np.multiply.outer(np.multiply.outer(taps[0], taps[1]), taps[2]).ravel()
     starts = np.concatenate([[0], np.cumsum(sizes * (groups * panels * channels * ROWS))]).astype(np.int64)
     packed = np.empty(int(starts[-1]), dtype)
-    tasks = sizes.size * groups * panels
-    _pack_kernel(dtype, tasks, packed.size, w, packed, starts, groups, rows, channels, int(by_input), *axes)
+    kernel_size = w.shape[2] * w.shape[3] * w.shape[4]
+    outer, inner = w.shape[1] * kernel_size, kernel_size
+    if by_input:  # rows are input channels, the depth runs over output channels
+        row_step, channel_step, group_step = inner, outer, channels * outer
+    else:
+        row_step, channel_step, group_step = outer, inner, rows * outer
+    shape = (groups, rows, channels, row_step, channel_step, group_step, w.shape[3], w.shape[4])
+    _pack_kernel(dtype, sizes.size * groups * panels, packed.size, w.ravel(), packed, starts, shape, *axes)
     return packed, starts
 
 
