@@ -88,28 +88,35 @@ def _fill_row(packed, at, cells, value):
 
 
 @kernel
-def _pack_row(packed, at, source, plane, d, h, height_cells, width, least, slots, cells, fill):
-    """One padded source row, phase after phase. ``d`` and ``h`` are cells or, on padding, codes."""
-    zero = packed.dtype.type(0)
-    outside = d < 0 or h < 0
-    inside_value = fill if (h if h < 0 else d) == CONSTANT else zero
-    start = plane + (d * height_cells + h) * width.cells
+def _slot_edges(edges, width, slots, cells):
+    """For each slot, the cells ``[first, last)`` that lie in the source."""
+    least = _least(width)
     for slot in range(slots):
-        to = at + slot * cells
-        # Cells least + slot + q * step, of which [first, last) are in the source.
         origin = least + slot
-        first = min(max(-(origin // width.step), 0), cells)
-        last = min(max(-((origin - width.cells) // width.step), first), cells)
+        edges[slot, 0] = min(max(-(origin // width.step), 0), cells)
+        edges[slot, 1] = min(max(-((origin - width.cells) // width.step), edges[slot, 0]), cells)
+
+
+@kernel
+def _pack_row(packed, at, source, start, outside, inside_value, width, least, edges, slots, cells, fill):
+    """One padded source row, phase after phase, from its first cell at ``source[start]``.
+
+    ``outside``: the whole row is padding, of ``inside_value``.
+    """
+    zero = packed.dtype.type(0)
+    for slot in range(slots):
+        to, origin = at + slot * cells, start + least + slot
+        first, last = edges[slot, 0], edges[slot, 1]
         _fill_row(packed, to, first, zero)
         _fill_row(packed, to + last, cells - last, zero)
         if outside:
             _fill_row(packed, to + first, last - first, inside_value)
         elif width.step == 1:
             for q in range(first, last):
-                packed[np.uintp(to + q)] = source[np.uintp(start + origin + q)]
+                packed[np.uintp(to + q)] = source[np.uintp(origin + q)]
         else:
             for q in range(first, last):
-                packed[np.uintp(to + q)] = source[np.uintp(start + origin + q * width.step)]
+                packed[np.uintp(to + q)] = source[np.uintp(origin + q * width.step)]
         if width.bordered:
             for q in range(cells - last + first):
                 cell = q if q < first else q + last - first
@@ -122,15 +129,18 @@ def _pack_row(packed, at, source, plane, d, h, height_cells, width, least, slots
 
 
 @kernel
-def _pack_band(packed, source, plane, od, first_row, rows, depth, height, width, slots, cells, fill):
+def _pack_band(packed, source, plane, od, first_row, rows, depth, height, width, edges, slots, cells, fill):
     """The source rows that a band of result rows reads: for each depth tap, ``rows`` rows."""
-    least_height, least_width = _least(height), _least(width)
+    least_depth, least_height, least_width = _least(depth), _least(height), _least(width)
     for td in range(depth.tap.size):
-        d = _cell(depth, _least(depth), od * depth.step + depth.base[td] - _least(depth))
+        d = _cell(depth, least_depth, od * depth.step + depth.base[td] - least_depth)
         for j in range(rows):
             h = _cell(height, least_height, first_row * height.step + j)
             at = (td * rows + j) * slots * cells
-            _pack_row(packed, at, source, plane, d, h, height.cells, width, least_width, slots, cells, fill)
+            outside = d < 0 or h < 0
+            value = fill if (h if h < 0 else d) == CONSTANT else packed.dtype.type(0)
+            start = plane + (d * height.cells + h) * width.cells
+            _pack_row(packed, at, source, start, outside, value, width, least_width, edges, slots, cells, fill)
 
 
 @kernel
@@ -145,14 +155,16 @@ def _tap_weights(weights, w, o, i, depth, height, width):
 
 
 @kernel
-def _add_taps(row, vectors, lanes, weights, packed, at, offsets, taps):
+def _add_taps(sums, to, vectors, lanes, weights, packed, at, offsets, taps):
     v = 0
     while v + _VECTORS <= vectors:
-        tap_tile(weights, 0, packed, at + v * lanes, offsets, taps, row, v * lanes, _VECTORS)
+        tap_tile(weights, 0, packed, at + v * lanes, offsets, taps, sums, to + v * lanes, _VECTORS)
         v += _VECTORS
-    while v < vectors:
-        tap_tile(weights, 0, packed, at + v * lanes, offsets, taps, row, v * lanes, 1)
-        v += 1
+    if v + 2 <= vectors:
+        tap_tile(weights, 0, packed, at + v * lanes, offsets, taps, sums, to + v * lanes, 2)
+        v += 2
+    if v < vectors:
+        tap_tile(weights, 0, packed, at + v * lanes, offsets, taps, sums, to + v * lanes, 1)
 
 
 @kernel
@@ -169,50 +181,76 @@ def depthwise_tasks(
     most_depths = depths.positions.max()
     taps = depths.tap.size * heights.tap.size * widths.tap.size
     offsets, weights = np.empty(max(taps, 1), np.int64), np.empty(max(taps, 1), out.dtype)
+    depth, height, width = phase_of(depths, 0), phase_of(heights, 0), phase_of(widths, 0)
+    packed, sums, edges = np.empty(0, out.dtype), np.empty(0, out.dtype), np.empty((0, 2), np.int64)
+    built, some, band_rows, slots, cells, vectors = -1, 0, 0, 0, 0, 0
     for task in range(begin, end):
         rest, band_number = divmod(task, bands)
         rest, od = divmod(rest, most_depths)
         rest, m = divmod(rest, rows)
         rest, g = divmod(rest, groups)
         phase, n = divmod(rest, samples)
-        inner, pw = divmod(phase, widths.positions.size)
-        pd, ph = divmod(inner, heights.positions.size)
-        depth, height, width = phase_of(depths, pd), phase_of(heights, ph), phase_of(widths, pw)
+        if phase != built:
+            inner, pw = divmod(phase, widths.positions.size)
+            pd, ph = divmod(inner, heights.positions.size)
+            depth, height, width = phase_of(depths, pd), phase_of(heights, ph), phase_of(widths, pw)
+            some = depth.tap.size * height.tap.size * width.tap.size
+            vectors = -(-width.positions // lanes)
+            sums = np.empty(BAND * vectors * lanes, out.dtype)
+            if some:
+                _, band_rows, slots, cells = _band_shape(depth, height, width, lanes)
+                packed = np.empty(depth.tap.size * band_rows * slots * cells, out.dtype)
+                edges = np.empty((slots, 2), np.int64)
+                _tap_offsets(offsets, depth, height, width, band_rows, slots, cells)
+                _slot_edges(edges, width, slots, cells)
+            built = phase
         first_row = band_number * BAND
         if od >= depth.positions or first_row >= height.positions:
             continue
-        some = depth.tap.size * height.tap.size * width.tap.size
-        vectors = -(-width.positions // lanes)
-        row = np.empty(vectors * lanes, out.dtype)
         last_row = min(first_row + BAND, height.positions)
-        sums = np.zeros((last_row - first_row, vectors * lanes), out.dtype).reshape(-1)
+        channel = g * rows + m
+        _fill_row(sums, 0, (last_row - first_row) * vectors * lanes, bias[channel] if bias.size else out.dtype.type(0))
         if some:
-            _, band_rows, slots, cells = _band_shape(depth, height, width, lanes)
-            packed = np.empty(depth.tap.size * band_rows * slots * cells, out.dtype)
-            _tap_offsets(offsets, depth, height, width, band_rows, slots, cells)
             for c in range(channels):
                 o, i = (g * channels + c, m) if by_input else (g * rows + m, c)
                 _tap_weights(weights, w, o, i, depth, height, width)
                 channel_plane = ((n * groups + g) * channels + c) * plane
                 _pack_band(
-                    packed, source, channel_plane, od, first_row, band_rows, depth, height, width, slots, cells, fill
+                    packed,
+                    source,
+                    channel_plane,
+                    od,
+                    first_row,
+                    band_rows,
+                    depth,
+                    height,
+                    width,
+                    edges,
+                    slots,
+                    cells,
+                    fill,
                 )
                 for oh in range(first_row, last_row):
                     at = (oh - first_row) * height.step * slots * cells
                     to = (oh - first_row) * vectors * lanes
-                    row[:] = sums[to : to + vectors * lanes]
-                    _add_taps(row, vectors, lanes, weights, packed, at, offsets, some)
-                    sums[to : to + vectors * lanes] = row
-        channel = g * rows + m
-        offset = bias[channel] if bias.size else out.dtype.type(0)
+                    _add_taps(sums, to, vectors, lanes, weights, packed, at, offsets, some)
         result_plane = (n * groups * rows + channel) * target[2]
         for oh in range(first_row, last_row):
             to = (oh - first_row) * vectors * lanes
-            for i in range(width.positions):
-                row[i] = sums[to + i] + offset
             position = (od * height.positions + oh) * width.positions
             store_positions(
-                row, position, width.positions, residual, activation, out, result_plane, depth, height, width, target
+                sums,
+                to,
+                position,
+                width.positions,
+                residual,
+                activation,
+                out,
+                result_plane,
+                depth,
+                height,
+                width,
+                target,
             )
 
 
@@ -247,7 +285,9 @@ def depthwise_weight_tasks(begin, end, source, y, partial, shape, depths, height
     offsets, c = np.empty(taps, np.int64), np.empty(taps * lanes, partial.dtype)
     packed = np.empty(depth.tap.size * band_rows * slots * cells, partial.dtype)
     row = np.zeros(vectors * lanes, partial.dtype)
+    edges = np.empty((slots, 2), np.int64)
     _tap_offsets(offsets, depth, height, width, band_rows, slots, cells)
+    _slot_edges(edges, width, slots, cells)
     units = samples * depth.positions * bands
     for task in range(begin, end):
         chunk, channel = divmod(task, groups * rows)
@@ -259,7 +299,7 @@ def depthwise_weight_tasks(begin, end, source, y, partial, shape, depths, height
             first_row = band_number * BAND
             channel_plane = (n * groups + g) * plane
             _pack_band(
-                packed, source, channel_plane, od, first_row, band_rows, depth, height, width, slots, cells, fill
+                packed, source, channel_plane, od, first_row, band_rows, depth, height, width, edges, slots, cells, fill
             )
             y_at = (n * groups * rows + channel) * positions + od * height.positions * width.positions
             for oh in range(first_row, min(first_row + BAND, height.positions)):

@@ -96,18 +96,32 @@ def pack_weights_tasks(begin, end, w, packed, starts, shape, depth, height, widt
 
 
 @kernel
+def _copy_panels(b, k, line, start, depth, vectors, lanes, length):
+    """Step ``k`` of every panel from a line; what is past its length is zero."""
+    v = 0
+    while v < vectors:
+        across = panel_width(vectors - v)
+        width, at = across * lanes, v * lanes
+        to = at * depth + k * width
+        some = min(width, length - at)
+        for i in range(some):
+            b[np.uintp(to + i)] = line[np.uintp(start + at + i)]
+        for i in range(some, width):
+            b[np.uintp(to + i)] = 0
+        v += across
+
+
+@kernel
 def _pack_block(b, line, source, first_plane, plane, runs, counts, taps, k0, depth, vectors, lanes, length, step, fill):
     """Pack steps ``k0 .. k0 + depth - 1`` of a block of positions into panels."""
     for k in range(depth):
         c, t = divmod(k0 + k, taps)
+        if counts[t, 0] == 1 and counts[t, 1] == length and step == 1 and runs[t, 0, 1] >= 0:
+            # One stretch of memory, as for every 1x1 kernel: no line in between.
+            _copy_panels(b, k, source, first_plane + c * plane + runs[t, 0, 1], depth, vectors, lanes, length)
+            continue
         pack_line(line, 0, source, first_plane + c * plane, runs[t], counts[t, 0], counts[t, 1], length, step, fill)
-        v = 0
-        while v < vectors:
-            width = panel_width(vectors - v) * lanes
-            to, at = v * lanes * depth + k * width, v * lanes
-            for i in range(width):
-                b[np.uintp(to + i)] = line[np.uintp(at + i)]
-            v += panel_width(vectors - v)
+        _copy_panels(b, k, line, 0, depth, vectors, lanes, vectors * lanes)
 
 
 @kernel
@@ -129,8 +143,8 @@ def _multiply(a, a_at, a_panel, b, depth, c, panels, vectors, lanes):
 
 
 @kernel
-def store_positions(row, begin, length, residual, activation, out, plane, depth, height, width, target):
-    """The epilogue of one channel's positions, and their way to their places.
+def store_positions(row, start, begin, length, residual, activation, out, plane, depth, height, width, target):
+    """The epilogue of one channel's positions, at ``row[start]``, and their way to their places.
 
     ``target``: extents of the result's height and width. Rows whose positions are neighbours in the result are
     one stretch of memory.
@@ -141,19 +155,19 @@ def store_positions(row, begin, length, residual, activation, out, plane, depth,
         while at < length:
             first, cells = _stretch(begin + at, length - at, whole, depth, height, width, target)
             for i in range(cells):
-                row[at + i] += residual[np.uintp(plane + first + i * width.target_step)]
+                row[np.uintp(start + at + i)] += residual[np.uintp(plane + first + i * width.target_step)]
             at += cells
-    if activation[0] and call_row(activation[0], row, 0, length):
-        activation[1] = 1
+    if activation[0] and call_row(activation[0], row, start, length):
+        activation[1] = 1  # it raised; every task writes the same value
     at = 0
     while at < length:
         first, cells = _stretch(begin + at, length - at, whole, depth, height, width, target)
         if width.target_step == 1:
             for i in range(cells):
-                out[np.uintp(plane + first + i)] = row[np.uintp(at + i)]
+                out[np.uintp(plane + first + i)] = row[np.uintp(start + at + i)]
         else:
             for i in range(cells):
-                out[np.uintp(plane + first + i * width.target_step)] = row[np.uintp(at + i)]
+                out[np.uintp(plane + first + i * width.target_step)] = row[np.uintp(start + at + i)]
         at += cells
 
 
@@ -257,7 +271,7 @@ def gemm_tasks(
             channel = g * rows + m
             _collect(row, c, m - first_panel * ROWS, vectors, lanes, bias[channel] if bias.size else row.dtype.type(0))
             plane = (n * groups * rows + channel) * target[2]
-            store_positions(row, first, length, residual, activation, out, plane, depth, height, width, target)
+            store_positions(row, 0, first, length, residual, activation, out, plane, depth, height, width, target)
 
 
 @kernel
