@@ -21,9 +21,9 @@ from numba import prange
 
 from ...plan import CONSTANT, ZERO
 from .gather import phase_of
-from .gemm import store_positions
+from .gemm import add_stretch, store_stretch
 from .jit import kernel, parallel_kernel
-from .simd import add_lanes, tap_dots, tap_tile
+from .simd import add_lanes, call_row, tap_dots, tap_tile
 
 __all__ = ["BAND", "depthwise_parallel", "depthwise_tasks", "depthwise_weight_parallel", "depthwise_weight_tasks"]
 
@@ -98,10 +98,11 @@ def _slot_edges(edges, width, slots, cells):
 
 
 @kernel
-def _pack_row(packed, at, source, start, outside, inside_value, width, least, edges, slots, cells, fill):
-    """One padded source row, phase after phase, from its first cell at ``source[start]``.
+def _pack_row(packed, at, source, start, outside, inside_value, step, least, edges, slots, cells):
+    """One source row between zeros, phase after phase, from its first cell at ``source[start]``.
 
-    ``outside``: the whole row is padding, of ``inside_value``.
+    ``outside``: the whole row is padding, of ``inside_value``. Operands are arrays and integers alone: tables of
+    arrays would be counted as referenced at each call, which took longer than packing a short row.
     """
     zero = packed.dtype.type(0)
     for slot in range(slots):
@@ -111,27 +112,34 @@ def _pack_row(packed, at, source, start, outside, inside_value, width, least, ed
         _fill_row(packed, to + last, cells - last, zero)
         if outside:
             _fill_row(packed, to + first, last - first, inside_value)
-        elif width.step == 1:
+        elif step == 1:
             for q in range(first, last):
                 packed[np.uintp(to + q)] = source[np.uintp(origin + q)]
         else:
             for q in range(first, last):
-                packed[np.uintp(to + q)] = source[np.uintp(origin + q * width.step)]
-        if width.bordered:
-            for q in range(cells - last + first):
-                cell = q if q < first else q + last - first
-                j = slot + cell * width.step
-                code = width.source[j] if j < width.source.size else ZERO
-                if code == CONSTANT:
-                    packed[to + cell] = fill
-                elif code >= 0:
-                    packed[to + cell] = inside_value if outside else source[start + code]
+                packed[np.uintp(to + q)] = source[np.uintp(origin + q * step)]
+
+
+@kernel
+def _pack_border(packed, at, source, start, outside, inside_value, step, table, edges, slots, cells, fill):
+    """What padding other than zeros puts beside a packed row."""
+    for slot in range(slots):
+        to, first, last = at + slot * cells, edges[slot, 0], edges[slot, 1]
+        for q in range(cells - last + first):
+            cell = q if q < first else q + last - first
+            j = slot + cell * step
+            code = table[j] if j < table.size else ZERO
+            if code == CONSTANT:
+                packed[to + cell] = fill
+            elif code >= 0:
+                packed[to + cell] = inside_value if outside else source[start + code]
 
 
 @kernel
 def _pack_band(packed, source, plane, od, first_row, rows, depth, height, width, edges, slots, cells, fill):
     """The source rows that a band of result rows reads: for each depth tap, ``rows`` rows."""
     least_depth, least_height, least_width = _least(depth), _least(height), _least(width)
+    step, table = width.step, width.source
     for td in range(depth.tap.size):
         d = _cell(depth, least_depth, od * depth.step + depth.base[td] - least_depth)
         for j in range(rows):
@@ -140,7 +148,9 @@ def _pack_band(packed, source, plane, od, first_row, rows, depth, height, width,
             outside = d < 0 or h < 0
             value = fill if (h if h < 0 else d) == CONSTANT else packed.dtype.type(0)
             start = plane + (d * height.cells + h) * width.cells
-            _pack_row(packed, at, source, start, outside, value, width, least_width, edges, slots, cells, fill)
+            _pack_row(packed, at, source, start, outside, value, step, least_width, edges, slots, cells)
+            if width.bordered:
+                _pack_border(packed, at, source, start, outside, value, step, table, edges, slots, cells, fill)
 
 
 @kernel
@@ -235,23 +245,16 @@ def depthwise_tasks(
                     to = (oh - first_row) * vectors * lanes
                     _add_taps(sums, to, vectors, lanes, weights, packed, at, offsets, some)
         result_plane = (n * groups * rows + channel) * target[2]
+        d = depth.target_first + od * depth.target_step
         for oh in range(first_row, last_row):
             to = (oh - first_row) * vectors * lanes
-            position = (od * height.positions + oh) * width.positions
-            store_positions(
-                sums,
-                to,
-                position,
-                width.positions,
-                residual,
-                activation,
-                out,
-                result_plane,
-                depth,
-                height,
-                width,
-                target,
-            )
+            h = height.target_first + oh * height.target_step
+            place = result_plane + (d * target[0] + h) * target[1] + width.target_first
+            if residual.size:
+                add_stretch(sums, to, width.positions, residual, place, width.target_step)
+            if activation[0] and call_row(activation[0], sums, to, width.positions):
+                activation[1] = 1  # it raised; every task writes the same value
+            store_stretch(sums, to, width.positions, out, place, width.target_step)
 
 
 @kernel

@@ -233,13 +233,13 @@ def build_runs(runs, counts, begin, length, depth, height, width):
 
 
 @kernel
-def pack_line(line, at, source, plane, runs, count, covered, length, step, fill):
-    """What one tap reads of one channel, as a line of ``length`` cells at ``line[at]``."""
-    if covered < length:
+def pack_line(line, at, source, plane, runs, counts, t, length, step, fill):
+    """What tap ``t`` reads of one channel, as a line of ``length`` cells at ``line[at]``."""
+    if counts[t, 1] < length:
         for i in range(length):
             line[np.uintp(at + i)] = 0
-    for r in range(count):
-        to, cell, cells = at + runs[r, 0], runs[r, 1], runs[r, 2]
+    for r in range(counts[t, 0]):
+        to, cell, cells = at + runs[t, r, 0], runs[t, r, 1], runs[t, r, 2]
         if cell == CONSTANT:
             for i in range(cells):
                 line[np.uintp(to + i)] = fill

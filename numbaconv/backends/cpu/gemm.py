@@ -30,11 +30,12 @@ from .simd import ROWS, VECTORS, call_row, fma_tile
 __all__ = [
     "COLUMNS",
     "DEPTH",
+    "add_stretch",
     "gemm_parallel",
     "gemm_tasks",
     "pack_weights_parallel",
     "pack_weights_tasks",
-    "store_positions",
+    "store_stretch",
 ]
 
 #: Products summed in registers before a tile is written back.
@@ -120,7 +121,7 @@ def _pack_block(b, line, source, first_plane, plane, runs, counts, taps, k0, dep
             # One stretch of memory, as for every 1x1 kernel: no line in between.
             _copy_panels(b, k, source, first_plane + c * plane + runs[t, 0, 1], depth, vectors, lanes, length)
             continue
-        pack_line(line, 0, source, first_plane + c * plane, runs[t], counts[t, 0], counts[t, 1], length, step, fill)
+        pack_line(line, 0, source, first_plane + c * plane, runs, counts, t, length, step, fill)
         _copy_panels(b, k, line, 0, depth, vectors, lanes, vectors * lanes)
 
 
@@ -143,31 +144,42 @@ def _multiply(a, a_at, a_panel, b, depth, c, panels, vectors, lanes):
 
 
 @kernel
-def store_positions(row, start, begin, length, residual, activation, out, plane, depth, height, width, target):
-    """The epilogue of one channel's positions, at ``row[start]``, and their way to their places.
+def add_stretch(row, start, length, residual, at, step):
+    """Add a stretch of the residual to a row."""
+    for i in range(length):
+        row[np.uintp(start + i)] += residual[np.uintp(at + i * step)]
+
+
+@kernel
+def store_stretch(row, start, length, out, at, step):
+    """Bring a stretch of a finished row to its place."""
+    if step == 1:
+        for i in range(length):
+            out[np.uintp(at + i)] = row[np.uintp(start + i)]
+    else:
+        for i in range(length):
+            out[np.uintp(at + i * step)] = row[np.uintp(start + i)]
+
+
+@kernel
+def _store_positions(row, begin, length, residual, activation, out, plane, depth, height, width, target):
+    """The epilogue of one channel's positions, and their way to their places.
 
     ``target``: extents of the result's height and width. Rows whose positions are neighbours in the result are
     one stretch of memory.
     """
     whole = width.target_step == 1 and height.target_step == 1 and depth.target_step == 1
-    if residual.size:
-        at = 0
-        while at < length:
-            first, cells = _stretch(begin + at, length - at, whole, depth, height, width, target)
-            for i in range(cells):
-                row[np.uintp(start + at + i)] += residual[np.uintp(plane + first + i * width.target_step)]
-            at += cells
-    if activation[0] and call_row(activation[0], row, start, length):
+    step, at = width.target_step, 0
+    while residual.size and at < length:
+        first, cells = _stretch(begin + at, length - at, whole, depth, height, width, target)
+        add_stretch(row, at, cells, residual, plane + first, step)
+        at += cells
+    if activation[0] and call_row(activation[0], row, 0, length):
         activation[1] = 1  # it raised; every task writes the same value
     at = 0
     while at < length:
         first, cells = _stretch(begin + at, length - at, whole, depth, height, width, target)
-        if width.target_step == 1:
-            for i in range(cells):
-                out[np.uintp(plane + first + i)] = row[np.uintp(start + at + i)]
-        else:
-            for i in range(cells):
-                out[np.uintp(plane + first + i * width.target_step)] = row[np.uintp(start + at + i)]
+        store_stretch(row, at, cells, out, plane + first, step)
         at += cells
 
 
@@ -271,7 +283,7 @@ def gemm_tasks(
             channel = g * rows + m
             _collect(row, c, m - first_panel * ROWS, vectors, lanes, bias[channel] if bias.size else row.dtype.type(0))
             plane = (n * groups * rows + channel) * target[2]
-            store_positions(row, 0, first, length, residual, activation, out, plane, depth, height, width, target)
+            _store_positions(row, first, length, residual, activation, out, plane, depth, height, width, target)
 
 
 @kernel
