@@ -22,7 +22,7 @@ from numba import prange
 from ...plan import CONSTANT, ZERO
 from .gather import phase_of
 from .gemm import add_stretch, store_stretch
-from .jit import kernel, parallel_kernel
+from .jit import inner, kernel, parallel_kernel
 from .simd import add_lanes, call_row, tap_dots, tap_tile
 
 __all__ = ["BAND", "depthwise_parallel", "depthwise_tasks", "depthwise_weight_parallel", "depthwise_weight_tasks"]
@@ -81,7 +81,7 @@ def _tap_offsets(offsets, depth, height, width, rows, slots, cells):
                 t += 1
 
 
-@kernel
+@inner
 def _fill_row(packed, at, cells, value):
     for q in range(cells):
         packed[np.uintp(at + q)] = value
@@ -97,7 +97,7 @@ def _slot_edges(edges, width, slots, cells):
         edges[slot, 1] = min(max(-((origin - width.cells) // width.step), edges[slot, 0]), cells)
 
 
-@kernel
+@inner
 def _pack_row(packed, at, source, start, outside, inside_value, step, least, edges, slots, cells):
     """One source row between zeros, phase after phase, from its first cell at ``source[start]``.
 
@@ -164,7 +164,7 @@ def _tap_weights(weights, w, o, i, depth, height, width):
                 t += 1
 
 
-@kernel
+@inner
 def _add_taps(sums, to, vectors, lanes, weights, packed, at, offsets, taps):
     v = 0
     while v + _VECTORS <= vectors:
@@ -257,7 +257,7 @@ def depthwise_tasks(
             store_stretch(sums, to, width.positions, out, place, width.target_step)
 
 
-@kernel
+@inner
 def _dots(row, vectors, lanes, packed, at, offsets, taps, c):
     t = 0
     while t + 9 <= taps:

@@ -28,7 +28,7 @@ import numpy as np
 from numba import prange
 
 from ...plan import CONSTANT, ZERO
-from .jit import kernel, parallel_kernel, reduction
+from .jit import inner, kernel, parallel_kernel, reduction
 from .simd import call_row
 
 __all__ = [
@@ -48,14 +48,14 @@ BLOCK = 8
 TILE = 512
 
 
-@kernel
+@inner
 def _axpy(acc, at, factor, line, start, count):
     """``acc[at : at + count] += factor * line[start : start + count]``; unsigned indices do not wrap around."""
     for o in range(count):
         acc[np.uintp(at + o)] += factor * line[np.uintp(start + o)]
 
 
-@kernel
+@inner
 def _axpy_row(acc, at, factor, y, n, c, d, h, start, count):
     """``acc[at : at + count] += factor * y[n, c, d, h, start : start + count]``."""
     for o in range(count):

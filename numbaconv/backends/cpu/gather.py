@@ -18,7 +18,7 @@ from numba import types
 from ...arrays import Array
 from ...plan import CONSTANT, ZERO, Axis
 from ..tables import source_table, stepping
-from .jit import kernel
+from .jit import inner, kernel
 
 __all__ = [
     "PHASED",
@@ -232,7 +232,7 @@ def build_runs(runs, counts, begin, length, depth, height, width):
                 taps += 1
 
 
-@kernel
+@inner
 def pack_line(line, at, source, plane, runs, counts, t, length, step, fill):
     """What tap ``t`` reads of one channel, as a line of ``length`` cells at ``line[at]``."""
     if counts[t, 1] < length:

@@ -24,7 +24,7 @@ import numpy as np
 from numba import prange
 
 from .gather import build_runs, pack_line, phase_of
-from .jit import kernel, parallel_kernel
+from .jit import inner, kernel, parallel_kernel
 from .simd import ROWS, VECTORS, call_row, fma_tile
 
 __all__ = [
@@ -96,7 +96,7 @@ def pack_weights_tasks(begin, end, w, packed, starts, shape, depth, height, widt
                         packed[np.uintp(at + r)] = 0
 
 
-@kernel
+@inner
 def _copy_panels(b, k, line, start, depth, vectors, lanes, length):
     """Step ``k`` of every panel from a line; what is past its length is zero."""
     v = 0
@@ -143,14 +143,14 @@ def _multiply(a, a_at, a_panel, b, depth, c, panels, vectors, lanes):
         v += across
 
 
-@kernel
+@inner
 def add_stretch(row, start, length, residual, at, step):
     """Add a stretch of the residual to a row."""
     for i in range(length):
         row[np.uintp(start + i)] += residual[np.uintp(at + i * step)]
 
 
-@kernel
+@inner
 def store_stretch(row, start, length, out, at, step):
     """Bring a stretch of a finished row to its place."""
     if step == 1:
@@ -286,7 +286,7 @@ def gemm_tasks(
             _store_positions(row, first, length, residual, activation, out, plane, depth, height, width, target)
 
 
-@kernel
+@inner
 def _collect(row, c, m, vectors, lanes, offset):
     """One row's positions from its tiles, with its channel's bias."""
     p, r = divmod(m, ROWS)

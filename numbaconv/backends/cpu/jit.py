@@ -2,7 +2,7 @@
 
 from numba import njit
 
-__all__ = ["kernel", "parallel_kernel", "reduction", "scalar"]
+__all__ = ["inner", "kernel", "parallel_kernel", "reduction", "scalar"]
 
 _KERNEL = {
     "cache": True,  # a process compiles nothing that an earlier one has compiled
@@ -16,6 +16,9 @@ _KERNEL = {
 
 #: A loop over tasks, called by itself (serially) or from a parallel kernel.
 kernel = njit(**_KERNEL)
+
+#: A short helper inside a kernel, always part of its caller: a call would count references to each array operand.
+inner = njit(**_KERNEL, forceinline=True)
 
 #: A sum over the elements of one row. The compiler may split it into vector lanes; it does so at compile
 #: time, so the order depends on the row's length alone.

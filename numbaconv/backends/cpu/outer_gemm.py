@@ -16,7 +16,7 @@ plan and summed as a tree, so threads do not change a bit.
 Error factor: as for any order of summation (Higham 2002, section 4.2), the number of products plus three.
 
 Tried: tiles of dot products along positions (`dot_gemm`) need no panels, but gather every tap's cells and add up
-lanes; on 512 channels of 14x14 that took about three times as long. They remain for few channels.
+lanes at the end, which is much where positions are few. They remain for groups of few channels.
 """
 
 import numpy as np
@@ -24,7 +24,7 @@ from numba import prange
 
 from ...plan import CONSTANT
 from .gather import build_runs, phase_of
-from .jit import kernel, parallel_kernel
+from .jit import inner, kernel, parallel_kernel
 from .simd import ROWS, fma_tile
 
 __all__ = ["DEPTH", "PANELS", "STRETCH", "outer_gemm_parallel", "outer_gemm_tasks", "panels_parallel", "panels_tasks"]
@@ -61,7 +61,7 @@ def panels_tasks(begin, end, source, target, shape):
                 target[np.uintp(to + r)] = 0
 
 
-@kernel
+@inner
 def _pack_cells(b, to, x, panel_at, width, runs, count, covered, length, step, fill):
     """Rows of an input panel that one tap reads at consecutive positions, to ``b[to]``."""
     if covered < length:
