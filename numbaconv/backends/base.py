@@ -9,7 +9,16 @@ from ..errors import AlgorithmError
 from ..plan import ConvPlan
 from .activations import Activation
 
-__all__ = ["NO_EPILOGUE", "Algorithm", "Backend", "Candidate", "Direction", "Epilogue", "terms_summed"]
+__all__ = [
+    "NO_EPILOGUE",
+    "Algorithm",
+    "Backend",
+    "Candidate",
+    "Direction",
+    "Epilogue",
+    "any_order_factor",
+    "terms_summed",
+]
 
 
 class Direction(Enum):
@@ -49,6 +58,15 @@ def terms_summed(plan: ConvPlan, direction: Direction) -> int:
     if direction is Direction.INPUT_GRAD:
         return taps * (plan.y_channels // plan.groups) * repeats
     return cells * plan.batch
+
+
+def any_order_factor(direction: Direction, plan: ConvPlan) -> float:
+    """The error factor of an algorithm that sums the products themselves, in whatever order.
+
+    A sum of n products is off by at most n roundings of partial sums (Higham 2002, Accuracy and Stability of
+    Numerical Algorithms, section 4.2), each product by one more, and bias and residual by one each.
+    """
+    return terms_summed(plan, direction) + 3.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ import numpy as np
 from ..arrays import Array
 from ..errors import ArgumentError, DTypeError
 from ..plan import CONSTANT, ConvPlan
-from .base import NO_EPILOGUE, Algorithm, Backend, Direction, Epilogue, terms_summed
+from .base import NO_EPILOGUE, Algorithm, Backend, Direction, Epilogue, any_order_factor
 from .tables import source_table
 
 __all__ = ["BACKEND"]
@@ -130,18 +130,12 @@ def _activation_grad(derivative: Callable[..., object], grad: Array, saved: Arra
         out[...] = (grad * factors).astype(out.dtype)
 
 
-def _error_factor(direction: Direction, plan: ConvPlan) -> float:
-    # Sums in any order of n products are off by at most n roundings of partial sums (Higham 2002,
-    # section 4.2), each product by one more, and bias and residual by one each.
-    return terms_summed(plan, direction) + 3.0
-
-
 _RUNS = {Direction.FORWARD: _forward, Direction.INPUT_GRAD: _input_grad, Direction.WEIGHT_GRAD: _weight_grad}
 
 BACKEND = Backend(
     name="reference",
     tables={
-        direction: (Algorithm("numpy", lambda plan: None, run, partial(_error_factor, direction)),)
+        direction: (Algorithm("numpy", lambda plan: None, run, partial(any_order_factor, direction)),)
         for direction, run in _RUNS.items()
     },
     activation_grad=_activation_grad,

@@ -8,12 +8,12 @@ from numba import types
 
 from ...arrays import Array
 from ...plan import ConvPlan
-from ..base import Algorithm, Direction, Epilogue, terms_summed
+from ..base import Algorithm, Direction, Epilogue, any_order_factor
 from . import depthwise
-from .activation import ACTIVATION, check_raised, compiled_row
+from .activation import ACTIVATION, check_raised
 from .gather import PHASED, PhasedAxis, forward_axis, input_grad_axis
 from .launch import Kernel, reads
-from .operands import contiguous, deliver, fill_value, tree_sum
+from .operands import contiguous, deliver, fill_value, flat_epilogue, flat_target, target_extents, tree_sum
 from .simd import VECTOR_BYTES
 
 __all__ = ["DEPTHWISE"]
@@ -52,14 +52,12 @@ def _bands(axis: PhasedAxis) -> int:
 def _run(plan: ConvPlan, source: Array, w: Array, out: Array, epilogue: Epilogue, by_input: bool, axes: Axes) -> None:
     dtype, groups = np.dtype(plan.compute_dtype), plan.groups
     channels, rows = source.shape[1] // groups, out.shape[1] // groups
-    bias = np.empty(0, dtype) if epilogue.bias is None else contiguous(epilogue.bias, dtype)
-    residual = np.empty(0, dtype) if epilogue.residual is None else contiguous(epilogue.residual, dtype).ravel()
-    activation = compiled_row(epilogue.activation, dtype)
-    target = out if out.dtype == dtype and out.flags.c_contiguous else np.empty(out.shape, dtype)
+    bias, residual, activation = flat_epilogue(epilogue, dtype)
+    target = flat_target(out, dtype)
     depth, height, width = axes
     bands, phases = _bands(height), depth.positions.size * height.positions.size * width.positions.size
     shape = (plan.batch, groups, channels, rows, bands, VECTOR_BYTES // dtype.itemsize, int(by_input))
-    extents = (out.shape[3], out.shape[4], out.shape[2] * out.shape[3] * out.shape[4])
+    extents = target_extents(out)
     operands = (contiguous(source, dtype).ravel(), contiguous(w, dtype), bias, residual, target.reshape(-1))
     tasks = phases * plan.batch * groups * rows * int(depth.positions.max()) * bands
     _kernel(dtype, tasks, plan.macs, *operands, shape, extents, *axes, fill_value(plan, dtype), activation)
@@ -108,14 +106,10 @@ def _refusal(direction: Direction, plan: ConvPlan) -> str | None:
     return None
 
 
-def _error_factor(direction: Direction, plan: ConvPlan) -> float:
-    return terms_summed(plan, direction) + 3.0
-
-
 _RUNS = {Direction.FORWARD: _forward, Direction.INPUT_GRAD: _input_grad, Direction.WEIGHT_GRAD: _weight_grad}
 
 #: The algorithm of each direction.
 DEPTHWISE = {
-    direction: Algorithm("depthwise", partial(_refusal, direction), run, partial(_error_factor, direction))
+    direction: Algorithm("depthwise", partial(_refusal, direction), run, partial(any_order_factor, direction))
     for direction, run in _RUNS.items()
 }

@@ -9,12 +9,12 @@ from numba import types
 
 from ...arrays import Array
 from ...plan import ConvPlan
-from ..base import Algorithm, Direction, Epilogue, terms_summed
+from ..base import Algorithm, Direction, Epilogue, any_order_factor
 from . import gemm
-from .activation import ACTIVATION, check_raised, compiled_row
+from .activation import ACTIVATION, check_raised
 from .gather import PHASED, PhasedAxis, forward_axis, input_grad_axis
 from .launch import Kernel, reads
-from .operands import contiguous, deliver, fill_value
+from .operands import contiguous, deliver, fill_value, flat_epilogue, flat_target, target_extents
 from .simd import ROWS, VECTOR_BYTES
 
 __all__ = ["IMPLICIT_GEMM", "refusal"]
@@ -88,17 +88,15 @@ def _run(plan: ConvPlan, source: Array, w: Array, out: Array, epilogue: Epilogue
     groups = plan.groups
     rows, channels = out.shape[1] // groups, source.shape[1] // groups
     lanes = VECTOR_BYTES // dtype.itemsize
-    bias = np.empty(0, dtype) if epilogue.bias is None else contiguous(epilogue.bias, dtype)
-    residual = np.empty(0, dtype) if epilogue.residual is None else contiguous(epilogue.residual, dtype).ravel()
-    activation = compiled_row(epilogue.activation, dtype)
-    target = out if out.dtype == dtype and out.flags.c_contiguous else np.empty(out.shape, dtype)
+    bias, residual, activation = flat_epilogue(epilogue, dtype)
+    target = flat_target(out, dtype)
     phases = [axis.positions.size for axis in axes]
     largest = int(np.prod([axis.positions.max(initial=0) for axis in axes], dtype=np.int64))
     others = plan.batch * groups * int(np.prod(phases))
     block, blocks, row_blocks = _split(max(largest, 1), max(others, 1), lanes, -(-rows // ROWS))
     packed, starts = _pack(contiguous(w, dtype), dtype, groups, rows, channels, by_input, axes)
     shape = (plan.batch, groups, channels, rows, block, blocks, row_blocks, lanes)
-    extents = (out.shape[3], out.shape[4], out.shape[2] * out.shape[3] * out.shape[4])
+    extents = target_extents(out)
     operands = (contiguous(source, dtype).ravel(), packed, starts, bias, residual, target.reshape(-1))
     tasks = others * blocks * row_blocks
     _gemm_kernel(dtype, tasks, plan.macs, *operands, shape, extents, *axes, fill_value(plan, dtype), activation)
@@ -133,12 +131,8 @@ def refusal(direction: Direction, plan: ConvPlan) -> str | None:
     return None
 
 
-def _error_factor(direction: Direction, plan: ConvPlan) -> float:
-    return terms_summed(plan, direction) + 3.0
-
-
 #: The algorithm, for the two directions it computes.
 IMPLICIT_GEMM = {
-    direction: Algorithm("implicit_gemm", partial(refusal, direction), run, partial(_error_factor, direction))
+    direction: Algorithm("implicit_gemm", partial(refusal, direction), run, partial(any_order_factor, direction))
     for direction, run in ((Direction.FORWARD, _forward), (Direction.INPUT_GRAD, _input_grad))
 }

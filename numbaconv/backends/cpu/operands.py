@@ -6,8 +6,19 @@ import numpy as np
 
 from ...arrays import Array
 from ...plan import ConvPlan
+from ..base import Epilogue
+from .activation import compiled_row
 
-__all__ = ["contiguous", "deliver", "fill_value", "target_like", "tree_sum"]
+__all__ = [
+    "contiguous",
+    "deliver",
+    "fill_value",
+    "flat_epilogue",
+    "flat_target",
+    "target_extents",
+    "target_like",
+    "tree_sum",
+]
 
 
 def contiguous(array: Array, dtype: np.dtype) -> Array:
@@ -20,6 +31,27 @@ def fill_value(plan: ConvPlan, dtype: np.dtype) -> Any:
     with np.errstate(over="ignore"):  # as an array's own values would
         value: Any = np.asarray(plan.padding_value).astype(dtype)[()]
     return value
+
+
+def flat_epilogue(epilogue: Epilogue, dtype: np.dtype) -> tuple[Array, Array, Array]:
+    """Bias, residual and compiled activation for kernels that take the result as one stretch of memory.
+
+    What is not there has no elements, or no address.
+    """
+    nothing = np.empty(0, dtype)
+    bias = nothing if epilogue.bias is None else contiguous(epilogue.bias, dtype)
+    residual = nothing if epilogue.residual is None else contiguous(epilogue.residual, dtype).ravel()
+    return bias, residual, compiled_row(epilogue.activation, dtype)
+
+
+def flat_target(out: Array, dtype: np.dtype) -> Array:
+    """``out``, or what is brought to it where it is not one stretch of memory in the compute dtype."""
+    return out if out.dtype == dtype and out.flags.c_contiguous else np.empty(out.shape, dtype)
+
+
+def target_extents(out: Array) -> tuple[int, int, int]:
+    """Extents of a canonical result's height and width, and of its whole plane."""
+    return out.shape[3], out.shape[4], out.shape[2] * out.shape[3] * out.shape[4]
 
 
 def target_like(out: Array, dtype: np.dtype) -> Array:

@@ -8,7 +8,7 @@ from numba import types
 
 from ...arrays import Array
 from ...plan import ConvPlan
-from ..base import Algorithm, Direction, Epilogue, terms_summed
+from ..base import Algorithm, Direction, Epilogue, any_order_factor
 from . import direct
 from .activation import ACTIVATION, check_raised, compiled_row
 from .axes import AXIS, axis_table
@@ -95,14 +95,10 @@ def _weight_grad(plan: ConvPlan, x: Array, w: Array, y: Array, epilogue: Epilogu
     deliver(tree_sum(sums), w)
 
 
-def _error_factor(direction: Direction, plan: ConvPlan) -> float:
-    return terms_summed(plan, direction) + 3.0
-
-
 _RUNS = {Direction.FORWARD: _forward, Direction.INPUT_GRAD: _input_grad, Direction.WEIGHT_GRAD: _weight_grad}
 
 #: The direct algorithm of each direction.
 DIRECT = {
-    direction: Algorithm("direct", lambda plan: None, run, partial(_error_factor, direction))
+    direction: Algorithm("direct", lambda plan: None, run, partial(any_order_factor, direction))
     for direction, run in _RUNS.items()
 }

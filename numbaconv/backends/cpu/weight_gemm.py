@@ -8,7 +8,7 @@ from numba import types
 
 from ...arrays import Array
 from ...plan import ConvPlan
-from ..base import Algorithm, Direction, Epilogue, terms_summed
+from ..base import Algorithm, Direction, Epilogue, any_order_factor
 from . import dot_gemm, outer_gemm
 from .gather import PHASED, forward_axis
 from .implicit_gemm import refusal
@@ -107,9 +107,7 @@ def _outer_refusal(plan: ConvPlan) -> str | None:
     return None
 
 
-def _error_factor(plan: ConvPlan) -> float:
-    return terms_summed(plan, Direction.WEIGHT_GRAD) + 3.0
-
+_error_factor = partial(any_order_factor, Direction.WEIGHT_GRAD)
 
 #: For groups of many input channels.
 OUTER_GEMM = Algorithm("outer_gemm", _outer_refusal, _outer, _error_factor)
