@@ -1,13 +1,31 @@
 """An axis's padding as NumPy index tables: the one place where ``plan.Axis.source`` becomes an array."""
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import lru_cache
+from typing import TypeVar
 
 import numpy as np
 
 from ..arrays import Array
 from ..plan import CONSTANT, ZERO, Axis
 
-__all__ = ["preimages", "source_table", "stepping"]
+__all__ = ["keep_small", "preimages", "source_table", "stepping"]
+
+#: Cells of an axis up to which what is made of it stays in memory.
+_LARGEST_KEPT = 2**16
+
+T = TypeVar("T")
+
+
+def keep_small(make: Callable[[Axis], T]) -> Callable[[Axis], T]:
+    """Remember what is made of an axis, unless it is large, when making it is quick beside the convolution."""
+    kept = lru_cache(maxsize=1024)(make)
+
+    def get(axis: Axis) -> T:
+        return kept(axis) if axis.used + axis.input <= _LARGEST_KEPT else make(axis)
+
+    return get
 
 
 def stepping(axis: Axis) -> Axis:

@@ -1,5 +1,6 @@
 """The dtype rule: for each operand dtype, what is accumulated and what is returned."""
 
+from functools import lru_cache
 from typing import NamedTuple
 
 from ..errors import DTypeError
@@ -37,6 +38,14 @@ SUPPORTED: dict[str, DTypeRule] = {
 
 def dtype_name(dtype: object) -> str:
     """The name of a dtype given as a string, a NumPy dtype or a scalar type."""
+    try:
+        return _name(dtype)  # NumPy puts a dtype's name together each time
+    except TypeError:  # it cannot be hashed, so it is none
+        return str(dtype)
+
+
+@lru_cache(maxsize=256)
+def _name(dtype: object) -> str:
     name = getattr(dtype, "name", None) or getattr(dtype, "__name__", None) or dtype
     return str(name)
 

@@ -1,6 +1,5 @@
 """One spatial axis as kernels see it: integers and index tables, from ``plan.Axis``."""
 
-from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -8,7 +7,7 @@ from numba import types
 
 from ...arrays import Array
 from ...plan import CONSTANT, Axis
-from ..tables import preimages, source_table, stepping
+from ..tables import keep_small, preimages, source_table, stepping
 
 __all__ = ["AXIS", "AxisTable", "axis_table"]
 
@@ -43,21 +42,15 @@ class AxisTable(NamedTuple):
     preimage: Array
 
 
-#: Cells of an axis up to which its tables stay in memory.
-_LARGEST_KEPT = 2**16
-
 _TABLE = types.Array(types.int64, 1, "C")
 #: The table's Numba type.
 AXIS = types.NamedTuple([types.int64] * 10 + [_TABLE] * 7, AxisTable)
 
 
+@keep_small
 def axis_table(axis: Axis) -> AxisTable:
-    """The tables of an axis: kept for a later call, unless they are large and quick beside the convolution."""
+    """The tables of an axis."""
     axis = stepping(axis)
-    return _kept(axis) if axis.used + axis.input <= _LARGEST_KEPT else _make(axis)
-
-
-def _make(axis: Axis) -> AxisTable:
     taps = [axis.tap_phase(k) for k in range(axis.kernel)]
     phases = sorted({phase for phase, _ in taps})
     slot_of_phase = np.full(axis.stride, -1, np.int64)
@@ -84,6 +77,3 @@ def _make(axis: Axis) -> AxisTable:
         preimage_start=start,
         preimage=positions,
     )
-
-
-_kept = lru_cache(maxsize=1024)(_make)

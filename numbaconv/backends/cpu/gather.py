@@ -17,7 +17,7 @@ from numba import types
 
 from ...arrays import Array
 from ...plan import CONSTANT, ZERO, Axis
-from ..tables import source_table, stepping
+from ..tables import keep_small, source_table, stepping
 from .jit import inner, kernel
 
 __all__ = [
@@ -83,6 +83,7 @@ def _table(values: list[int]) -> Array:
     return np.array(values, np.int64)
 
 
+@keep_small
 def forward_axis(axis: Axis) -> PhasedAxis:
     """How FORWARD reads an axis of the input."""
     axis = stepping(axis)
@@ -106,6 +107,7 @@ def forward_axis(axis: Axis) -> PhasedAxis:
     )
 
 
+@keep_small
 def input_grad_axis(axis: Axis) -> PhasedAxis:
     """How INPUT_GRAD reads an axis of the output gradient: a phase for each that has input cells."""
     axis = stepping(axis)

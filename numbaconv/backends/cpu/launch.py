@@ -71,21 +71,21 @@ class Kernel:
 
     def __init__(self, serial: Any, parallel: Any, signature: Callable[[Any], tuple]):
         self._dispatchers, self._signature = (serial, parallel), signature
-        self._ready: dict[str, tuple[Callable[..., None], Callable[..., None]]] = {}
+        self._ready: dict[np.dtype, tuple[Callable[..., None], Callable[..., None]]] = {}
 
     def _compile(self, dtype: np.dtype) -> tuple[Callable[..., None], Callable[..., None]]:
         with _compiling:
-            if dtype.name not in self._ready:
+            if dtype not in self._ready:
                 operands = (types.int64, types.int64, *self._signature(numba.from_dtype(dtype)))
                 for dispatcher in self._dispatchers:
                     dispatcher.compile(types.void(*operands))
                 serial, parallel = (each.overloads[operands].entry_point for each in self._dispatchers)
-                self._ready[dtype.name] = (serial, parallel)
-            return self._ready[dtype.name]
+                self._ready[dtype] = (serial, parallel)
+            return self._ready[dtype]
 
     def __call__(self, dtype: np.dtype, tasks: int, work: int, *operands: Any) -> None:
         """Run ``tasks`` tasks of ``work`` multiply-accumulates in all."""
-        serial, parallel = self._ready.get(dtype.name) or self._compile(dtype)
+        serial, parallel = self._ready.get(dtype) or self._compile(dtype)
         threads = parallel_threads() if tasks > 1 and work > _SERIAL_WORK else 1
         if threads == 1:
             serial(0, tasks, *operands)

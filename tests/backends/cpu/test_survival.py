@@ -216,9 +216,9 @@ def test_one_thread_does_run_in_parallel(layer):
     program = """
     from numbaconv.backends.cpu.implicit_gemm import _gemm_kernel as kernel
     convolve()
-    serial, parallel = kernel._ready["float32"]
+    serial, parallel = kernel._ready[x.dtype]
     taken = []
-    kernel._ready["float32"] = (serial, lambda *operands: (taken.append(operands[1]), parallel(*operands)))
+    kernel._ready[x.dtype] = (serial, lambda *operands: (taken.append(operands[1]), parallel(*operands)))
     convolve()
     assert taken and min(taken) >= 2, taken
     finish("parallel")
