@@ -143,13 +143,14 @@ def draw(records: list[dict], path: Path) -> None:
         peers = [name for name in chosen[0]["times"] if name != OURS]
         for offset, peer in enumerate(peers):
             places = [at + 0.4 * offset for at in range(len(chosen))]
-            panel.barh(places, [ratio(record, peer) for record in chosen], height=0.38, label=f"{peer} / {OURS}")
+            ahead = [ratio(record, peer) - 1 for record in chosen]
+            panel.barh(places, ahead, left=1, height=0.38, label=f"{peer} / {OURS}")
         panel.set_yticks(range(len(chosen)), [record["layer"].split("/")[-1] for record in chosen], fontsize=7)
         panel.axvline(1, color="black", linewidth=0.8)
         panel.set_xscale("log", base=2)
         panel.set_xlabel("time ratio (right of 1: numbaconv is faster)")
         panel.set_title(direction)
-        panel.legend()
+        panel.legend(loc="lower right")
     panels[0][0].invert_yaxis()
     figure.tight_layout()
     figure.savefig(path, dpi=90)
