@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import ml_dtypes
 import numba
 import numpy as np
 import pytest
@@ -418,7 +419,7 @@ def test_arrays_without_a_convolution(call, args, names, kind):
 
 
 def test_dtypes_without_a_common_one():
-    bfloat16 = pytest.importorskip("ml_dtypes").bfloat16
+    bfloat16 = ml_dtypes.bfloat16
     says = "conv2d: NumPy has no common dtype for input float16, weight bfloat16"
     check(nc.conv2d, (X.astype(np.float16), W.astype(bfloat16)), DTypeError, says, {})
 

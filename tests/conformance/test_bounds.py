@@ -1,5 +1,6 @@
 """|error| <= c * eps * (|x| conv |w|), with the c that each algorithm states, on ordinary values."""
 
+import ml_dtypes
 import numpy as np
 import pytest
 
@@ -32,7 +33,6 @@ def test_error_bound(name, dtype):
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_half_types_are_rounded_once(dtype):
-    ml_dtypes = pytest.importorskip("ml_dtypes")
     half = getattr(ml_dtypes, dtype, None) or np.dtype(dtype)
     problem, rng = PROBLEMS["more channels than a block"], np.random.default_rng(6)
     x, w, g = operands(problem, rng, half)

@@ -11,24 +11,21 @@ from ...plan import ConvPlan
 from ..base import Algorithm, Direction, Epilogue, any_order_factor
 from . import depthwise
 from .activation import ACTIVATION, check_raised
-from .gather import PHASED, PhasedAxis, forward_axis, input_grad_axis
+from .gather import PHASED, PhasedAxis, forward_axis
+from .gathered import Axes, both_directions, gather_refusal
 from .launch import Kernel, reads
-from .operands import contiguous, deliver, fill_value, flat_epilogue, flat_target, target_extents, tree_sum
+from .operands import chunk_count, contiguous, deliver, fill_value, flat_epilogue, flat_target, target_extents, tree_sum
 from .simd import VECTOR_BYTES
 
 __all__ = ["DEPTHWISE"]
 
 #: Weight-gradient tasks below this are split over chunks of rows, by the plan alone: never by threads.
 _LEAST_TASKS = 32
-#: Above this many taps the offsets of a band would outgrow the caches.
-_MOST_TAPS = 512
 
 #: Output channels of a group, each of which packs the group's input again.
 _MOST_MULTIPLIER = 4
 
 _TARGET = types.UniTuple(types.int64, 3)
-
-Axes = tuple[PhasedAxis, PhasedAxis, PhasedAxis]
 
 
 def _signature(kind: Any) -> tuple:
@@ -65,22 +62,12 @@ def _run(plan: ConvPlan, source: Array, w: Array, out: Array, epilogue: Epilogue
     deliver(target, out)
 
 
-def _forward(plan: ConvPlan, x: Array, w: Array, y: Array, epilogue: Epilogue) -> None:
-    depth, height, width = (forward_axis(axis) for axis in plan.axes3)
-    _run(plan, x, w, y, epilogue, False, (depth, height, width))
-
-
-def _input_grad(plan: ConvPlan, x: Array, w: Array, y: Array, epilogue: Epilogue) -> None:
-    depth, height, width = (input_grad_axis(axis) for axis in plan.axes3)
-    _run(plan, y, w, x, epilogue, True, (depth, height, width))
-
-
 def _weight_grad(plan: ConvPlan, x: Array, w: Array, y: Array, epilogue: Epilogue) -> None:
     dtype, groups = np.dtype(plan.compute_dtype), plan.groups
     depth, height, width = (forward_axis(axis) for axis in plan.axes3)
     rows, bands = plan.y_channels // groups, _bands(height)
     units = plan.batch * int(depth.positions.max()) * bands
-    chunks = max(min(-(-_LEAST_TASKS // max(plan.y_channels, 1)), units), 1)
+    chunks = chunk_count(plan.y_channels, units, _LEAST_TASKS)
     sums = np.empty((chunks, plan.y_channels, int(np.prod(w.shape[2:]))), dtype)
     shape = (plan.batch, groups, rows, bands, chunks, VECTOR_BYTES // dtype.itemsize)
     operands = (contiguous(x, dtype).ravel(), contiguous(y, dtype).ravel(), sums)
@@ -90,26 +77,20 @@ def _weight_grad(plan: ConvPlan, x: Array, w: Array, y: Array, epilogue: Epilogu
 
 
 def _refusal(direction: Direction, plan: ConvPlan) -> str | None:
-    taps = 1
-    for axis in plan.axes:
-        taps *= axis.kernel
     channels, rows = plan.x_channels // plan.groups, plan.y_channels // plan.groups
-    if plan.compute_dtype not in ("float32", "float64"):
-        return f"its micro-kernel multiplies float32 and float64, not {plan.compute_dtype}"
     if channels != 1 or not 1 <= rows <= _MOST_MULTIPLIER:
         most = f"1 to {_MOST_MULTIPLIER}"
         return f"a group has {channels} input and {rows} output channels, but must have 1 and {most}"
-    if taps > _MOST_TAPS:
-        return f"the offsets of {_MOST_TAPS} taps at most are kept, not {taps}"
-    if direction is Direction.INPUT_GRAD and any(axis.maps_padding for axis in plan.axes):
-        return "padding that repeats cells adds several positions to one"
-    return None
+    return gather_refusal(direction, plan)
 
-
-_RUNS = {Direction.FORWARD: _forward, Direction.INPUT_GRAD: _input_grad, Direction.WEIGHT_GRAD: _weight_grad}
 
 #: The algorithm of each direction.
 DEPTHWISE = {
-    direction: Algorithm("depthwise", partial(_refusal, direction), run, partial(any_order_factor, direction))
-    for direction, run in _RUNS.items()
+    **both_directions("depthwise", _refusal, _run),
+    Direction.WEIGHT_GRAD: Algorithm(
+        "depthwise",
+        partial(_refusal, Direction.WEIGHT_GRAD),
+        _weight_grad,
+        partial(any_order_factor, Direction.WEIGHT_GRAD),
+    ),
 }

@@ -1,6 +1,5 @@
 """The implicit GEMM algorithm of FORWARD and INPUT_GRAD: gathers from the plan, weights packed, tasks counted."""
 
-from functools import partial
 from typing import Any
 
 import numba
@@ -9,24 +8,20 @@ from numba import types
 
 from ...arrays import Array
 from ...plan import ConvPlan
-from ..base import Algorithm, Direction, Epilogue, any_order_factor
+from ..base import Direction, Epilogue
 from . import gemm
 from .activation import ACTIVATION, check_raised
-from .gather import PHASED, PhasedAxis, forward_axis, input_grad_axis
+from .gather import PHASED
+from .gathered import Axes, both_directions, gather_refusal
 from .launch import Kernel, reads
 from .operands import contiguous, deliver, fill_value, flat_epilogue, flat_target, target_extents
 from .simd import ROWS, VECTOR_BYTES
 
 __all__ = ["IMPLICIT_GEMM", "refusal"]
 
-#: Above this many taps the runs of a block would outgrow the caches.
-_MOST_TAPS = 512
-
 _SHAPE = types.UniTuple(types.int64, 8)
 _TARGET = types.UniTuple(types.int64, 3)
 _STARTS = types.Array(types.int64, 1, "C")
-
-Axes = tuple[PhasedAxis, PhasedAxis, PhasedAxis]
 
 
 def _gemm_signature(kind: Any) -> tuple:
@@ -104,35 +99,13 @@ def _run(plan: ConvPlan, source: Array, w: Array, out: Array, epilogue: Epilogue
     deliver(target, out)
 
 
-def _forward(plan: ConvPlan, x: Array, w: Array, y: Array, epilogue: Epilogue) -> None:
-    depth, height, width = (forward_axis(axis) for axis in plan.axes3)
-    _run(plan, x, w, y, epilogue, False, (depth, height, width))
-
-
-def _input_grad(plan: ConvPlan, x: Array, w: Array, y: Array, epilogue: Epilogue) -> None:
-    depth, height, width = (input_grad_axis(axis) for axis in plan.axes3)
-    _run(plan, y, w, x, epilogue, True, (depth, height, width))
-
-
 def refusal(direction: Direction, plan: ConvPlan) -> str | None:
     """Why a packed product does not suit a plan, if it does not."""
-    taps = 1
-    for axis in plan.axes:
-        taps *= axis.kernel
-    if plan.compute_dtype not in ("float32", "float64"):
-        return f"its micro-kernel multiplies float32 and float64, not {plan.compute_dtype}"
-    if taps > _MOST_TAPS:
-        return f"a block's runs are kept for {_MOST_TAPS} taps at most, not {taps}"
     rows = (plan.x_channels if direction is Direction.INPUT_GRAD else plan.y_channels) // plan.groups
     if rows < 2:
         return "a group has one result channel, so that no packed cell would be used twice"
-    if direction is Direction.INPUT_GRAD and any(axis.maps_padding for axis in plan.axes):
-        return "padding that repeats cells adds several positions to one"
-    return None
+    return gather_refusal(direction, plan)
 
 
 #: The algorithm, for the two directions it computes.
-IMPLICIT_GEMM = {
-    direction: Algorithm("implicit_gemm", partial(refusal, direction), run, partial(any_order_factor, direction))
-    for direction, run in ((Direction.FORWARD, _forward), (Direction.INPUT_GRAD, _input_grad))
-}
+IMPLICIT_GEMM = both_directions("implicit_gemm", refusal, _run)

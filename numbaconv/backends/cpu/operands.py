@@ -10,6 +10,7 @@ from ..base import Epilogue
 from .activation import compiled_row
 
 __all__ = [
+    "chunk_count",
     "contiguous",
     "deliver",
     "fill_value",
@@ -64,6 +65,11 @@ def deliver(target: Array, out: Array) -> None:
     if target is not out:
         with np.errstate(over="ignore"):  # half types round to infinity
             out[...] = target
+
+
+def chunk_count(tasks: int, units: int, least_tasks: int) -> int:
+    """Into how many chunks a sum over ``units`` is split so that there are enough tasks: by the plan, not threads."""
+    return max(min(-(-least_tasks // max(tasks, 1)), units), 1)
 
 
 def tree_sum(partial_sums: Array) -> Array:

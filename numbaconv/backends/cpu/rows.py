@@ -13,7 +13,7 @@ from . import direct
 from .activation import ACTIVATION, check_raised, compiled_row
 from .axes import AXIS, axis_table
 from .launch import Kernel, reads, strided
-from .operands import contiguous, deliver, fill_value, target_like, tree_sum
+from .operands import chunk_count, contiguous, deliver, fill_value, target_like, tree_sum
 
 __all__ = ["DIRECT"]
 
@@ -88,7 +88,7 @@ def _weight_grad(plan: ConvPlan, x: Array, w: Array, y: Array, epilogue: Epilogu
     dtype = np.dtype(plan.compute_dtype)
     channels = plan.x_channels * _blocks(plan.y_channels // plan.groups)
     rows = plan.batch * plan.axes3[0].output * plan.axes3[1].output
-    chunks = max(min(-(-_LEAST_TASKS // max(channels, 1)), rows), 1)
+    chunks = chunk_count(channels, rows, _LEAST_TASKS)
     sums = np.empty((chunks, *w.shape), dtype)
     operands = (contiguous(x, dtype), contiguous(y, dtype), sums)
     _weight_grad_kernel(dtype, chunks * channels, plan.macs, *operands, *_geometry(plan, dtype))

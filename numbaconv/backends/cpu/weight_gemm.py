@@ -13,7 +13,7 @@ from . import dot_gemm, outer_gemm
 from .gather import PHASED, forward_axis
 from .implicit_gemm import refusal
 from .launch import Kernel, reads
-from .operands import contiguous, deliver, fill_value, tree_sum
+from .operands import chunk_count, contiguous, deliver, fill_value, tree_sum
 from .simd import ROWS, VECTOR_BYTES, VECTORS
 
 __all__ = ["DOT_GEMM", "OUTER_GEMM"]
@@ -43,10 +43,6 @@ _outer_kernel = Kernel(outer_gemm.outer_gemm_tasks, outer_gemm.outer_gemm_parall
 _panels_kernel = Kernel(outer_gemm.panels_tasks, outer_gemm.panels_parallel, _panels_signature)
 
 
-def _chunks(tasks: int, blocks: int) -> int:
-    return max(min(-(-_LEAST_TASKS // max(tasks, 1)), blocks), 1)
-
-
 def _dot(plan: ConvPlan, x: Array, w: Array, y: Array, epilogue: Epilogue) -> None:
     dtype = np.dtype(plan.compute_dtype)
     axes = tuple(forward_axis(axis) for axis in plan.axes3)
@@ -55,7 +51,7 @@ def _dot(plan: ConvPlan, x: Array, w: Array, y: Array, epilogue: Epilogue) -> No
     columns = channels * int(np.prod(w.shape[2:]))
     tiles = groups * -(-rows // dot_gemm.MOST_ROWS) * -(-columns // dot_gemm.MOST_COLUMNS)
     blocks = -(-plan.batch * int(np.prod(y.shape[2:])) // dot_gemm.LENGTH)
-    chunks = _chunks(tiles, blocks)
+    chunks = chunk_count(tiles, blocks, _LEAST_TASKS)
     sums = np.empty((chunks, plan.y_channels, columns), dtype)
     shape = (plan.batch, groups, channels, rows, chunks, VECTOR_BYTES // dtype.itemsize)
     operands = (contiguous(x, dtype).ravel(), contiguous(y, dtype).ravel(), sums)
@@ -89,7 +85,7 @@ def _outer(plan: ConvPlan, x: Array, w: Array, y: Array, epilogue: Epilogue) -> 
     tasks = groups * taps * -(-channels // (vectors * lanes * outer_gemm.PANELS))
     positions = int(np.prod(y.shape[2:]))
     blocks = plan.batch * -(-positions // min(outer_gemm.DEPTH, positions))
-    chunks = _chunks(tasks, blocks)
+    chunks = chunk_count(tasks, blocks, _LEAST_TASKS)
     sums = np.empty((chunks, plan.y_channels, taps, channels), dtype)
     shape = (plan.batch, groups, channels, rows, chunks, vectors, lanes)
     operands = (_panels(x, dtype, groups, vectors * lanes), _panels(y, dtype, groups, ROWS), sums)
