@@ -1,8 +1,9 @@
 """What a backend is made of: directions, algorithms in ordered tables, and the epilogue."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from enum import Enum
+from typing import Any, TypeAlias
 
 from ..arrays import Array
 from ..errors import AlgorithmError
@@ -16,6 +17,9 @@ __all__ = [
     "Candidate",
     "Direction",
     "Epilogue",
+    "PackedWeight",
+    "Packing",
+    "Weight",
     "any_order_factor",
     "terms_summed",
 ]
@@ -70,6 +74,33 @@ def any_order_factor(direction: Direction, plan: ConvPlan) -> float:
 
 
 @dataclass(frozen=True, slots=True)
+class PackedWeight:
+    """A weight as one algorithm wants it: packed or transformed, in the compute dtype."""
+
+    arrays: tuple[Array, ...]
+
+
+#: What an algorithm gets for ``w`` where it reads the weight: canonical, or as its own `Packing` made it.
+Weight: TypeAlias = Array | PackedWeight
+
+
+@dataclass(frozen=True, slots=True)
+class Packing:
+    """How an algorithm prepares a weight that many calls share.
+
+    Attributes
+    ----------
+    key : callable
+        ``key(plan)``: for plans of one weight and compute dtype, equal keys mean equal packed weights.
+    pack : callable
+        ``pack(plan, w)`` for a canonical ``w`` of any strides and any supported dtype.
+    """
+
+    key: Callable[[ConvPlan], Hashable]
+    pack: Callable[[ConvPlan, Array], PackedWeight]
+
+
+@dataclass(frozen=True, slots=True)
 class Algorithm:
     """One way to compute one primitive.
 
@@ -80,17 +111,21 @@ class Algorithm:
         ``accepts(plan)`` is None, or the reason for a refusal as a sentence.
     run : callable
         ``run(plan, x, w, y, epilogue)`` fills the operand that the direction produces. Operands are
-        canonical views of any strides and any supported dtype; the one to fill may hold NaN.
+        canonical views of any strides and any supported dtype; the one to fill may hold NaN. A weight that
+        is read may be what ``packing`` made of it.
     error_factor : callable
         ``c`` of the bound ``|error| <= c * eps * (|x| conv |w| + |bias| + |residual|)``, with ``eps`` of the
         compute dtype, before the activation and the rounding to the result's dtype. The algorithm's file
         gives the reason.
+    packing : Packing, optional
+        How it prepares a weight; without one it reads the weight as it is.
     """
 
     name: str
     accepts: Callable[[ConvPlan], str | None]
-    run: Callable[[ConvPlan, Array, Array, Array, Epilogue], None]
+    run: Callable[[ConvPlan, Array, Any, Array, Epilogue], None]
     error_factor: Callable[[ConvPlan], float]
+    packing: Packing | None = None
 
 
 @dataclass(frozen=True, slots=True)

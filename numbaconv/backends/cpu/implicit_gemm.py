@@ -8,7 +8,7 @@ from numba import types
 
 from ...arrays import Array
 from ...plan import ConvPlan
-from ..base import Direction, Epilogue
+from ..base import Direction, Epilogue, PackedWeight, Weight
 from . import gemm
 from .activation import ACTIVATION, check_raised
 from .gather import PHASED
@@ -57,27 +57,34 @@ def _split(positions: int, others: int, lanes: int, panels: int) -> tuple[int, i
     return block, blocks, row_blocks
 
 
-def _pack(
-    w: Array, dtype: np.dtype, groups: int, rows: int, channels: int, by_input: bool, axes: Axes
-) -> tuple[Array, Array]:
+def _phase_starts(sizes: Array, cells_of_tap: int) -> Array:
+    """Where each phase's packed weights begin, and where the last ends."""
+    starts = np.zeros(sizes.size + 1, np.int64)
+    np.cumsum(sizes * cells_of_tap, out=starts[1:])
+    return starts
+
+
+def _pack(plan: ConvPlan, w: Array, by_input: bool, axes: Axes) -> PackedWeight:
     """All phases' packed weights, and where each phase's begin."""
+    dtype, groups = np.dtype(plan.compute_dtype), plan.groups
+    outputs, inputs = plan.y_channels // groups, plan.x_channels // groups
+    rows, channels = (inputs, outputs) if by_input else (outputs, inputs)
     panels = -(-rows // ROWS)
     taps = [np.diff(axis.taps) for axis in axes]
     sizes = np.multiply.outer(np.multiply.outer(taps[0], taps[1]), taps[2]).ravel()
-    starts = np.concatenate([[0], np.cumsum(sizes * (groups * panels * channels * ROWS))]).astype(np.int64)
+    starts = _phase_starts(sizes, groups * panels * channels * ROWS)
     packed = np.empty(int(starts[-1]), dtype)
-    kernel_size = w.shape[2] * w.shape[3] * w.shape[4]
-    outer, inner = w.shape[1] * kernel_size, kernel_size
-    if by_input:  # rows are input channels, the depth runs over output channels
-        row_step, channel_step, group_step = inner, outer, channels * outer
-    else:
-        row_step, channel_step, group_step = outer, inner, rows * outer
-    shape = (groups, rows, channels, row_step, channel_step, group_step, w.shape[3], w.shape[4])
-    _pack_kernel(dtype, sizes.size * groups * panels, packed.size, w.ravel(), packed, starts, shape, *axes)
-    return packed, starts
+    inner = w.shape[2] * w.shape[3] * w.shape[4]
+    outer = inputs * inner
+    # By input, rows are input channels and the depth runs over output channels.
+    steps = (inner, outer, outputs * outer) if by_input else (outer, inner, outputs * outer)
+    shape = (groups, rows, channels, *steps, w.shape[3], w.shape[4])
+    flat = contiguous(w, dtype).reshape(-1)
+    _pack_kernel(dtype, sizes.size * groups * panels, packed.size, flat, packed, starts, shape, *axes)
+    return PackedWeight((packed, starts))
 
 
-def _run(plan: ConvPlan, source: Array, w: Array, out: Array, epilogue: Epilogue, by_input: bool, axes: Axes) -> None:
+def _run(plan: ConvPlan, source: Array, w: Weight, out: Array, epilogue: Epilogue, by_input: bool, axes: Axes) -> None:
     """Fill ``out``, which is canonical, from a source of samples and channels."""
     dtype = np.dtype(plan.compute_dtype)
     groups = plan.groups
@@ -89,7 +96,7 @@ def _run(plan: ConvPlan, source: Array, w: Array, out: Array, epilogue: Epilogue
     largest = int(np.prod([axis.positions.max(initial=0) for axis in axes], dtype=np.int64))
     others = plan.batch * groups * int(np.prod(phases))
     block, blocks, row_blocks = _split(max(largest, 1), max(others, 1), lanes, -(-rows // ROWS))
-    packed, starts = _pack(contiguous(w, dtype), dtype, groups, rows, channels, by_input, axes)
+    packed, starts = (w if isinstance(w, PackedWeight) else _pack(plan, w, by_input, axes)).arrays
     shape = (plan.batch, groups, channels, rows, block, blocks, row_blocks, lanes)
     extents = target_extents(out)
     operands = (contiguous(source, dtype).ravel(), packed, starts, bias, residual, target.reshape(-1))
@@ -108,4 +115,4 @@ def refusal(direction: Direction, plan: ConvPlan) -> str | None:
 
 
 #: The algorithm, for the two directions it computes.
-IMPLICIT_GEMM = both_directions("implicit_gemm", refusal, _run)
+IMPLICIT_GEMM = both_directions("implicit_gemm", refusal, _run, _pack)
