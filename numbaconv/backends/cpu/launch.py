@@ -11,6 +11,7 @@ import numpy as np
 from numba import types
 from numba.core.compiler_lock import global_compiler_lock
 
+from .spread import RUN_CHUNKS, run_chunks, spread, symbol_of
 from .threads import parallel_threads
 
 __all__ = ["Kernel", "reads", "strided"]
@@ -52,6 +53,20 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)
 
 
+def _spread_over(serial: Any, operands: tuple) -> Callable[..., None]:
+    """``parallel(tasks, chunks, *operands)`` for a compiled task loop."""
+    run_chunks.compile(types.void(*RUN_CHUNKS))
+    types_of_spread = (*[types.int64] * 4, types.Tuple(operands[2:]))
+    spread.compile(types.void(*types_of_spread))
+    call: Callable[..., None] = spread.overloads[types_of_spread].entry_point
+    function, run = symbol_of(serial, operands), symbol_of(run_chunks, RUN_CHUNKS)
+
+    def parallel(tasks: int, chunks: int, *values: Any) -> None:
+        call(function, run, tasks, chunks, values)
+
+    return parallel
+
+
 class Kernel:
     """A task loop and its parallel form, with one signature a dtype.
 
@@ -63,8 +78,8 @@ class Kernel:
     ----------
     serial : dispatcher
         ``serial(begin, end, *operands)`` runs tasks ``begin .. end - 1``.
-    parallel : dispatcher
-        ``parallel(tasks, chunks, *operands)`` runs all tasks.
+    parallel : dispatcher, optional
+        ``parallel(tasks, chunks, *operands)`` runs all tasks; without one, `spread` does, which compiles nothing twice.
     signature : callable
         The operands' Numba types, given the compute dtype's.
     """
@@ -77,10 +92,14 @@ class Kernel:
         with _compiling:
             if dtype not in self._ready:
                 operands = (types.int64, types.int64, *self._signature(numba.from_dtype(dtype)))
-                for dispatcher in self._dispatchers:
-                    dispatcher.compile(types.void(*operands))
-                serial, parallel = (each.overloads[operands].entry_point for each in self._dispatchers)
-                self._ready[dtype] = (serial, parallel)
+                serial, parallel = self._dispatchers
+                serial.compile(types.void(*operands))
+                if parallel is None:
+                    spreading = _spread_over(serial, operands)
+                else:
+                    parallel.compile(types.void(*operands))
+                    spreading = parallel.overloads[operands].entry_point
+                self._ready[dtype] = (serial.overloads[operands].entry_point, spreading)
             return self._ready[dtype]
 
     def __call__(self, dtype: np.dtype, tasks: int, work: int, *operands: Any) -> None:
