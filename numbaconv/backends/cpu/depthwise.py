@@ -28,7 +28,7 @@ import numpy as np
 from ...plan import CONSTANT, ZERO
 from .jit import inner, kernel
 from .simd import add_lanes, call_row
-from .simd_taps import address, sweep_dots, sweep_rows
+from .simd_taps import address, run_dots, run_rows
 
 __all__ = ["depthwise_tasks", "depthwise_weight_tasks"]
 
@@ -72,13 +72,10 @@ def _pack_line(packed, at, source, start, outside, value, border, geometry, orig
 
 
 @kernel
-def _pack_lines(
-    lines, packed, at, count, source, slice_at, d, rows, first, border, geometry, origin, zeros, ahead, fill
-):
+def _pack_lines(lines, packed, at, count, source, slice_at, d, rows, first, border, geometry, origin, zeros, fill):
     """Pack the rows that a band reads of one slice of the depth, and say where they are.
 
-    ``rows[first : first + count]``: the source rows. ``ahead``: how far a column's number is ahead of its place in a
-    packed row, in bytes. ``zeros``: the address of a row of zeros, ahead as well.
+    ``rows[first : first + count]``: the source rows. ``zeros``: the address of a row of zeros.
     """
     width, _step, slots, cells, _least, bordered = geometry
     zero = packed.dtype.type(0)
@@ -90,7 +87,7 @@ def _pack_lines(
             continue
         value = fill if constant else zero
         _pack_line(packed, to, source, start, outside, value, border, geometry, origin, fill)
-        lines[at + j] = address(packed, to) - ahead
+        lines[at + j] = address(packed, to)
 
 
 @kernel
@@ -118,41 +115,43 @@ def _interleave(out, at, pitch, parts, columns, first, block, band, rows, step, 
 
 
 @kernel
-def depthwise_tasks(begin, end, source, w, bias, residual, out, shape, target, sweep, fill, activation):
-    """A task: one sample and result channel; one slot of the depth, band of rows and block of columns, in all phases.
+def depthwise_tasks(begin, end, source, w, bias, residual, out, shape, target, sweeps, fill, activation):
+    """A task: one piece of one sample's result channel, in all phases.
 
     ``shape``: result channels, result and source channels of a group, lanes, whether result channels are the weight's
     input channels. ``target``: extents of the result's height and width and of its whole plane; taps of the kernel.
     """
     outputs, group_outputs, channels, lanes, by_input = shape
     target_height, target_width, target_plane, kernel_taps = target
-    zero, size, wide, across = out.dtype.type(0), out.itemsize, sweep.across * lanes, sweep.across
-    band, block, most_lines, depth_taps, taps = sweep.band, sweep.block, sweep.lines, sweep.depth_taps, sweep.taps
-    row_stride, column_stride = sweep.height_stride, sweep.width_stride
-    slices, rows, cells, row_groups = sweep.slices, sweep.rows, sweep.cells, sweep.row_groups
-    columns, column_groups, edges, order, border = (
-        sweep.columns,
-        sweep.column_groups,
-        sweep.edges,
-        sweep.order,
-        sweep.border,
+    zero, size = out.dtype.type(0), out.itemsize
+    band, block, taps = sweeps.band, sweeps.block, sweeps.taps
+    most_lines, depth_taps, height_step = sweeps.lines, sweeps.depth_taps, sweeps.height_step
+    row_stride, column_stride = sweeps.height_stride, sweeps.width_stride
+    slices, rows, cells, columns, programs = sweeps.slices, sweeps.rows, sweeps.cells, sweeps.columns, sweeps.programs
+    of_band, of_block, order, border = sweeps.of_band, sweeps.of_block, sweeps.order, sweeps.border
+    program, offsets, masks = address(sweeps.sweeps, 0), address(sweeps.offsets, 0), address(sweeps.masks, 0)
+    sweep_bytes = sweeps.sweeps.shape[1] * 8
+    bordered, packing, height_phases = sweeps.bordered, sweeps.packing, len(rows)
+    source_slice, row_bytes = sweeps.height_cells * sweeps.width_cells, sweeps.width_cells * size
+    blocks, bands, pieces = sweeps.blocks, sweeps.bands, len(slices) * sweeps.bands * sweeps.blocks
+    geometry = (
+        sweeps.width_cells,
+        sweeps.width_step,
+        sweeps.slots,
+        sweeps.slot_cells,
+        sweeps.least,
+        bordered == 2,
     )
-    first_taps, offsets_at, first_masks = sweep.first_taps, address(sweep.offsets, 0), address(sweep.masks, 0)
-    mask_bytes = sweep.masks.shape[1] * 4
-    height_phases, width_phases, bordered, packing = len(rows), len(columns), sweep.bordered, sweep.packing
-    source_slice, row_bytes = sweep.height_cells * sweep.width_cells, sweep.width_cells * size
-    bands, blocks, pieces = sweep.bands, sweep.blocks, len(slices) * sweep.bands * sweep.blocks
-    row_step, column_step, least = sweep.height_step, sweep.width_step, sweep.least
-    geometry = (sweep.width_cells, column_step, sweep.slots, sweep.slot_cells, least, bordered == 2)
     weights, biases = np.empty(max(channels * taps, 1), out.dtype), np.empty(lanes, out.dtype)
     lines = np.empty(channels * depth_taps * most_lines, np.int64)
-    packed = np.empty(lines.size * sweep.slots * sweep.slot_cells, out.dtype)
-    blank_cells = max((block + lanes) * sweep.stride + sweep.reach, sweep.slots * sweep.slot_cells)
+    packed = np.empty(lines.size * sweeps.slots * sweeps.slot_cells, out.dtype)
+    blank_cells = max(2 * (block + lanes) + sweeps.reach, sweeps.slots * sweeps.slot_cells)
     blank = np.zeros(2 * blank_cells, out.dtype)
     _fill(blank, blank_cells, blank_cells, fill)
-    parts = np.empty(width_phases * band * block if column_stride > 1 else 0, out.dtype)
+    zeros = address(blank, 0) - (0 if packing else sweeps.least * size)
+    parts = np.empty(len(columns) * band * block if column_stride > 1 else 0, out.dtype)
     weights_at, biases_at, lines_at = address(weights, 0), address(biases, 0), address(lines, 0)
-    in_place = sweep.ordered and channels == 1
+    in_place = sweeps.ordered and channels == 1
     result_plane, piece = divmod(begin, pieces)
     result_plane, channel, piece = result_plane - 1, (result_plane - 1) % outputs, piece - 1 + pieces
     for _ in range(begin, end):
@@ -165,7 +164,6 @@ def depthwise_tasks(begin, end, source, w, bias, residual, out, shape, target, s
         if pieces > 1:
             rest, block_number = divmod(piece, blocks)
             slot, band_number = divmod(rest, bands)
-        first_row, first_column = band_number * band, block_number * block
         source_group, m = result_plane, 0
         if group_outputs > 1:
             source_group, m = divmod(result_plane, group_outputs)
@@ -182,39 +180,29 @@ def depthwise_tasks(begin, end, source, w, bias, residual, out, shape, target, s
         start = bias[channel] if bias.size else zero
         for q in range(lanes):
             biases[np.uintp(q)] = start
-        pd, reads = slices[slot, 1], slices[slot, 2]
-        any_inside = False
-        for td in range(reads):
-            any_inside |= slices[slot, 3 + td] >= 0
-        skipping = any_inside and not bordered
+        first_row, first_column = band_number * band, block_number * block
         top, left = first_row * row_stride, first_column * column_stride
         down = min(row_stride * band, target_height - top)
         right = min(column_stride * block, target_width - left)
         place = result_plane * target_plane + (slices[slot, 0] * target_height + top) * target_width + left
         stretches = 1 if right == target_width else down
-        adding = residual.size > 0 and column_stride == 1
-        if adding:  # sums start from the residual, which may be the result itself
+        if residual.size and column_stride == 1:  # sums start from the residual, which may be the result itself
             for i in range(stretches):
                 for q in range(down * right // stretches):
                     at = place + i * target_width + q
                     out[np.uintp(at)] = residual[np.uintp(at)] + start
-        zeros = address(blank, 0) - (0 if packing else (first_column * column_step + least) * size)
         for ph in range(height_phases):
-            some, row_taps = min(band, rows[ph, 0] - first_row), rows[ph, 8]
+            some = min(band, rows[ph, 0] - first_row)
             if some <= 0:
                 continue
-            to = place + rows[ph, 1] * target_width
-            apart, line_step = rows[ph, 6], rows[ph, 7]
-            along = some == 1 and row_taps == 1  # a single row: strips inside are swept like rows
-            first, count = rows[ph, 2] + first_row * row_step, (some - 1) * row_step + rows[ph, 3]
+            first, count = rows[ph, 2] + first_row * height_step, (some - 1) * height_step + rows[ph, 3]
             for c in range(channels):
-                for td in range(reads):
+                for td in range(slices[slot, 2]):
                     d, at = slices[slot, 3 + td], (c * depth_taps + td) * most_lines
-                    if row_taps == 0 or (skipping and d < 0):
+                    if (d < 0 and not bordered) or rows[ph, 4] == 0:
                         continue
-                    slice_at = ((source_group * channels + c) * sweep.depth_cells + d) * source_slice
+                    slice_at = ((source_group * channels + c) * sweeps.depth_cells + d) * source_slice
                     if packing:
-                        ahead = first_column * size
                         _pack_lines(
                             lines,
                             packed,
@@ -227,86 +215,34 @@ def depthwise_tasks(begin, end, source, w, bias, residual, out, shape, target, s
                             first,
                             border,
                             geometry,
-                            first_column * column_step,
-                            zeros - ahead,
-                            ahead,
+                            first_column * sweeps.width_step,
+                            zeros,
                             fill,
                         )
                         continue
-                    start_at = address(source, slice_at)
+                    start_at = address(source, slice_at + first_column * sweeps.width_step)
                     for j in range(count):
                         h = cells[np.uintp(first + j)]
                         constant = (h if h < 0 else d) == CONSTANT
                         outside = zeros + (blank_cells * size if constant else 0)
                         lines[np.uintp(at + j)] = outside if h < 0 or d < 0 else start_at + h * row_bytes
-            for pw in range(width_phases):
-                some_columns, column_taps = min(block, columns[pw, 0] - first_column), columns[pw, 4]
-                if some_columns <= 0:
-                    continue
-                if reads * row_taps * column_taps == 0:  # cells that no tap reaches
-                    for i in range(some):
-                        if column_stride > 1:
-                            _fill(parts, (pw * band + i) * block, some_columns, start)
-                        elif not adding:
-                            _fill(out, to + i * row_stride * target_width, some_columns, start)
-                    continue
-                result, out_pitch = address(out, to), row_stride * target_width * size
-                if column_stride > 1:
-                    result, out_pitch = address(parts, pw * band * block), block * size
-                result -= first_column * size
-                first_tap = first_taps[(pd * height_phases + ph) * width_phases + pw]
-                first_inside, last_inside, first_edge = columns[pw, 6], columns[pw, 7], columns[pw, 8]
-                strip, last_strip = first_column // wide, (first_column + some_columns + wide - 1) // wide
-                while strip < last_strip:
-                    column, vectors, run, run_pitch, masks = strip * wide, across, 1, 0, first_masks
-                    second = column + lanes
-                    if first_inside <= strip < last_inside:
-                        if along:
-                            run, run_pitch = min(last_strip, last_inside) - strip, wide * size
-                    else:
-                        edge = first_edge + (strip if strip < first_inside else strip - last_inside + first_inside)
-                        column, second, vectors = edges[edge, 0], edges[edge, 1], edges[edge, 2]
-                        masks += (edge + 1) * mask_bytes
-                    fresh = not adding
-                    for c in range(channels):
-                        for td in range(reads):
-                            if skipping and slices[slot, 3 + td] < 0:
-                                continue
-                            weight = weights_at + (c * taps + first_tap + td * row_taps * column_taps) * size
-                            for gh in range(rows[ph, 4], rows[ph, 5]):
-                                line = lines_at + ((c * depth_taps + td) * most_lines + row_groups[gh, 0]) * 8
-                                for gw in range(columns[pw, 2], columns[pw, 3]):
-                                    for r in range(min(apart, some)):
-                                        to_row = result + r * out_pitch
-                                        pitch = run_pitch if along else apart * out_pitch
-                                        sweep_rows(
-                                            zero,
-                                            line + r * row_step * 8,
-                                            0 if along else line_step,
-                                            run_pitch * sweep.stride,
-                                            to_row,
-                                            pitch,
-                                            biases_at if fresh else to_row,
-                                            0 if fresh else pitch,
-                                            0 if fresh else 1,
-                                            run if along else (some - r + apart - 1) // apart,
-                                            offsets_at + column_groups[gw, 0] * 8,
-                                            sweep.stride,
-                                            column,
-                                            second,
-                                            vectors,
-                                            masks + column_groups[gw, 1] * 4,
-                                            masks + column_taps * 4,
-                                            weight,
-                                            row_groups[gh, 1],
-                                            column_groups[gw, 2],
-                                        )
-                                    fresh = False
-                                    weight += row_groups[gh, 1] * column_groups[gw, 2] * size
-                    strip += run
+            first_sweep = programs[slices[slot, 1], of_band[band_number], of_block[block_number], ph, 0]
+            last_sweep = programs[slices[slot, 1], of_band[band_number], of_block[block_number], ph, 1]
+            to = address(parts, 0) if column_stride > 1 else address(out, place)
+            run_rows(
+                zero,
+                program + first_sweep * sweep_bytes,
+                last_sweep - first_sweep,
+                to,
+                weights_at,
+                biases_at,
+                lines_at,
+                offsets,
+                masks,
+            )
             if column_stride > 1:
-                pitch = row_stride * target_width
-                _interleave(out, to, pitch, parts, columns, first_column, block, band, some, column_stride, residual)
+                at, pitch = place + rows[ph, 1] * target_width, row_stride * target_width
+                _interleave(out, at, pitch, parts, columns, first_column, block, band, some, column_stride, residual)
         if activation[0]:
             for i in range(stretches):
                 if call_row(activation[0], out, place + i * target_width, down * right // stretches):
@@ -314,57 +250,60 @@ def depthwise_tasks(begin, end, source, w, bias, residual, out, shape, target, s
 
 
 @kernel
-def depthwise_weight_tasks(begin, end, source, y, partial, shape, sweep, fill):
-    """A task: one result channel (with its source channel) and one chunk of the samples, depths, bands and blocks.
+def depthwise_weight_tasks(begin, end, source, y, partial, shape, sweeps, fill):
+    """A task: one result channel (with its source channel) and one chunk of the samples' pieces.
 
     ``shape``: samples, result channels, result channels of a group, lanes, chunks. ``partial`` is ``(chunks, result
     channels, taps)``.
     """
     samples, outputs, group_outputs, lanes, chunks = shape
     zero, size = partial.dtype.type(0), partial.itemsize
-    band, block, most_lines, depth_taps = sweep.band, sweep.block, sweep.lines, sweep.depth_taps
-    slices, rows, cells, row_groups = sweep.slices, sweep.rows, sweep.cells, sweep.row_groups
-    columns, column_groups, edges, border = sweep.columns, sweep.column_groups, sweep.edges, sweep.border
-    offsets_at, first_masks = address(sweep.offsets, 0), address(sweep.masks, 0)
-    mask_bytes = sweep.masks.shape[1] * 4
-    bordered, packing = sweep.bordered, sweep.packing
-    height, width, row_taps, column_taps = rows[0, 0], columns[0, 0], rows[0, 8], columns[0, 4]
-    apart, line_step = rows[0, 6], rows[0, 7]
-    first_inside, last_inside, first_edge = columns[0, 6], columns[0, 7], columns[0, 8]
-    source_slice, row_bytes = sweep.height_cells * sweep.width_cells, sweep.width_cells * size
-    bands, blocks, slots = sweep.bands, sweep.blocks, len(slices)
+    band, block, depth_taps, most_lines = sweeps.band, sweeps.block, sweeps.depth_taps, sweeps.lines
+    slices, rows, cells, programs, border = sweeps.slices, sweeps.rows, sweeps.cells, sweeps.programs, sweeps.border
+    of_band, of_block, order = sweeps.of_band, sweeps.of_block, sweeps.order
+    program, offsets, masks = address(sweeps.sweeps, 0), address(sweeps.offsets, 0), address(sweeps.masks, 0)
+    sweep_bytes = sweeps.sweeps.shape[1] * 8
+    bordered, packing, height_step = sweeps.bordered, sweeps.packing, sweeps.height_step
+    height, width = rows[0, 0], sweeps.columns[0, 0]
+    source_slice, row_bytes = sweeps.height_cells * sweeps.width_cells, sweeps.width_cells * size
+    bands, blocks, slots = sweeps.bands, sweeps.blocks, len(slices)
     units = samples * slots * bands * blocks
-    row_step, column_step, least = sweep.height_step, sweep.width_step, sweep.least
-    geometry = (sweep.width_cells, column_step, sweep.slots, sweep.slot_cells, least, bordered == 2)
-    sums = np.empty(sweep.taps * lanes, partial.dtype)
+    geometry = (
+        sweeps.width_cells,
+        sweeps.width_step,
+        sweeps.slots,
+        sweeps.slot_cells,
+        sweeps.least,
+        bordered == 2,
+    )
+    sums = np.empty(sweeps.taps * lanes, partial.dtype)
     lines = np.empty(depth_taps * most_lines, np.int64)
-    packed = np.empty(lines.size * sweep.slots * sweep.slot_cells, partial.dtype)
-    blank_cells = max((block + lanes) * sweep.stride + sweep.reach, sweep.slots * sweep.slot_cells)
+    packed = np.empty(lines.size * sweeps.slots * sweeps.slot_cells, partial.dtype)
+    blank_cells = max(2 * (block + lanes) + sweeps.reach, sweeps.slots * sweeps.slot_cells)
     blank = np.zeros(2 * blank_cells, partial.dtype)
     _fill(blank, blank_cells, blank_cells, fill)
-    lines_at, sums_at = address(lines, 0), address(sums, 0)
+    zeros = address(blank, 0) - (0 if packing else sweeps.least * size)
     for task in range(begin, end):
         chunk, channel = divmod(task, outputs)
         source_channel = channel // group_outputs
         for q in range(sums.size):
             sums[np.uintp(q)] = zero
         for unit in range(chunk * units // chunks, (chunk + 1) * units // chunks):
-            rest, block_number = divmod(unit, blocks)
-            rest, band_number = divmod(rest, bands)
-            n, slot = divmod(rest, slots)
+            n, slot, band_number, block_number = unit, 0, 0, 0
+            if units > samples:
+                rest, block_number = divmod(unit, blocks)
+                rest, band_number = divmod(rest, bands)
+                n, slot = divmod(rest, slots)
             first_row, first_column = band_number * band, block_number * block
-            some = min(band, height - first_row)
-            along = some == 1 and row_taps == 1
-            zeros = address(blank, 0) - (0 if packing else (first_column * column_step + least) * size)
-            first, count = first_row * row_step, (some - 1) * row_step + rows[0, 3]
+            first, some = first_row * height_step, min(band, height - first_row)
+            count = (some - 1) * height_step + rows[0, 3]
             for td in range(depth_taps):
                 d, at = slices[slot, 3 + td], td * most_lines
                 if d < 0 and not bordered:
                     continue
-                source_plane = n * (outputs // group_outputs) + source_channel
-                slice_at = (source_plane * sweep.depth_cells + d) * source_slice
+                slice_at = (n * (outputs // group_outputs) + source_channel) * sweeps.depth_cells + d
+                slice_at *= source_slice
                 if packing:
-                    ahead = first_column * size
                     _pack_lines(
                         lines,
                         packed,
@@ -377,56 +316,29 @@ def depthwise_weight_tasks(begin, end, source, y, partial, shape, sweep, fill):
                         first,
                         border,
                         geometry,
-                        first_column * column_step,
-                        zeros - ahead,
-                        ahead,
+                        first_column * sweeps.width_step,
+                        zeros,
                         fill,
                     )
                     continue
-                start_at = address(source, slice_at)
+                start_at = address(source, slice_at + first_column * sweeps.width_step)
                 for j in range(count):
                     h = cells[np.uintp(first + j)]
                     constant = (h if h < 0 else d) == CONSTANT
                     outside = zeros + (blank_cells * size if constant else 0)
                     lines[np.uintp(at + j)] = outside if h < 0 or d < 0 else start_at + h * row_bytes
-            y_row = ((n * outputs + channel) * slots + slot) * height + first_row
-            y_at, y_pitch = address(y, y_row * width), width * size
-            strip, last_strip = first_column // lanes, (min(first_column + block, width) + lanes - 1) // lanes
-            while strip < last_strip:
-                column, run, run_pitch, masks = strip * lanes, 1, 0, first_masks
-                if first_inside <= strip < last_inside:
-                    if along:
-                        run, run_pitch = min(last_strip, last_inside) - strip, lanes * size
-                else:
-                    edge = first_edge + (strip if strip < first_inside else strip - last_inside + first_inside)
-                    column = edges[edge, 0]
-                    masks += (edge + 1) * mask_bytes
-                for td in range(depth_taps):
-                    if slices[slot, 3 + td] < 0 and not bordered:
-                        continue
-                    sums_of = sums_at + td * row_taps * column_taps * lanes * size
-                    for gh in range(rows[0, 5]):
-                        line = lines_at + (td * most_lines + row_groups[gh, 0]) * 8
-                        for gw in range(columns[0, 3]):
-                            for r in range(min(apart, some)):
-                                sweep_dots(
-                                    zero,
-                                    line + r * row_step * 8,
-                                    0 if along else line_step,
-                                    run_pitch * sweep.stride,
-                                    y_at + r * y_pitch,
-                                    run_pitch if along else apart * y_pitch,
-                                    run if along else (some - r + apart - 1) // apart,
-                                    offsets_at + column_groups[gw, 0] * 8,
-                                    sweep.stride,
-                                    column,
-                                    masks + column_groups[gw, 1] * 4,
-                                    masks + column_taps * 4,
-                                    sums_of,
-                                    row_groups[gh, 1],
-                                    column_groups[gw, 2],
-                                )
-                            sums_of += row_groups[gh, 1] * column_groups[gw, 2] * lanes * size
-                strip += run
-        for t in range(sweep.taps):
-            partial[chunk, channel, sweep.order[t]] = add_lanes(sums, t * lanes)
+            y_at = (((n * outputs + channel) * slots + slot) * height + first_row) * width + first_column
+            first_sweep = programs[slices[slot, 1], of_band[band_number], of_block[block_number], 0, 0]
+            last_sweep = programs[slices[slot, 1], of_band[band_number], of_block[block_number], 0, 1]
+            run_dots(
+                zero,
+                program + first_sweep * sweep_bytes,
+                last_sweep - first_sweep,
+                address(y, y_at),
+                address(sums, 0),
+                address(lines, 0),
+                offsets,
+                masks,
+            )
+        for t in range(sweeps.taps):
+            partial[chunk, channel, order[t]] = add_lanes(sums, t * lanes)

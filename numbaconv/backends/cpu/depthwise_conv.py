@@ -15,7 +15,7 @@ from .gathered import Axes, both_directions, gather_refusal
 from .launch import Kernel, reads
 from .operands import chunk_count, contiguous, deliver, fill_value, flat_epilogue, flat_target, target_extents, tree_sum
 from .simd import VECTOR_BYTES
-from .sweep import SWEEP, make_sweep
+from .sweep import SWEEPS, make_sweeps
 
 __all__ = ["DEPTHWISE"]
 
@@ -30,12 +30,12 @@ _FIVE, _FOUR = (types.UniTuple(types.int64, count) for count in (5, 4))
 
 def _signature(kind: Any) -> tuple:
     flat, out = reads(kind, 1), types.Array(kind, 1, "C")
-    return (flat, flat, flat, flat, out, _FIVE, _FOUR, SWEEP, kind, ACTIVATION)
+    return (flat, flat, flat, flat, out, _FIVE, _FOUR, SWEEPS, kind, ACTIVATION)
 
 
 def _weight_signature(kind: Any) -> tuple:
     flat = reads(kind, 1)
-    return (flat, flat, types.Array(kind, 3, "C"), _FIVE, SWEEP, kind)
+    return (flat, flat, types.Array(kind, 3, "C"), _FIVE, SWEEPS, kind)
 
 
 _kernel = Kernel(depthwise.depthwise_tasks, None, _signature)
@@ -46,15 +46,15 @@ def _run(plan: ConvPlan, source: Array, w: Array, out: Array, epilogue: Epilogue
     dtype, groups = np.dtype(plan.compute_dtype), plan.groups
     lanes = VECTOR_BYTES // dtype.itemsize
     kind = "input" if by_input else "forward"
-    sweep = make_sweep(kind if epilogue.residual is None else f"{kind}+", lanes, plan.axes3)
     channels, rows = source.shape[1] // groups, out.shape[1] // groups
+    sweeps = make_sweeps(kind if epilogue.residual is None else f"{kind}+", lanes, channels, plan.axes3)
     bias, residual, activation = flat_epilogue(epilogue, dtype)
     target = flat_target(out, dtype)
     shape = (groups * rows, rows, channels, lanes, int(by_input))
     extents = (*target_extents(out), w.shape[2] * w.shape[3] * w.shape[4])
     operands = (contiguous(source, dtype).ravel(), contiguous(w, dtype).ravel(), bias, residual, target.reshape(-1))
-    tasks = plan.batch * groups * rows * len(sweep.slices) * sweep.bands * sweep.blocks
-    _kernel(dtype, tasks, plan.macs, *operands, shape, extents, sweep, fill_value(plan, dtype), activation)
+    tasks = plan.batch * groups * rows * len(sweeps.slices) * sweeps.bands * sweeps.blocks
+    _kernel(dtype, tasks, plan.macs, *operands, shape, extents, sweeps, fill_value(plan, dtype), activation)
     check_raised(epilogue.activation, activation)
     deliver(target, out)
 
@@ -62,12 +62,12 @@ def _run(plan: ConvPlan, source: Array, w: Array, out: Array, epilogue: Epilogue
 def _weight_grad(plan: ConvPlan, x: Array, w: Array, y: Array, epilogue: Epilogue) -> None:
     dtype = np.dtype(plan.compute_dtype)
     lanes = VECTOR_BYTES // dtype.itemsize
-    sweep = make_sweep("weight", lanes, plan.axes3)
-    units = plan.batch * len(sweep.slices) * sweep.bands * sweep.blocks
+    sweeps = make_sweeps("weight", lanes, 1, plan.axes3)
+    units = plan.batch * len(sweeps.slices) * sweeps.bands * sweeps.blocks
     chunks = chunk_count(plan.y_channels, units, _LEAST_TASKS)
-    sums = np.empty((chunks, plan.y_channels, sweep.taps), dtype)
+    sums = np.empty((chunks, plan.y_channels, sweeps.taps), dtype)
     shape = (plan.batch, plan.y_channels, plan.y_channels // plan.groups, lanes, chunks)
-    operands = (contiguous(x, dtype).ravel(), contiguous(y, dtype).ravel(), sums, shape, sweep)
+    operands = (contiguous(x, dtype).ravel(), contiguous(y, dtype).ravel(), sums, shape, sweeps)
     _weight_kernel(dtype, chunks * plan.y_channels, plan.macs, *operands, fill_value(plan, dtype))
     deliver(tree_sum(sums).reshape(w.shape), w)
 

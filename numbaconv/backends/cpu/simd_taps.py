@@ -10,6 +10,8 @@ each of a few shapes and a switch chooses. Loops over the taps at run time took 
 tiles of 4 read every row 1.5 times.
 """
 
+from typing import NamedTuple
+
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
@@ -17,7 +19,7 @@ from numba.extending import intrinsic
 
 from .simd import VECTOR_BYTES, accumulate, multiply_add_of, splat_of, vector_type
 
-__all__ = ["ACROSS", "LONG", "TALL", "TAPS", "address", "sweep_dots", "sweep_rows"]
+__all__ = ["ACROSS", "LONG", "TALL", "TAPS", "Sweep", "address", "run_dots", "run_rows"]
 
 #: The most taps of one sweep along a column and along a row, where both have several.
 TAPS = 3
@@ -26,6 +28,38 @@ TAPS = 3
 TALL, LONG = (5, 7), (5, 7)
 #: The most vectors of a row in one sweep. Their cells under all taps stay in registers, of which AVX-512 has 32.
 ACROSS = 2 if VECTOR_BYTES == 64 else 1
+
+
+class Sweep(NamedTuple):
+    """One sweep: from a kernel's addresses, which rows, columns and taps.
+
+    A line is a source row by its address in a table. Bytes: ``line`` in that table to the first line's address,
+    ``lines_pitch`` and ``out_pitch`` from one row to the next besides the table's, ``out`` to the first result row,
+    ``starts`` to the taps' places in a row, ``masks`` and ``tails`` to masks, ``taps`` to weights or sums.
+    ``lines_step``: how many lines further the next is. ``fresh``: whether sums start anew, not from the result.
+    ``rows``: result rows. ``stride``: cells from one column's to the next's, 1 or 2. ``column``, ``second`` and
+    ``vectors``: where a row's vectors stand. ``along_column`` and ``along_row``: taps; none of both, where there is
+    nothing to sum.
+    """
+
+    line: int
+    lines_step: int
+    lines_pitch: int
+    out: int
+    out_pitch: int
+    fresh: int
+    rows: int
+    starts: int
+    stride: int
+    column: int
+    second: int
+    vectors: int
+    masks: int
+    tails: int
+    taps: int
+    along_column: int
+    along_row: int
+
 
 _SQUARES = [(height, width) for height in range(1, TAPS + 1) for width in range(1, TAPS + 1)]
 _TALL, _LONG = [(height, width) for height in TALL for width in (1, 2)], [(1, width) for width in LONG]
@@ -118,14 +152,14 @@ class _Rows:
         return builder.inttoptr(builder.add(start, builder.mul(i, self.pitch)), self.element.as_pointer())
 
 
-def _choose(builder, rows, columns, stride, vectors, variants, emit):
+def _choose(builder, sweep, variants, emit):
     """``emit(rows, columns, stride, vectors)`` for each of the variants, behind a switch."""
 
     def code(rows, columns, stride, vectors):
         return ((rows * 16 + columns) * 4 + stride) * 4 + vectors
 
-    value = rows
-    for factor, digit in ((16, columns), (4, stride), (4, vectors)):
+    value = sweep.along_column
+    for factor, digit in ((16, sweep.along_row), (4, sweep.stride), (4, sweep.vectors)):
         value = builder.add(builder.mul(value, _constant(factor)), digit)
     done = builder.append_basic_block("swept")
     switch = builder.switch(value, done)
@@ -171,10 +205,11 @@ class _Cells:
         return cells
 
 
-def _apart(context, builder, signature, args, name, emit):
-    """``emit(builder, args)`` in a function of its own, called here.
+def _for_each_sweep(context, builder, args, name, emit):
+    """``emit(builder, args, sweep)`` for each sweep of a program, in a function of its own that is called here.
 
-    Inside the kernel's loops the many variants took its registers: that doubled the time of a small plane.
+    ``args``: a zero of the cells' type, address of the program, sweeps, and more. Inside the kernel's loops the many
+    variants would take its registers: that doubled the time of a small plane.
     """
     module, zero = builder.module, args[0]
     name = f"numbaconv.{name}.{zero.type}"
@@ -184,70 +219,60 @@ def _apart(context, builder, signature, args, name, emit):
         function.linkage = "linkonce_odr"
         function.attributes.add("noinline")
         inside = ir.IRBuilder(function.append_basic_block())
-        emit(inside, function.args)
+        program = inside.inttoptr(function.args[1], _INDEX.as_pointer())
+        with cgutils.for_range(inside, function.args[2]) as loop:
+            first = inside.gep(program, [inside.mul(loop.index, _constant(len(Sweep._fields)))])
+            fields = [inside.load(inside.gep(first, [_constant(i)])) for i in range(len(Sweep._fields))]
+            emit(inside, function.args, Sweep(*fields))
         inside.ret_void()
     builder.call(function, args)
     return context.get_dummy_value()
 
 
 @intrinsic
-def sweep_rows(
-    typingctx,
-    zero,
-    lines,
-    lines_step,
-    lines_pitch,
-    out,
-    out_pitch,
-    initial,
-    initial_pitch,
-    follow,
-    count,
-    starts,
-    stride,
-    column,
-    second,
-    vectors,
-    masks,
-    tails,
-    weights,
-    along_column,
-    along_row,
-):
-    """``out[i, :] = initial[i, :] + sum over k, t of weights[k, t] * line[i + k, starts[t] :]`` for a few vectors.
+def run_rows(typingctx, zero, program, count, out, weights, biases, lines, offsets, masks):
+    """Run sweeps of ``out[i, :] = initial[i, :] + sum over k, t of weights[k, t] * line[i + k, starts[t] :]``.
 
-    Everything but ``zero``, whose type is that of the cells, is an int64. ``lines`` addresses a table of row
-    addresses: every ``lines_step``-th is taken, ``lines_pitch`` bytes later at each row, and of a row every
-    ``stride``-th cell, 1 or 2. Rows of ``out`` and ``initial`` lie their pitch apart; where ``follow`` is 0,
-    ``initial`` is a single vector. The ``vectors`` vectors stand at ``column`` and ``second``. ``masks`` addresses two
-    masks for each tap: of each vector that is read, or at a stride of 2 of the two vectors that a tap and the next
-    share; ``tails`` one a vector of what is stored.
+    All are addresses, but for ``zero``, whose type is that of the cells, and ``count``, how many sweeps there are.
+    ``biases`` is the vector that sums start from. ``masks`` holds two masks for each tap: of each vector that is read,
+    or at a stride of 2 of the two vectors that a tap and the next share; and two for the result.
     """
-    signature = types.void(zero, *[types.int64] * 19)
+    signature = types.void(zero, *[types.int64] * 8)
 
-    def generate(builder, args):
-        zero, lines, lines_step, lines_pitch, out, out_pitch, initial, initial_pitch, follow, count = args[:10]
-        starts, stride, column, second, vectors, masks_at, tails_at, weights, along_column, along_row = args[10:]
+    def emit_sweep(builder, args, sweep):
+        zero, _, _, out, weights, biases, lines, offsets, masks_at = args
         element = zero.type
         kind, size = vector_type(element)
         multiply_add, masks = multiply_add_of(builder, kind), _Masks(builder, kind, size)
-        lines = _Rows(builder, element, lines, lines_pitch, lines_step)
-        outs, initials = _Rows(builder, element, out, out_pitch), _Rows(builder, element, initial, initial_pitch)
-        masks_at, tails_at = (builder.inttoptr(place, _BITS.as_pointer()) for place in (masks_at, tails_at))
-        weights = builder.inttoptr(weights, element.as_pointer())
+        lines = _Rows(builder, element, builder.add(lines, sweep.line), sweep.lines_pitch, sweep.lines_step)
+        first_row, fresh = builder.add(out, sweep.out), builder.icmp_signed("!=", sweep.fresh, _constant(0))
+        outs = _Rows(builder, element, first_row, sweep.out_pitch)
+        nothing = _constant(0)
+        initial = builder.select(fresh, biases, first_row)
+        initials = _Rows(builder, element, initial, builder.select(fresh, nothing, sweep.out_pitch))
+        edges, tails_at, weights = (
+            builder.inttoptr(builder.add(base, place), type_of.as_pointer())
+            for base, place, type_of in (
+                (masks_at, sweep.masks, _BITS),
+                (masks_at, sweep.tails, _BITS),
+                (weights, sweep.taps, element),
+            )
+        )
+        starts = builder.add(offsets, sweep.starts)
 
         def emit(height, width, stride, across):
-            columns = [column, second][:across]
-            firsts = [builder.mul(each, follow) for each in columns]
+            columns = [sweep.column, sweep.second][:across]
+            firsts = [builder.select(fresh, nothing, each) for each in columns]
             tails = [masks.read(tails_at, _constant(v)) for v in range(across)]
-            cells = _Cells(builder, masks, lines, starts, columns, masks_at, width, stride)
+            cells = _Cells(builder, masks, lines, starts, columns, edges, width, stride)
             factors = [
                 splat_of(builder, builder.load(builder.gep(weights, [_constant(position)])), kind)
                 for position in range(height * width)
             ]
 
             def step(i, held):
-                held = [*held, *cells(builder.add(i, _constant(height - 1)))]
+                if height:
+                    held = [*held, *cells(builder.add(i, _constant(height - 1)))]
                 row = initials[i]
                 sums = [masks.load(row, first, tail) for first, tail in zip(firsts, tails, strict=True)]
                 for position, factor in enumerate(factors):
@@ -259,59 +284,53 @@ def sweep_rows(
                 return held[width * across :]
 
             held = [cell for k in range(height - 1) for cell in cells(_constant(k))]
-            accumulate(builder, count, held, step)
+            accumulate(builder, sweep.rows, held, step)
 
-        variants = [(*shape, 1, across) for shape in _SQUARES + _LONG for across in range(1, ACROSS + 1)]
+        both = range(1, ACROSS + 1)
+        variants = [(*shape, 1, across) for shape in [*_SQUARES, *_LONG] for across in both]
         variants += [(*shape, 1, 1) for shape in _TALL] + [(*shape, 2, 1) for shape in _SQUARES]
-        _choose(builder, along_column, along_row, stride, vectors, variants, emit)
+        variants += [(0, 0, stride, across) for stride in (1, 2) for across in both]
+        _choose(builder, sweep, variants, emit)
 
-    return signature, lambda *given: _apart(*given, "sweep_rows", generate)
+    def generate(context, builder, signature, args):
+        return _for_each_sweep(context, builder, args, "run_rows", emit_sweep)
+
+    return signature, generate
 
 
 @intrinsic
-def sweep_dots(
-    typingctx,
-    zero,
-    lines,
-    lines_step,
-    lines_pitch,
-    rows,
-    rows_pitch,
-    count,
-    starts,
-    stride,
-    column,
-    masks,
-    tail,
-    sums,
-    along_column,
-    along_row,
-):
-    """``sums[k, t] += sum over i of row[i, :] * line[i + k, starts[t] :]``, lane by lane, for one vector of columns.
+def run_dots(typingctx, zero, program, count, rows, sums, lines, offsets, masks):
+    """Run sweeps of ``sums[k, t] += sum over i of row[i, :] * line[i + k, starts[t] :]``, lane by lane.
 
-    As `sweep_rows`, with ``rows`` their pitch apart; ``sums`` addresses vectors ``(along_column, along_row)``.
+    As `run_rows`, with ``rows`` where it has the result, of one vector each; ``sums`` are vectors.
     """
-    signature = types.void(zero, *[types.int64] * 14)
+    signature = types.void(zero, *[types.int64] * 7)
 
-    def generate(builder, args):
-        zero, lines, lines_step, lines_pitch, rows, rows_pitch, count = args[:7]
-        starts, stride, column, masks_at, tail_at, sums_at, along_column, along_row = args[7:]
+    def emit_sweep(builder, args, sweep):
+        zero, _, _, rows, sums, lines, offsets, masks_at = args
         element = zero.type
         kind, size = vector_type(element)
         multiply_add, masks = multiply_add_of(builder, kind), _Masks(builder, kind, size)
-        lines = _Rows(builder, element, lines, lines_pitch, lines_step)
-        rows = _Rows(builder, element, rows, rows_pitch)
-        masks_at, tail_at = (builder.inttoptr(place, _BITS.as_pointer()) for place in (masks_at, tail_at))
-        sums_at = builder.inttoptr(sums_at, kind.as_pointer())
+        lines = _Rows(builder, element, builder.add(lines, sweep.line), sweep.lines_pitch, sweep.lines_step)
+        rows = _Rows(builder, element, builder.add(rows, sweep.out), sweep.out_pitch)
+        edges, tails_at, sums_at = (
+            builder.inttoptr(builder.add(base, place), type_of.as_pointer())
+            for base, place, type_of in (
+                (masks_at, sweep.masks, _BITS),
+                (masks_at, sweep.tails, _BITS),
+                (sums, sweep.taps, kind),
+            )
+        )
+        starts = builder.add(offsets, sweep.starts)
 
         def emit(height, width, stride, _):
-            tail = masks.read(tail_at, _constant(0))
-            cells = _Cells(builder, masks, lines, starts, [column], masks_at, width, stride)
+            tail = masks.read(tails_at, _constant(0))
+            cells = _Cells(builder, masks, lines, starts, [sweep.column], edges, width, stride)
             places = [builder.gep(sums_at, [_constant(position)]) for position in range(height * width)]
 
             def step(i, carried):
                 held = [*carried[len(places) :], *cells(builder.add(i, _constant(height - 1)))]
-                factor = masks.load(rows[i], column, tail)
+                factor = masks.load(rows[i], sweep.column, tail)
                 totals = [
                     builder.call(multiply_add, [factor, cell, total])
                     for cell, total in zip(held, carried[: len(places)], strict=True)
@@ -320,10 +339,13 @@ def sweep_dots(
 
             totals = [builder.load(place, align=size) for place in places]
             held = [cell for k in range(height - 1) for cell in cells(_constant(k))]
-            for place, value in zip(places, accumulate(builder, count, totals + held, step), strict=False):
+            for place, value in zip(places, accumulate(builder, sweep.rows, totals + held, step), strict=False):
                 builder.store(value, place, align=size)
 
         variants = [(*shape, 1, 1) for shape in _SQUARES + _LONG + _TALL] + [(*shape, 2, 1) for shape in _SQUARES]
-        _choose(builder, along_column, along_row, stride, _constant(1), variants, emit)
+        _choose(builder, sweep, variants, emit)
 
-    return signature, lambda *given: _apart(*given, "sweep_dots", generate)
+    def generate(context, builder, signature, args):
+        return _for_each_sweep(context, builder, args, "run_dots", emit_sweep)
+
+    return signature, generate

@@ -1,24 +1,17 @@
-"""How the planes of a depthwise convolution are swept: everything that follows from the plan, as tables.
+"""A depthwise convolution as a list of sweeps: everything that follows from the plan, made once.
 
-A sweep goes down the rows of a plane. Taps ``k`` and ``k'`` of a column read the same source rows, a few result rows
-apart, where the rows that they read from one position are a multiple of ``stride`` apart. With taps ``spacing`` cells
-apart and ``lcm = lcm(stride, spacing)``::
+A task of a kernel is one piece of a plane: a slot of the depth, a band of rows, a block of columns. Its sweeps depend
+on few things (which taps of the depth read the source, how many rows the band has, which masks the block's ends need),
+so that pieces share programs, and a kernel only brings the addresses of source rows and runs a program::
 
-    stride 1, dilation 1    one group of neighbours                     k0 k1 k2          every row after the other
-    stride 2, dilation 1    every lcm / spacing = 2nd tap is a group    k0 k2 | k1        every row after the other
-    stride 1, dilation 2    one group                                   k0 k1 k2          every lcm / stride = 2nd row
+    program   strip 0:  taps of the depth  x  groups of a column  x  groups of a row   -> `simd_taps.Sweep` each
+              strip 1:  ...
 
-so any stride and dilation is sweeps of groups of neighbours. Groups are cut to what one sweep can keep.
-
-Columns are swept in strips of one or two vectors. A strip whose taps all read cells of the source is *inside*; the
-others, at both ends of a row, have masks::
-
-    strip       0       1       2       3       4
-              |..-----|-------|-------|-------|--..|     inside: strips 1 to 3
+For WEIGHT_GRAD the same list says which sums each sweep adds to.
 """
 
 from functools import lru_cache
-from math import lcm
+from itertools import product
 from typing import NamedTuple
 
 import numpy as np
@@ -27,15 +20,18 @@ from numba import types
 from ...arrays import Array
 from ...plan import ZERO, Axis
 from .gather import PhasedAxis, forward_axis, input_grad_axis
-from .simd_taps import ACROSS, LONG, TALL, TAPS
+from .simd import VECTOR_BYTES
+from .simd_taps import ACROSS, Sweep
+from .strips import Cut, Phase, Strip, both_phases, edge_masks, phases_of, source_cells, strips_of
 
-__all__ = ["SWEEP", "Sweep", "make_sweep"]
+__all__ = ["SWEEPS", "Sweeps", "make_sweeps"]
 
-#: Columns of a block, and cells of a band: the rows of a sweep stay in the first-level cache.
-_BLOCK, _CELLS = 4096, 4096
+#: Columns of a block, and cells and rows of a band: what a sweep reads stays in the first-level cache, and of the rows
+#: that it reads few are read again for the next band.
+_BLOCK, _CELLS, _ROWS = 4096, 4096, 8
 
 
-class Sweep(NamedTuple):
+class Sweeps(NamedTuple):
     """A gather in all its stride phases (FORWARD has one) as sweeps.
 
     Attributes
@@ -54,35 +50,29 @@ class Sweep(NamedTuple):
         Stride phases of a packed row, cells of each, cells that one column's taps span, and the first of them.
     band, bands, block, blocks : int
         Rows and columns of a task, and how many tasks that makes.
-    stride : int
-        Of a sweep along a row: 1 or 2.
-    across : int
-        The most vectors of a strip.
     ordered : int
         Whether the sweeps take the kernel's taps in their own order.
     taps, depth_taps, lines : int
         Taps in all phases; at most in a column of the depth; source rows that a band reads at most.
     slices : array (slots of the result's depth, 3 + depth_taps)
-        Depth in the result; phase; how many taps; the source's depth for each, or ``ZERO`` or ``CONSTANT``.
-    rows : array (phases of the height, 9)
-        Positions, first row in the result, first of ``cells``, cells that one position's taps span, groups from and to,
-        result rows and source rows between those of one sweep, taps.
+        Depth in the result; class; how many taps; the source's depth for each, or ``ZERO`` or ``CONSTANT``.
+    rows : array (phases of the height, 5)
+        Positions, first row in the result, first of ``cells``, cells that one position's taps span, taps.
     cells : array
         For each phase, the source rows from the first that is read on, or ``ZERO`` or ``CONSTANT``.
-    row_groups : array (groups, 2)
-        Source rows before the first tap's, taps.
-    columns : array (phases of the width, 9)
-        Positions, first column in the result, groups from and to, taps, strips, strips inside from and to, edges from.
-    column_groups : array (groups, 3)
-        First of ``offsets``, first of ``masks``, taps.
+    columns : array (phases of the width, 2)
+        Positions, first column in the result.
+    of_band, of_block : array
+        Classes.
+    programs : array (classes of slots, of bands, of blocks, phases of the height, 2)
+        The first and last of ``sweeps``.
+    sweeps : array (all sweeps, fields of `simd_taps.Sweep`)
     offsets : array
         Where each tap of a row reads, from a column's own cell.
-    edges : array (strips at the ends, 3)
-        First and second vector's column, vectors.
     masks : array of uint16 (strips at the ends + 1, taps of a row + 1, 2)
         Lanes that each tap reads, and that are stored; the first for a strip inside.
-    order, first_taps : array
-        Taps of the kernel in the order of the sweeps; where each phase's begin.
+    order : array
+        Taps of the kernel in the order of the sweeps.
     border : array
         The source cell at each padded position of the width.
     """
@@ -104,8 +94,6 @@ class Sweep(NamedTuple):
     bands: int
     block: int
     blocks: int
-    stride: int
-    across: int
     ordered: int
     taps: int
     depth_taps: int
@@ -113,232 +101,76 @@ class Sweep(NamedTuple):
     slices: Array
     rows: Array
     cells: Array
-    row_groups: Array
     columns: Array
-    column_groups: Array
+    of_band: Array
+    of_block: Array
+    programs: Array
+    sweeps: Array
     offsets: Array
-    edges: Array
     masks: Array
     order: Array
-    first_taps: Array
     border: Array
 
 
 _LIST, _TABLE = (types.Array(types.int64, ndim, "C") for ndim in (1, 2))
-#: The Numba type of a sweep.
-SWEEP = types.NamedTuple(
-    [types.int64] * 23
-    + [_TABLE, _TABLE, _LIST, _TABLE, _TABLE, _TABLE, _LIST, _TABLE]
-    + [types.Array(types.uint16, 3, "C")]
-    + [_LIST] * 3,
-    Sweep,
+#: The Numba type of sweeps.
+SWEEPS = types.NamedTuple(
+    [types.int64] * 21
+    + [_TABLE, _TABLE, _LIST, _TABLE, _LIST, _LIST, types.Array(types.int64, 5, "C"), _TABLE, _LIST]
+    + [types.Array(types.uint16, 3, "C"), _LIST, _LIST],
+    Sweeps,
 )
 
-#: A tap: the source cell that position 0 reads, and its index in the weight.
-_Tap = tuple[int, int]
+
+class _Phases(NamedTuple):
+    """The phases of each axis."""
+
+    depth: list[Phase]
+    height: list[Phase]
+    width: list[Phase]
 
 
-class _Phase(NamedTuple):
-    """One stride phase of an axis: its taps in groups, and the distances of a sweep's result and source rows."""
+class _Units(NamedTuple):
+    """Bytes of a cell and of what a tap has (a weight, or a vector of sums); cells of the result's rows; channels.
 
-    positions: int
-    target: int
-    taps: list[_Tap]
-    groups: list[list[_Tap]]
-    apart: int
-    lines: int
+    ``adding``: sums are added to what the result holds.
+    """
 
-    @property
-    def least(self) -> int:
-        return min((base for base, _ in self.taps), default=0)
-
-    @property
-    def span(self) -> int:
-        return max((base for base, _ in self.taps), default=0) - self.least + 1
-
-
-def _cut(taps: list[_Tap], sizes: tuple[int, ...]) -> list[list[_Tap]]:
-    """Neighbouring taps in groups of the given sizes, the largest first."""
-    groups: list[list[_Tap]] = []
-    while taps:
-        size = max(size for size in sizes if size <= len(taps))
-        groups.append(taps[:size])
-        taps = taps[size:]
-    return groups
-
-
-def _phases(axis: PhasedAxis, sizes: tuple[int, ...], share: bool) -> list[_Phase]:
-    """The phases of an axis, with groups of the given sizes; with ``share``, of taps that share source rows."""
-    phases = []
-    for phase in range(axis.positions.size):
-        begin, end = axis.taps[phase], axis.taps[phase + 1]
-        taps = sorted(zip(axis.base[begin:end].tolist(), axis.tap[begin:end].tolist(), strict=True))
-        lines, classes = axis.step, 1
-        if share and len(taps) > 1:
-            spacing = taps[1][0] - taps[0][0]
-            lines = lcm(axis.step, spacing)
-            classes = lines // spacing
-        groups = [group for c in range(classes) for group in _cut(taps[c::classes], sizes)]
-        taps = [tap for group in groups for tap in group]
-        positions, target = int(axis.positions[phase]), int(axis.target_first[phase])
-        phases.append(_Phase(positions, target, taps, groups, lines // axis.step, lines))
-    return phases
-
-
-def _both_phases(height: PhasedAxis, width: PhasedAxis, stride: int) -> tuple[list[_Phase], list[_Phase]]:
-    """The phases of height and width, in groups that one sweep can take together."""
-    few = tuple(range(1, TAPS + 1))
-    heights = _phases(height, few if stride == 2 else (*few, *TALL), True)
-    tallest = max((len(group) for phase in heights for group in phase.groups), default=0)
-    if tallest > TAPS:
-        return heights, _phases(width, (1, 2), False)
-    return heights, _phases(width, (*few, *LONG) if tallest == 1 and stride == 1 else few, False)
-
-
-def _cells(axis: PhasedAxis, first: int, count: int) -> Array:
-    """Source cells ``first .. first + count - 1``, or ``ZERO`` or ``CONSTANT`` outside; ``first`` is the first read."""
-    cells = np.arange(first, first + count, dtype=np.int64)
-    outside = (cells < 0) | (cells >= axis.cells)
-    if axis.bordered:
-        table = np.full(count, ZERO, np.int64)
-        table[: axis.source.size] = axis.source[:count]
-        cells[outside] = table[outside]
-    else:
-        cells[outside] = ZERO
-    return cells
+    cell: int
+    tap: int
+    result_width: int
+    channels: int
+    adding: bool
 
 
 def _table(rows: list[list[int]], width: int) -> Array:
     return np.array(rows, np.int64).reshape(-1, width)
 
 
-def _slices(axis: PhasedAxis, phases: list[_Phase]) -> Array:
-    """The table of the depth's slots."""
+def _slices(axis: PhasedAxis, phases: list[Phase], skipping: bool) -> tuple[Array, list[tuple[int, tuple[int, ...]]]]:
+    """The table of the depth's slots, and its classes: the phase, and which of its taps are swept."""
     most = max(len(phase.taps) for phase in phases)
-    rows = []
+    rows: list[list[int]] = []
+    classes: dict[tuple[int, tuple[int, ...]], int] = {}
     for number, phase in enumerate(phases):
-        cells = _cells(axis, phase.least, (phase.positions - 1) * axis.step + phase.span)
+        cells = source_cells(axis, phase.least, (phase.positions - 1) * axis.step + phase.span)
         for o in range(phase.positions):
             read = [int(cells[o * axis.step + base - phase.least]) for base, _ in phase.taps]
+            swept = tuple(t for t, d in enumerate(read) if d >= 0 or not skipping)
+            which = classes.setdefault((number, swept), len(classes))
             target = phase.target + o * axis.target_step
-            rows.append([target, number, len(read), *read, *[ZERO] * (most - len(read))])
-    return _table(rows, 3 + most)
+            rows.append([target, which, len(read), *read, *[ZERO] * (most - len(read))])
+    return _table(rows, 3 + most), list(classes)
 
 
-def _row_tables(axis: PhasedAxis, phases: list[_Phase]) -> tuple[Array, Array, Array]:
-    """``rows``, ``cells`` and ``row_groups``."""
+def _row_tables(axis: PhasedAxis, phases: list[Phase]) -> tuple[Array, Array]:
+    """``rows`` and ``cells``."""
     rows: list[list[int]] = []
-    groups: list[list[int]] = []
     cells: list[Array] = [np.empty(0, np.int64)]
     for phase in phases:
-        first = sum(each.size for each in cells)
-        cells.append(_cells(axis, phase.least, (phase.positions - 1) * axis.step + phase.span))
-        row = [phase.positions, phase.target, first, phase.span, len(groups)]
-        groups += [[group[0][0] - phase.least, len(group)] for group in phase.groups]
-        rows.append([*row, len(groups), phase.apart, phase.lines, len(phase.taps)])
-    return _table(rows, 9), np.concatenate(cells), _table(groups, 2)
-
-
-def _lanes_within(columns: Array, lanes: int, first: int, last: int) -> Array:
-    """For vectors at the columns, the lanes within ``[first, last)`` as bits."""
-    low = np.clip(first - columns, 0, lanes)
-    high = np.clip(last - columns, low, lanes)
-    lanes_of: Array = (np.left_shift(1, high) - np.left_shift(1, low)).astype(np.uint16)
-    return lanes_of
-
-
-class _Strips(NamedTuple):
-    """Lanes of a vector and vectors of a strip; columns of a block; source cells between columns; whether packed.
-
-    ``overlap``: the last vector goes back over the one before it, whose cells it computes again. ``dots``: nothing
-    is read beside a cell that is not there.
-    """
-
-    lanes: int
-    across: int
-    block: int
-    stride: int
-    packing: bool
-    overlap: bool
-    dots: bool
-
-
-def _edge(strips: _Strips, number: int, positions: int) -> list[int]:
-    """The vectors' columns and number of a strip at the end of a row."""
-    first = number * strips.across * strips.lanes
-    block = first - first % strips.block
-    vectors = strips.across if positions - first > strips.lanes else 1
-    columns = [first + v * strips.lanes for v in range(vectors)]
-    if strips.overlap and columns[-1] + strips.lanes > positions:
-        columns[-1] = max(positions - strips.lanes, block)
-    return [columns[0], columns[-1], vectors]
-
-
-def _edge_masks(strips: _Strips, edges: Array, phase: _Phase, cells: int, most: int) -> Array:
-    """What a phase's strips at the ends read and store, two masks for each of ``most`` taps."""
-    masks = np.zeros((len(edges), most + 1, 2), np.uint16)
-    stored = _lanes_within(edges[:, :2], strips.lanes, 0, phase.positions)
-    masks[:, len(phase.taps)] = stored
-    local = 0
-    for group in phase.groups:
-        for t, (base, _) in enumerate(group[:: strips.stride]):
-            if strips.packing:
-                read = np.full_like(stored, (1 << strips.lanes) - 1)
-            elif strips.stride == 1:
-                read = _lanes_within(edges[:, :2], strips.lanes, -base, cells - base)
-                read = read & stored if strips.dots else read
-            else:  # two vectors hold the cells of this tap and of the next
-                both = 2 * edges[:, :1] + [[0, strips.lanes]]
-                last = min(cells - base, 2 * phase.positions) if strips.dots else cells - base
-                read = _lanes_within(both, strips.lanes, -base, last)
-            masks[:, local + t] = read
-        local += len(group)
-    return masks
-
-
-def _column_tables(axis: PhasedAxis, phases: list[_Phase], strips: _Strips) -> tuple[Array, Array, Array, Array]:
-    """``columns``, ``column_groups``, ``edges`` and ``masks``."""
-    wide, most = strips.across * strips.lanes, max(len(phase.taps) for phase in phases)
-    rows: list[list[int]] = []
-    groups: list[list[int]] = []
-    edges: list[list[int]] = []
-    masks = [np.full((1, most + 1, 2), (1 << strips.lanes) - 1, np.uint16)]
-    first_tap = 0
-    for phase in phases:
-        count, begin, end = -(-phase.positions // wide), 0, phase.positions // wide
-        if not strips.packing:
-            beyond = axis.cells - (phase.least + phase.span - 1) - (strips.stride - 1)
-            begin = min(-(min(phase.least, 0) // (wide * strips.stride)), count)
-            end = max(min(end, beyond // (wide * strips.stride)), begin)
-        row, local = [phase.positions, phase.target, len(groups)], 0
-        for group in phase.groups:
-            groups.append([first_tap + local, local, len(group)])
-            local += len(group)
-        first_tap += local
-        rows.append([*row, len(groups), len(phase.taps), count, begin, end, len(edges)])
-        found = _table([_edge(strips, i, phase.positions) for i in range(count) if not begin <= i < end], 3)
-        edges += found.tolist()
-        masks.append(_edge_masks(strips, found, phase, axis.cells, most))
-    return _table(rows, 9), _table(groups, 3), _table(edges, 3), np.concatenate(masks)
-
-
-def _tap_order(phases: tuple[list[_Phase], ...], kernel: tuple[int, ...]) -> tuple[Array, Array]:
-    """``order`` and ``first_taps``: phase by phase, depth by depth, group by group."""
-    order: list[int] = []
-    firsts: list[int] = []
-    for depth in phases[0]:
-        for height in phases[1]:
-            for width in phases[2]:
-                firsts.append(len(order))
-                order += [
-                    (d * kernel[1] + h) * kernel[2] + w
-                    for _, d in depth.taps
-                    for column in height.groups
-                    for row in width.groups
-                    for _, h in column
-                    for _, w in row
-                ]
-    return np.array(order, np.int64), np.array(firsts, np.int64)
+        rows.append([phase.positions, phase.target, sum(map(len, cells)), phase.span, len(phase.taps)])
+        cells.append(source_cells(axis, phase.least, (phase.positions - 1) * axis.step + phase.span))
+    return _table(rows, 5), np.concatenate(cells)
 
 
 def _split(rows: int, columns: int, wide: int) -> tuple[int, int, int, int]:
@@ -347,20 +179,173 @@ def _split(rows: int, columns: int, wide: int) -> tuple[int, int, int, int]:
     By the plan alone, since an activation is vectorised along a stretch. Blocks are whole strips.
     """
     block = columns if columns <= _BLOCK else _BLOCK - _BLOCK % wide
-    bands = -(-rows // max(_CELLS // block, 1))
+    bands = -(-rows // max(_CELLS // block, _ROWS))
     return -(-rows // bands), bands, block, -(-columns // block)
 
 
-def _make(kind: str, lanes: int, axes: tuple[Axis, Axis, Axis]) -> Sweep:
-    make = input_grad_axis if kind.startswith("input") else forward_axis
+def _first_taps(phases: _Phases) -> dict[tuple[int, int, int], int]:
+    """Where each phase's taps begin, in the order of the sweeps."""
+    found, at = {}, 0
+    for place in product(*(range(len(each)) for each in phases)):
+        found[place[0], place[1], place[2]] = at
+        at += len(phases[0][place[0]].taps) * len(phases[1][place[1]].taps) * len(phases[2][place[2]].taps)
+    return found
+
+
+def _tap_order(phases: _Phases, kernel: tuple[int, ...]) -> Array:
+    """Taps in the order of the sweeps: phase by phase, depth by depth, group by group."""
+    order = [
+        (d * kernel[1] + h) * kernel[2] + w
+        for depth, height, width in product(*phases)
+        for _, d in depth.taps
+        for column in height.groups
+        for row in width.groups
+        for _, h in column
+        for _, w in row
+    ]
+    return np.array(order, np.int64)
+
+
+class _Programs:
+    """Makes the programs of all classes of pieces."""
+
+    def __init__(self, phases: _Phases, cut: Cut, units: _Units, height: PhasedAxis, width: PhasedAxis, band: int):
+        self.phases, self.cut, self.units, self.height, self.width, self.band = phases, cut, units, height, width, band
+        self.most_taps = max(len(phase.taps) for phase in phases.width)
+        self.lines = (band - 1) * height.step + max(phase.span for phase in phases.height)
+        self.depth_taps = max(len(phase.taps) for phase in phases.depth)
+        self.masks = [np.full((1, self.most_taps + 1, 2), (1 << cut.lanes) - 1, np.uint16)]
+        self.first_taps = _first_taps(phases)
+        self.taps = sum(
+            len(depth.taps) * len(height.taps) * len(width.taps) for depth, height, width in product(*phases)
+        )
+
+    def block(self, number: int) -> tuple[tuple[Strip, ...], ...]:
+        """The strips of a block in each phase of the width, at columns from its own first."""
+        found = []
+        for phase in self.phases.width:
+            masked = sum(map(len, self.masks))
+            strips, ends = strips_of(self.cut, phase, self.width.cells, number, masked)
+            first = number * self.cut.block
+            self.masks.append(edge_masks(self.cut, ends, phase, self.width.cells, self.most_taps))
+            found.append(
+                tuple(strip._replace(column=strip.column - first, second=strip.second - first) for strip in strips)
+            )
+        return tuple(found)
+
+    def program(
+        self, slot: tuple[int, tuple[int, ...]], rows: tuple[int, ...], block: tuple[tuple[Strip, ...], ...], ph: int
+    ) -> list[Sweep]:
+        """The sweeps of a piece in one phase of the height."""
+        sweeps: list[Sweep] = []
+        first_offset = 0
+        for pw, strips in enumerate(block):
+            for strip in strips if rows[ph] else ():
+                sweeps += self._strip(slot, rows[ph], strip, ph, pw, first_offset)
+            first_offset += len(self.phases.width[pw].taps)
+        return sweeps
+
+    def _strip(
+        self, slot: tuple[int, tuple[int, ...]], some: int, strip: Strip, ph: int, pw: int, first_offset: int
+    ) -> list[Sweep]:
+        """The sweeps of a strip: each source channel, tap of the depth, pair of groups and set of rows."""
+        (pd, swept), units, cut = slot, self.units, self.cut
+        height, width = self.phases.height[ph], self.phases.width[pw]
+        interleaved = self.width.target_step > 1
+        out_pitch = (cut.block if interleaved else self.height.target_step * units.result_width) * units.cell
+        out = pw * self.band * cut.block if interleaved else height.target * units.result_width
+        common = Sweep(
+            line=0,
+            lines_step=height.lines,
+            lines_pitch=0,
+            out=out * units.cell,
+            out_pitch=height.apart * out_pitch,
+            fresh=int(interleaved or not units.adding),
+            rows=some,
+            starts=0,
+            stride=cut.stride,
+            column=strip.column,
+            second=strip.second,
+            vectors=strip.vectors,
+            masks=0,
+            tails=(strip.masks * (self.most_taps + 1) + len(width.taps)) * 4,
+            taps=0,
+            along_column=0,
+            along_row=0,
+        )
+        along = some == 1 and len(height.taps) == 1  # a single row: strips inside are swept like rows
+        reached = bool(swept and height.taps and width.taps)
+        parts = [(strip, strip.run)]
+        if strip.run > 1 and not (along and reached):
+            parts = [
+                (strip._replace(column=strip.column + i * cut.wide, second=strip.second + i * cut.wide), 1)
+                for i in range(strip.run)
+            ]
+        if not reached:
+            return [
+                common._replace(column=part.column, second=part.second, out_pitch=out_pitch) for part, _ in parts
+            ] * common.fresh
+        sweeps: list[Sweep] = []
+        for part, run in parts:
+            fresh = common.fresh
+            for c, td in product(range(units.channels), swept):
+                for column, row, tap, local in self._pairs(height, width):
+                    first_tap = c * self.taps + self.first_taps[pd, ph, pw] + td * len(height.taps) * len(width.taps)
+                    line = (c * self.depth_taps + td) * self.lines + column[0][0] - height.least
+                    of_pair = common._replace(
+                        fresh=fresh,
+                        starts=(first_offset + local) * 8,
+                        column=part.column,
+                        second=part.second,
+                        masks=(strip.masks * (self.most_taps + 1) + local) * 4,
+                        taps=(first_tap + tap) * units.tap,
+                        along_column=len(column),
+                        along_row=len(row),
+                    )
+                    fresh = 0
+                    for r in range(min(height.apart, some)):
+                        sweeps.append(
+                            of_pair._replace(
+                                line=(line + r * self.height.step) * 8,
+                                out=of_pair.out + r * out_pitch,
+                                rows=-(-(some - r) // height.apart),
+                            )
+                        )
+                    if along:
+                        pitch = cut.wide * units.cell
+                        sweeps[-1] = sweeps[-1]._replace(
+                            lines_step=0, lines_pitch=pitch * cut.stride, out_pitch=pitch, rows=run
+                        )
+        return sweeps
+
+    @staticmethod
+    def _pairs(height: Phase, width: Phase) -> list[tuple[list[tuple[int, int]], list[tuple[int, int]], int, int]]:
+        """Each group of a column with each of a row: the groups, their first tap, and the row group's first tap."""
+        pairs, tap = [], 0
+        for column in height.groups:
+            local = 0
+            for row in width.groups:
+                pairs.append((column, row, tap, local))
+                tap, local = tap + len(column) * len(row), local + len(row)
+        return pairs
+
+
+def _classes(keys: list[tuple]) -> tuple[Array, list[tuple]]:
+    """A number for each key, equal ones for equal keys, and the different keys."""
+    found: dict[tuple, int] = {}
+    numbers = [found.setdefault(key, len(found)) for key in keys]
+    return np.array(numbers, np.int64), list(found)
+
+
+def _make(kind: str, lanes: int, channels: int, axes: tuple[Axis, Axis, Axis]) -> Sweeps:
+    make, dots = (input_grad_axis if kind.startswith("input") else forward_axis), kind == "weight"
     depth, height, width = (make(axis) for axis in axes)
     packing = width.bordered > 0 or width.step > 2 or (width.step == 2 and axes[2].dilation > 1)
     stride = 1 if packing else width.step
-    depths = _phases(depth, (1,), False)
-    heights, widths = _both_phases(height, width, stride)
-    tallest = max((len(group) for phase in heights for group in phase.groups), default=0)
-    across = 1 if kind == "weight" or stride == 2 or tallest > TAPS else ACROSS
-    rows, columns = (max(phase.positions for phase in phases) for phases in (heights, widths))
+    heights, widths, tall = both_phases(height, width, stride)
+    phases = _Phases(phases_of(depth, (1,), False), heights, widths)
+    across = 1 if dots or stride == 2 or tall else ACROSS
+    rows, columns = (max(phase.positions for phase in each) for each in (heights, widths))
     band, bands, block, blocks = _split(rows, columns, across * lanes)
     least = min(phase.least for phase in widths)
     reach = max(phase.least + phase.span for phase in widths) - least
@@ -369,11 +354,26 @@ def _make(kind: str, lanes: int, axes: tuple[Axis, Axis, Axis]) -> Sweep:
     offsets = np.array([base for phase in widths for base, _ in phase.taps], np.int64)
     if packing:
         offsets = (offsets - least) % width.step * slot_cells + (offsets - least) // width.step
-    strips = _Strips(lanes, across, block, stride, packing, kind in ("forward", "input"), kind == "weight")
-    column_table, column_groups, edges, masks = _column_tables(width, widths, strips)
-    order, first_taps = _tap_order((depths, heights, widths), tuple(axis.kernel for axis in axes))
-    slices = _slices(depth, depths)
-    return Sweep(
+    bordered = 2 if width.bordered else int(bool(height.bordered or depth.bordered))
+    slices, slot_classes = _slices(depth, phases.depth, not bordered)
+    cell = VECTOR_BYTES // lanes
+    result_width = axes[2].input if kind.startswith("input") else axes[2].output
+    cut = Cut(lanes, across, block, stride, packing, kind in ("forward", "input"), dots)
+    units = _Units(cell, VECTOR_BYTES if dots else cell, result_width, channels, kind.endswith("+"))
+    programs = _Programs(phases, cut, units, height, width, band)
+    of_band, band_classes = _classes(
+        [tuple(max(min(band, phase.positions - b * band), 0) for phase in heights) for b in range(bands)]
+    )
+    of_block, block_classes = _classes([programs.block(b) for b in range(blocks)])
+    order = _tap_order(phases, tuple(axis.kernel for axis in axes))
+    sweeps: list[Sweep] = []
+    bounds: list[list[int]] = []
+    for slot, some, strips, ph in product(slot_classes, band_classes, block_classes, range(len(heights))):
+        first = len(sweeps)
+        sweeps += programs.program(slot, some, strips, ph)
+        bounds.append([first, len(sweeps)])
+    shape = (len(slot_classes), len(band_classes), len(block_classes), len(heights), 2)
+    return Sweeps(
         depth.cells,
         height.cells,
         width.cells,
@@ -381,7 +381,7 @@ def _make(kind: str, lanes: int, axes: tuple[Axis, Axis, Axis]) -> Sweep:
         width.step,
         height.target_step,
         width.target_step,
-        2 if width.bordered else int(bool(height.bordered or depth.bordered)),
+        bordered,
         int(packing),
         slots,
         slot_cells,
@@ -391,21 +391,20 @@ def _make(kind: str, lanes: int, axes: tuple[Axis, Axis, Axis]) -> Sweep:
         bands,
         block,
         blocks,
-        stride,
-        across,
         int(np.array_equal(order, np.arange(order.size))),
         order.size,
         slices.shape[1] - 3,
-        (band - 1) * height.step + max(phase.span for phase in heights),
+        programs.lines,
         slices,
         *_row_tables(height, heights),
-        column_table,
-        column_groups,
+        _table([[phase.positions, phase.target] for phase in widths], 2),
+        of_band,
+        of_block,
+        np.array(bounds, np.int64).reshape(shape),
+        np.array(sweeps, np.int64).reshape(-1, len(Sweep._fields)),
         offsets,
-        edges,
-        masks,
+        np.concatenate(programs.masks),
         order,
-        first_taps,
         width.source,
     )
 
@@ -416,11 +415,12 @@ _kept = lru_cache(maxsize=1024)(_make)
 _LARGEST_KEPT = 2**16
 
 
-def make_sweep(kind: str, lanes: int, axes: tuple[Axis, Axis, Axis]) -> Sweep:
+def make_sweeps(kind: str, lanes: int, channels: int, axes: tuple[Axis, Axis, Axis]) -> Sweeps:
     """How planes are swept.
 
     ``kind``: ``forward``, ``input`` or ``weight``, for the directions; the first two followed by ``+`` where sums are
-    added to what the result holds, so that no cell must be computed twice.
+    added to what the result holds, so that no cell must be computed twice. ``channels``: source channels of a result
+    channel.
     """
     small = all(axis.used + axis.input <= _LARGEST_KEPT for axis in axes)
-    return (_kept if small else _make)(kind, lanes, axes)
+    return (_kept if small else _make)(kind, lanes, channels, axes)
