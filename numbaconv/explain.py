@@ -25,7 +25,8 @@ class Explanation:
         The primitive that the call comes down to.
     backend : str
     candidates : tuple of Candidate
-        In the order in which they are asked; ``refusal`` is None or a sentence.
+        In the order in which they are asked; ``refusal`` is None or a sentence, and so is ``passed_over``, which
+        says why one that can is not chosen by itself.
     algorithm : str or None
         The choice; None where a forced algorithm does not apply.
     note : str
@@ -43,6 +44,8 @@ class Explanation:
         lines = [str(self.plan), f"  {self.direction.name} on backend {self.backend!r}"]
         for each in self.candidates:
             answer = "accepts" if each.refusal is None else f"refuses: {each.refusal}"
+            if each.passed_over is not None and each.name != self.algorithm:
+                answer = f"not chosen: {each.passed_over}"
             lines.append(f"    {'->' if each.name == self.algorithm else '  '} {each.name}: {answer}")
         return "\n".join([*lines, f"  {self.note}"])
 

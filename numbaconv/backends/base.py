@@ -100,6 +100,10 @@ class Packing:
     pack: Callable[[ConvPlan, Array], PackedWeight]
 
 
+def _always_worthwhile(plan: ConvPlan) -> str | None:
+    return None
+
+
 @dataclass(frozen=True, slots=True)
 class Algorithm:
     """One way to compute one primitive.
@@ -119,6 +123,15 @@ class Algorithm:
         gives the reason.
     packing : Packing, optional
         How it prepares a weight; without one it reads the weight as it is.
+    spreading : bool
+        Whether results are computed through transforms, so that what is in one cell touches results that do not
+        read it: rounding errors, NaN and infinity spread over a tile or a block. Sums of integers are not exact
+        then, and ``|x| conv |w|`` in the bound stands for its largest conceivable value at any position: the
+        sum over a result's source channels of the channel's largest ``|x|`` (padding included) times the sum of
+        ``|w|`` over all taps. In INPUT_GRAD and WEIGHT_GRAD, ``y`` stands for ``x``, and ``y`` for ``w``.
+    worthwhile : callable
+        ``worthwhile(plan)`` is None, or a sentence why an accepted plan is not worth this algorithm; it matters
+        to the automatic choice alone. Like every choice it must not depend on the batch size or on threads.
     """
 
     name: str
@@ -126,14 +139,20 @@ class Algorithm:
     run: Callable[[ConvPlan, Array, Any, Array, Epilogue], None]
     error_factor: Callable[[ConvPlan], float]
     packing: Packing | None = None
+    spreading: bool = False
+    worthwhile: Callable[[ConvPlan], str | None] = _always_worthwhile
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """An algorithm's answer to a plan: accepted where ``refusal`` is None."""
+    """An algorithm's answer to a plan: can compute it where ``refusal`` is None.
+
+    ``passed_over`` is why one that can is not chosen by itself, or None.
+    """
 
     name: str
     refusal: str | None
+    passed_over: str | None = None
 
 
 @dataclass(frozen=True)
@@ -144,7 +163,8 @@ class Backend:
     ----------
     name : str
     tables : mapping
-        For each direction the algorithms in order of preference; the last accepts everything.
+        For each direction the algorithms in order of preference; the last accepts everything, and is always
+        worthwhile.
     activation_grad : callable
         ``activation_grad(derivative, grad, saved, out)`` fills ``out = grad * derivative(saved)``,
         elementwise, with a scalar function.
@@ -162,10 +182,14 @@ class Backend:
 
     def candidates(self, plan: ConvPlan, direction: Direction) -> list[Candidate]:
         """Every algorithm's answer, in the order of the table."""
-        return [Candidate(each.name, each.accepts(plan)) for each in self.tables[direction]]
+        return [self._candidate(each, plan) for each in self.tables[direction]]
+
+    def _candidate(self, algorithm: Algorithm, plan: ConvPlan) -> Candidate:
+        refusal = algorithm.accepts(plan)
+        return Candidate(algorithm.name, refusal, algorithm.worthwhile(plan) if refusal is None else None)
 
     def select(self, op: str, plan: ConvPlan, direction: Direction, forced: str | None) -> Algorithm:
-        """The first algorithm that accepts, or the forced one.
+        """The first algorithm that accepts and is worthwhile, or the forced one.
 
         Raises
         ------
@@ -186,6 +210,6 @@ class Backend:
                 f"which has {known} for {direction.name}"
             )
         for algorithm in table:
-            if algorithm.accepts(plan) is None:
+            if algorithm.accepts(plan) is None and algorithm.worthwhile(plan) is None:
                 return algorithm
         raise AlgorithmError(f"{op}: no algorithm of backend {self.name!r} accepts {plan}")
