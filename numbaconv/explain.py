@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .backends.base import Candidate, Direction
-from .backends.registry import forced_algorithm, resolve
+from .backends.registry import disabled_algorithms, forced_algorithm, resolve
 from .dispatch import direction_of
 from .errors import AlgorithmError, ArgumentError
 from .plan import ConvPlan, Ints, plan_conv
@@ -97,10 +97,11 @@ def explain(
         raise ArgumentError(f"explain: direction is {direction!r}, but must be one of {', '.join(_PRODUCES)}")
     plan = plan_conv(input_shape, weight_shape, **arguments)
     primitive = direction_of(plan.transposed, _PRODUCES[direction])
-    chosen, forced = resolve(backend), forced_algorithm(algorithm)
+    chosen, forced, disabled = resolve(backend), forced_algorithm(algorithm), disabled_algorithms()
     try:
-        name: str | None = chosen.select("explain", plan, primitive, forced).name
+        name: str | None = chosen.select("explain", plan, primitive, forced, disabled).name
         note = f"{name!r} is forced" if forced else f"{name!r} is the first that accepts"
     except AlgorithmError as error:
         name, note = None, str(error)
-    return Explanation(plan, primitive, chosen.name, tuple(chosen.candidates(plan, primitive)), name, note)
+    candidates = tuple(chosen.candidates(plan, primitive, disabled))
+    return Explanation(plan, primitive, chosen.name, candidates, name, note)

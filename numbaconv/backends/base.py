@@ -25,6 +25,10 @@ __all__ = [
 ]
 
 
+#: Why an algorithm is not chosen that the user switched off.
+DISABLED = "disabled by NUMBACONV_DISABLE"
+
+
 class Direction(Enum):
     """The three primitives over a plan, by the operand that each produces."""
 
@@ -180,36 +184,63 @@ class Backend:
     check_activation: Callable[[Activation, str], None] = lambda activation, dtype: None
     unavailable: Callable[[], str | None] = lambda: None
 
-    def candidates(self, plan: ConvPlan, direction: Direction) -> list[Candidate]:
+    def candidates(
+        self, plan: ConvPlan, direction: Direction, disabled: frozenset[str] = frozenset()
+    ) -> list[Candidate]:
         """Every algorithm's answer, in the order of the table."""
-        return [self._candidate(each, plan) for each in self.tables[direction]]
+        return [_candidate(each, plan, disabled) for each in self.tables[direction]]
 
-    def _candidate(self, algorithm: Algorithm, plan: ConvPlan) -> Candidate:
-        refusal = algorithm.accepts(plan)
-        return Candidate(algorithm.name, refusal, algorithm.worthwhile(plan) if refusal is None else None)
+    def select(
+        self, op: str, plan: ConvPlan, direction: Direction, forced: str | None, disabled: frozenset[str] = frozenset()
+    ) -> Algorithm:
+        """The forced algorithm; or the first that accepts and is worthwhile; or, failing that, that accepts.
 
-    def select(self, op: str, plan: ConvPlan, direction: Direction, forced: str | None) -> Algorithm:
-        """The first algorithm that accepts and is worthwhile, or the forced one.
+        One whose name is in ``disabled`` is never chosen.
 
         Raises
         ------
         AlgorithmError
-            If the forced algorithm is unknown or refuses.
+            If the forced algorithm is unknown, disabled, or refuses, or if nothing is left.
         """
         table = self.tables[direction]
         if forced is not None:
-            for algorithm in table:
-                if algorithm.name == forced:
-                    refusal = algorithm.accepts(plan)
-                    if refusal is not None:
-                        raise AlgorithmError(f"{op}: algorithm {forced!r} of backend {self.name!r} refuses: {refusal}")
-                    return algorithm
-            known = ", ".join(each.name for each in table)
-            raise AlgorithmError(
-                f"{op}: algorithm {forced!r} is unknown to backend {self.name!r}, "
-                f"which has {known} for {direction.name}"
-            )
+            return self._forced(op, plan, direction, forced, disabled)
+        possible = None
         for algorithm in table:
-            if algorithm.accepts(plan) is None and algorithm.worthwhile(plan) is None:
+            if algorithm.name not in disabled and algorithm.accepts(plan) is None:
+                if algorithm.worthwhile(plan) is None:
+                    return algorithm
+                possible = possible or algorithm
+        if possible is not None:
+            return possible
+        but = _but_disabled(disabled & {each.name for each in table})
+        raise AlgorithmError(f"{op}: no algorithm of backend {self.name!r}{but} accepts {plan}")
+
+    def _forced(
+        self, op: str, plan: ConvPlan, direction: Direction, forced: str, disabled: frozenset[str]
+    ) -> Algorithm:
+        for algorithm in self.tables[direction]:
+            if algorithm.name == forced:
+                if forced in disabled:
+                    raise AlgorithmError(
+                        f"{op}: algorithm {forced!r} of backend {self.name!r} is forced, but {DISABLED}"
+                    )
+                refusal = algorithm.accepts(plan)
+                if refusal is not None:
+                    raise AlgorithmError(f"{op}: algorithm {forced!r} of backend {self.name!r} refuses: {refusal}")
                 return algorithm
-        raise AlgorithmError(f"{op}: no algorithm of backend {self.name!r} accepts {plan}")
+        known = ", ".join(each.name for each in self.tables[direction])
+        raise AlgorithmError(
+            f"{op}: algorithm {forced!r} is unknown to backend {self.name!r}, which has {known} for {direction.name}"
+        )
+
+
+def _candidate(algorithm: Algorithm, plan: ConvPlan, disabled: frozenset[str]) -> Candidate:
+    refusal = algorithm.accepts(plan)
+    if refusal is not None:
+        return Candidate(algorithm.name, refusal)
+    return Candidate(algorithm.name, None, DISABLED if algorithm.name in disabled else algorithm.worthwhile(plan))
+
+
+def _but_disabled(names: frozenset[str]) -> str:
+    return f", {' and '.join(sorted(names))} being {DISABLED}," if names else ""
