@@ -19,7 +19,7 @@ import numpy as np
 from .arrays import Array, as_array, canonical_data, canonical_weight, like_result, promote, result
 from .backends.activations import resolve_activation
 from .backends.base import NO_EPILOGUE, Algorithm, Backend, Direction, Epilogue
-from .backends.registry import forced_algorithm, resolve
+from .backends.registry import disabled_algorithms, forced_algorithm, resolve
 from .errors import ArgumentError, DTypeError, ShapeError
 from .plan import ConvPlan, Geometry, dtype_name, dtype_rule, make_plan, rank_of
 from .plan.arguments import shape
@@ -132,7 +132,7 @@ def choose(
     chosen = named_backend(op, backend)
     if algorithm is not None and not isinstance(algorithm, str):
         raise DTypeError(f"{op}: algorithm must be a name, but is {algorithm!r}")
-    return chosen, chosen.select(op, plan, direction, forced_algorithm(algorithm))
+    return chosen, chosen.select(op, plan, direction, forced_algorithm(algorithm), disabled_algorithms())
 
 
 def named_backend(op: str, backend: str | None) -> Backend:

@@ -13,12 +13,13 @@ from contextvars import ContextVar
 from importlib import import_module
 from typing import NamedTuple
 
-from ..errors import BackendError
+from ..errors import AlgorithmError, BackendError
 from .base import Backend
 
 __all__ = [
     "BackendStatus",
     "backends",
+    "disabled_algorithms",
     "forced_algorithm",
     "get_backend",
     "register_backend",
@@ -30,11 +31,13 @@ __all__ = [
 ENTRY_POINTS = "numbaconv.backends"
 BACKEND_VARIABLE = "NUMBACONV_BACKEND"
 ALGORITHM_VARIABLE = "NUMBACONV_ALGORITHM"
+DISABLE_VARIABLE = "NUMBACONV_DISABLE"
 AUTOMATIC = "cpu"
 
 _modules = {"cpu": "numbaconv.backends.cpu", "reference": "numbaconv.backends.reference"}
 _loaded: dict[str, Backend] = {}
 _entry_points_read = False
+_disabled: dict[str, frozenset[str]] = {}
 _default: str | None = None
 _scoped: ContextVar[str | None] = ContextVar("numbaconv_backend", default=None)
 
@@ -224,3 +227,36 @@ def resolve(name: str | None) -> Backend:
 def forced_algorithm(name: str | None) -> str | None:
     """The algorithm that a call forces, given its ``algorithm=`` argument."""
     return name if name is not None else os.environ.get(ALGORITHM_VARIABLE) or None
+
+
+def disabled_algorithms() -> frozenset[str]:
+    """The algorithms that ``NUMBACONV_DISABLE`` names, separated by commas, as it is now.
+
+    A name that another backend has is harmless; one that none has is an error, since what was meant would go on
+    being chosen.
+    """
+    value = os.environ.get(DISABLE_VARIABLE)
+    if not value:
+        return frozenset()
+    if value not in _disabled:
+        names = frozenset(part.strip() for part in value.split(",") if part.strip())
+        _check_disabled(names)
+        _disabled[value] = names
+    return _disabled[value]
+
+
+def _check_disabled(names: frozenset[str]) -> None:
+    unknown = names - _algorithm_names(_loaded)
+    if unknown:
+        backends()  # loads whatever can be loaded
+        known = _algorithm_names(_loaded)
+        unknown -= known
+        if unknown:
+            listed = ", ".join(repr(name) for name in sorted(unknown))
+            raise AlgorithmError(
+                f"{DISABLE_VARIABLE} names {listed}, which no backend has; there are {', '.join(sorted(known))}"
+            )
+
+
+def _algorithm_names(found: dict[str, Backend]) -> set[str]:
+    return {each.name for backend in found.values() for table in backend.tables.values() for each in table}
