@@ -10,7 +10,6 @@ from ..base import Epilogue
 from .activation import compiled_row
 
 __all__ = [
-    "aligned_empty",
     "chunk_count",
     "contiguous",
     "deliver",
@@ -82,10 +81,3 @@ def tree_sum(partial_sums: Array) -> Array:
         count = kept
     total: Array = partial_sums[0]
     return total
-
-
-def aligned_empty(size: int, dtype: np.dtype) -> Array:
-    """A flat array that starts on a cache line: vectors that cross lines are loaded and stored in two steps."""
-    raw = np.empty(size + 64 // dtype.itemsize, dtype)
-    first = -raw.ctypes.data % 64 // dtype.itemsize
-    return raw[first : first + size]

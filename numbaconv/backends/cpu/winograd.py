@@ -89,41 +89,79 @@ def _output_tile(mode, a, at, row, column, b, to, to_row, to_column):
         linear_tile(a, at, row, column, b, to, to_row, to_column, OUTPUT, 2, 5, 2, 5)
 
 
+@inner
+def _stage_weights(stage, w, at, row_step, rows, length, lanes):
+    """``length`` neighbouring weights of each of some rows, as vectors of rows; rows past the last are zero."""
+    for q in range(0, length, lanes):
+        if rows == lanes and at + (lanes - 1) * row_step + q + lanes <= w.size:
+            transpose_lanes(w, at + q, row_step, stage, q * lanes, lanes)
+        else:
+            for i in range(q, min(q + lanes, length)):
+                for r in range(rows):
+                    stage[np.uintp(i * lanes + r)] = w[np.uintp(at + r * row_step + i)]
+                for r in range(rows, lanes):
+                    stage[np.uintp(i * lanes + r)] = 0
+
+
+@inner
+def _panel_of(vectors, panel):
+    """The first vector of a panel, and how many it has."""
+    vector = 0
+    for _ in range(panel):
+        vector += panel_width(vectors - vector)
+    return vector, panel_width(vectors - vector)
+
+
 @kernel
-def weights_tasks(begin, end, w, packed, shape, down, across):
+def _transform_weights(stage, w, packed, to, panel, frequency, g, vector, vectors, first, last, shape):
+    """Channels ``first .. last - 1`` of some vectors of rows, to a panel of which they are a part.
+
+    ``shape`` as for `weights_tasks`; ``to``: the place of the first vector in its panel, of channel and depth tap 0.
+    """
+    mode, _, channels, rows, depth_taps, row_step, channel_step, group_step = shape[:8]
+    height, width, backwards, products, lanes = shape[8:]
+    taps, sign = height * width, -lanes if backwards else lanes
+    together = lanes if channel_step == depth_taps * taps else 1  # channels that are neighbours in memory
+    for c0 in range(first, last, together):
+        some = min(together, last - c0)
+        for i in range(vectors):
+            row = (vector + i) * lanes
+            source = g * group_step + row * row_step + c0 * channel_step
+            _stage_weights(stage, w, source, row_step, min(lanes, rows - row), some * depth_taps * taps, lanes)
+            for c in range(some):
+                for kd in range(depth_taps):
+                    at = ((c * depth_taps + kd) * taps + (taps - 1 if backwards else 0)) * lanes
+                    place = to + i * lanes + (kd * channels + c0 + c) * panel
+                    _weight_tile(mode, stage, at, sign * width, sign, packed, place, products * frequency, frequency)
+
+
+@inner
+def _stage_size(shape):
+    depth_taps, height, width, lanes = shape[4], shape[8], shape[9], shape[12]
+    return (lanes * depth_taps * height * width + lanes) * lanes
+
+
+@kernel
+def weights_tasks(begin, end, w, packed, frequency, shape):
     """Transformed weights ``(f, group, panel, depth tap, channel, panel width)``; channels past the last are zero.
 
-    ``shape``: mode, groups, channels, rows, depth taps, steps in ``w`` from row to row, channel to channel and group to
-    group, the kernel's height and width, cells from one frequency to the next, products across, lanes. ``down`` and
-    ``across``: the taps in the order of the cells that they read. A task is a group, a vector of rows, a depth tap.
+    ``frequency``: cells from one frequency to the next. ``shape``: mode, groups, channels, rows, depth taps, steps in
+    ``w`` from row to row, channel to channel and group to group, the kernel's height and width, whether taps are read
+    backwards, products across, lanes. A task is a group, a vector of rows, and as many channels as it has lanes.
     """
-    mode, groups, channels, rows, depth_taps, row_step, channel_step, group_step = shape[:8]
-    height, width, frequency, products, lanes = shape[8:]
-    vectors = -(-rows // lanes)
-    cells = np.zeros(down.size * across.size * lanes, w.dtype)
+    channels, rows, depth_taps, lanes = shape[2], shape[3], shape[4], shape[12]
+    vectors, blocks = -(-rows // lanes), -(-channels // lanes)
+    stage = np.empty(_stage_size(shape), w.dtype)
     for task in range(begin, end):
-        rest, kd = divmod(task, depth_taps)
+        rest, block = divmod(task, blocks)
         g, vector = divmod(rest, vectors)
         v = 0
         while v + panel_width(vectors - v) <= vector:
             v += panel_width(vectors - v)
         panel = panel_width(vectors - v) * lanes
-        to = (g * vectors + v) * lanes * depth_taps * channels + kd * channels * panel + (vector - v) * lanes
-        some = min(lanes, rows - vector * lanes)
-        if some < lanes:
-            cells[:] = 0
-        for c in range(channels):
-            source = g * group_step + vector * lanes * row_step + c * channel_step + kd * height * width
-            at = 0
-            for i in down:
-                for j in across:
-                    cell = source + i * width + j
-                    for r in range(some):
-                        cells[np.uintp(at + r)] = w[np.uintp(cell + r * row_step)]
-                    at += lanes
-            _weight_tile(
-                mode, cells, 0, across.size * lanes, lanes, packed, to + c * panel, products * frequency, frequency
-            )
+        to = (g * vectors + v) * lanes * depth_taps * channels + (vector - v) * lanes
+        first, last = block * lanes, min((block + 1) * lanes, channels)
+        _transform_weights(stage, w, packed, to, panel, frequency, g, vector, 1, first, last, shape)
 
 
 @inner
@@ -295,15 +333,32 @@ def _store_rows(rows, stride, pitch, first, count, offset, residual, activation,
 
 @kernel
 def multiply_tasks(
-    begin, end, v, u, bias, residual, out, shape, part, target, origins, steps, downs, acrosses, activation
+    begin,
+    end,
+    v,
+    u,
+    w,
+    bias,
+    residual,
+    out,
+    shape,
+    part,
+    weights,
+    target,
+    origins,
+    steps,
+    downs,
+    acrosses,
+    activation,
 ):
     """The products, transformed back, of one part of a problem.
 
     ``shape``: mode, groups, channels and rows of a group, channels with padding, cells from one frequency of ``v`` and
-    of ``u`` to the next, products down and across, outputs of a tile down and across, lanes. ``part``: first sample, samples,
-    first depth, depths, first slice, slices, first row of tiles, rows of tiles, rows and tiles of a task. ``target``:
-    the result's depth, height, width; ``origins``: the slice that each depth tap reads from depth 0. A task is a group,
-    a panel, a sample, a depth, some rows of tiles (or a stretch of one).
+    of ``u`` to the next, products down and across, outputs of a tile down and across, lanes. ``part``: first sample,
+    samples, first depth, depths, first slice, slices, first row of tiles, rows of tiles, rows and tiles of a task.
+    ``weights``: as in `weights_tasks`; where ``u`` is empty, panels are transformed from ``w`` when they are used.
+    ``target``: the result's depth, height, width; ``origins``: the slice that each depth tap reads from depth 0. A
+    task is a group, a panel, a sample, a depth, some rows of tiles (or a stretch of one).
     """
     mode, groups, channels, rows, padded, v_frequency, u_frequency, products_down, products_across = shape[:9]
     tile_down, tile_across, lanes = shape[9:]
@@ -324,21 +379,26 @@ def multiply_tasks(
     positions = -(-tile_down * pitch // lanes) * lanes
     y = np.zeros(positions * 3 * lanes, out.dtype)
     lines = np.empty(3 * lanes * positions, out.dtype)
+    transient = u.size == 0
+    panels_of_u, stage, built = u, u, -1
+    if transient:
+        u_frequency = depth_taps * channels * 3 * lanes + lanes
+        panels_of_u, stage = np.empty(frequencies * u_frequency, w.dtype), np.empty(_stage_size(weights), w.dtype)
     for task in range(begin, end):
         rest, stretch = divmod(task, stretches)
         rest, row_group = divmod(rest, row_groups)
         rest, d = divmod(rest, depths)
         rest, n = divmod(rest, samples)
         g, panel = divmod(rest, panels)
-        vector = 0
-        for _ in range(panel):
-            vector += panel_width(vectors - vector)
-        across = panel_width(vectors - vector)
+        vector, across = _panel_of(vectors, panel)
         breadth = across * lanes
+        panel_at = 0 if transient else (g * vectors + vector) * lanes * depth_taps * channels
+        if transient and rest != built:
+            _transform_weights(stage, w, panels_of_u, 0, breadth, u_frequency, g, vector, across, 0, channels, weights)
+            built = rest
         begin_row, end_row = row_group * task_rows, min((row_group + 1) * task_rows, all_rows)
         begin_tile, end_tile = stretch * task_tiles, min((stretch + 1) * task_tiles, tiles)
         count = (end_row - begin_row - 1) * tiles + end_tile - begin_tile
-        panel_at = (g * vectors + vector) * lanes * depth_taps * channels
         found = 0
         for kd in range(depth_taps):
             s = first_depth + d + origins[kd] - first_slice
@@ -351,7 +411,7 @@ def multiply_tasks(
                     f * v_frequency + at * padded + g * channels,
                     padded,
                     count,
-                    u,
+                    panels_of_u,
                     f * u_frequency + panel_at + kd * channels * breadth,
                     breadth,
                     across,
@@ -405,9 +465,9 @@ def multiply_tasks(
 
 
 @parallel_kernel
-def weights_parallel(tasks, chunks, w, packed, shape, down, across):
+def weights_parallel(tasks, chunks, w, packed, frequency, shape):
     for i in prange(chunks):
-        weights_tasks(i * tasks // chunks, (i + 1) * tasks // chunks, w, packed, shape, down, across)
+        weights_tasks(i * tasks // chunks, (i + 1) * tasks // chunks, w, packed, frequency, shape)
 
 
 @parallel_kernel
@@ -429,7 +489,23 @@ def transform_parallel(tasks, chunks, source, v, shape, cells, origins, steps, d
 
 @parallel_kernel
 def multiply_parallel(
-    tasks, chunks, v, u, bias, residual, out, shape, part, target, origins, steps, downs, acrosses, activation
+    tasks,
+    chunks,
+    v,
+    u,
+    w,
+    bias,
+    residual,
+    out,
+    shape,
+    part,
+    weights,
+    target,
+    origins,
+    steps,
+    downs,
+    acrosses,
+    activation,
 ):
     for i in prange(chunks):
         multiply_tasks(
@@ -437,11 +513,13 @@ def multiply_parallel(
             (i + 1) * tasks // chunks,
             v,
             u,
+            w,
             bias,
             residual,
             out,
             shape,
             part,
+            weights,
             target,
             origins,
             steps,

@@ -9,6 +9,7 @@ element may be off by roundings of its neighbours, and NaN or infinity in the in
 """
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from math import prod
@@ -26,14 +27,18 @@ from .activation import ACTIVATION, check_raised
 from .gather import PhasedAxis
 from .gathered import axes_of
 from .launch import Kernel, reads
-from .operands import aligned_empty, contiguous, deliver, flat_epilogue, flat_target
-from .simd import ROWS, VECTOR_BYTES
+from .operands import contiguous, deliver, flat_epilogue, flat_target
+from .simd import ROWS, VECTOR_BYTES, VECTORS
 from .toom_cook import matrices
+from .workspace import aligned_empty, workspace
 
 __all__ = ["WINOGRAD"]
 
 #: Bytes of transformed source at a time.
 _PART_BYTES = 6 << 20
+#: Transformed weights of more bytes, used by one part alone, are made panel by panel when they are used: they would go
+#: to memory and back.
+_TRANSIENT_BYTES = 2 << 20
 #: Tiles of a task of products: enough to use each panel of weights often, few enough for the second-level cache.
 _TASK_TILES = 56
 
@@ -45,7 +50,7 @@ def _tuple(count: int) -> types.UniTuple:
 
 
 def _weights_signature(kind: Any) -> tuple:
-    return (reads(kind, 1), types.Array(kind, 1, "C"), _tuple(13), _INTEGERS, _INTEGERS)
+    return (reads(kind, 1), types.Array(kind, 1, "C"), types.int64, _tuple(13))
 
 
 def _transform_signature(kind: Any) -> tuple:
@@ -55,8 +60,8 @@ def _transform_signature(kind: Any) -> tuple:
 
 def _multiply_signature(kind: Any) -> tuple:
     flat, out = reads(kind, 1), types.Array(kind, 1, "C")
-    tables = (_tuple(12), _tuple(10), _tuple(3), _INTEGERS, _tuple(2), _INTEGERS, _INTEGERS, ACTIVATION)
-    return (flat, flat, flat, flat, out, *tables)
+    tables = (_tuple(12), _tuple(10), _tuple(13), _tuple(3), _INTEGERS, _tuple(2), _INTEGERS, _INTEGERS, ACTIVATION)
+    return (flat, out, flat, flat, flat, out, *tables)
 
 
 _weights_kernel = Kernel(winograd.weights_tasks, winograd.weights_parallel, _weights_signature)
@@ -86,8 +91,6 @@ class _Tiling:
     depth_taps: Array
     origins: tuple[int, int]
     steps: tuple[int, int]
-    taps_down: Array
-    taps_across: Array
     downs: Array
     acrosses: Array
     cells: tuple[int, int, int]
@@ -116,6 +119,10 @@ class _Tiling:
         return cells + self.lanes * (1 - cells // self.lanes % 2)
 
     @property
+    def weight_size(self) -> int:
+        return prod(self.products) * self.weight_frequency
+
+    @property
     def padded_channels(self) -> int:
         return -(-self.groups * self.channels // self.lanes) * self.lanes
 
@@ -142,8 +149,6 @@ def _tiling(direction: Direction, mode: int, plan: ConvPlan) -> _Tiling:
         depth_taps=depth.base,
         origins=(int(height.base.min()), int(width.base.min())),
         steps=steps,
-        taps_down=np.argsort(height.base),
-        taps_across=np.argsort(width.base),
         downs=_tile_starts(int(height.positions[0]), down, steps[0]),
         acrosses=_tile_starts(int(width.positions[0]), across, steps[1]),
         cells=(depth.cells, height.cells, width.cells),
@@ -152,20 +157,29 @@ def _tiling(direction: Direction, mode: int, plan: ConvPlan) -> _Tiling:
     )
 
 
+def _weights_shape(direction: Direction, tiling: _Tiling, w_shape: tuple[int, ...]) -> tuple[int, ...]:
+    """How kernels read and transform weights."""
+    by_input = direction is Direction.INPUT_GRAD
+    inner = prod(w_shape[2:])
+    outer = w_shape[1] * inner
+    group = w_shape[0] // tiling.groups * outer
+    steps = (inner, outer, group) if by_input else (outer, inner, group)
+    extents = (tiling.mode, tiling.groups, tiling.channels, tiling.rows, tiling.depth_taps.size)
+    return (*extents, *steps, w_shape[3], w_shape[4], int(by_input), tiling.products[1], tiling.lanes)
+
+
+def _transform_weights(direction: Direction, tiling: _Tiling, w: Array, packed: Array) -> None:
+    shape = _weights_shape(direction, tiling, w.shape)
+    tasks = tiling.groups * tiling.row_vectors * -(-tiling.channels // tiling.lanes)
+    flat = contiguous(w, tiling.dtype).reshape(-1)
+    _weights_kernel(tiling.dtype, tasks, packed.size, flat, packed, tiling.weight_frequency, shape)
+
+
 def _pack(direction: Direction, mode: int, plan: ConvPlan, w: Array) -> PackedWeight:
     """The transformed weights."""
-    tiling, by_input = _tiling(direction, mode, plan), direction is Direction.INPUT_GRAD
-    products, frequency = tiling.products, tiling.weight_frequency
-    packed = aligned_empty(prod(products) * frequency, tiling.dtype)
-    inner = w.shape[2] * w.shape[3] * w.shape[4]
-    outer = w.shape[1] * inner
-    outputs = plan.y_channels // plan.groups
-    steps = (inner, outer, outputs * outer) if by_input else (outer, inner, outputs * outer)
-    extents = (tiling.groups, tiling.channels, tiling.rows, tiling.depth_taps.size)
-    shape = (mode, *extents, *steps, w.shape[3], w.shape[4], frequency, products[1], tiling.lanes)
-    tasks = tiling.groups * tiling.row_vectors * tiling.depth_taps.size
-    flat = contiguous(w, tiling.dtype).reshape(-1)
-    _weights_kernel(tiling.dtype, tasks, packed.size, flat, packed, shape, tiling.taps_down, tiling.taps_across)
+    tiling = _tiling(direction, mode, plan)
+    packed = aligned_empty(tiling.weight_size, tiling.dtype)
+    _transform_weights(direction, tiling, w, packed)
     return PackedWeight((packed,))
 
 
@@ -243,7 +257,13 @@ def _task_rows(tiling: _Tiling, part: _Part, task_tiles: int, others: int) -> in
 
 
 def _run_part(
-    tiling: _Tiling, part: _Part, source: Array, v: Array, u: Array, operands: tuple, target: Array, activation: Array
+    tiling: _Tiling,
+    part: _Part,
+    source: Array,
+    v: Array,
+    operands: tuple,
+    weights_shape: tuple[int, ...],
+    activation: Array,
 ) -> None:
     tiles, padded = tiling.acrosses.size, tiling.padded_channels
     products, channels = tiling.products, tiling.groups * tiling.channels
@@ -260,14 +280,26 @@ def _run_part(
         tasks = part.samples * part.slices * -(-part.rows // task_rows) * blocks
         geometry = (tiling.cells, tiling.origins, tiling.steps, tiling.downs, tiling.acrosses)
         _transform_kernel(tiling.dtype, tasks, macs, source, v, shape, *geometry)
-    vectors = tiling.row_vectors
-    panels = -(-vectors // 3)
+    _multiply_part(tiling, part, v_frequency, (v, *operands), weights_shape, macs, activation)
+
+
+def _multiply_part(
+    tiling: _Tiling,
+    part: _Part,
+    v_frequency: int,
+    operands: tuple,
+    weights_shape: tuple[int, ...],
+    macs: int,
+    activation: Array,
+) -> None:
+    tiles, padded = tiling.acrosses.size, tiling.padded_channels
+    panels = -(-tiling.row_vectors // VECTORS)
     task_tiles = _task_tiles(tiling)
     others = tiling.groups * panels * part.samples * part.depths * -(-tiles // task_tiles)
     task_rows = _task_rows(tiling, part, task_tiles, others)
     shape = (
         *(tiling.mode, tiling.groups, tiling.channels, tiling.rows, padded, v_frequency, tiling.weight_frequency),
-        *(*products, *tiling.outputs, tiling.lanes),
+        *(*tiling.products, *tiling.outputs, tiling.lanes),
     )
     bounds = (
         *(part.first_sample, part.samples, part.first_depth, part.depths, part.first_slice, part.slices),
@@ -275,7 +307,7 @@ def _run_part(
     )
     geometry = (tiling.target, tiling.depth_taps, tiling.steps, tiling.downs, tiling.acrosses)
     tasks = others * -(-part.rows // task_rows)
-    _multiply_kernel(tiling.dtype, tasks, macs, v, u, *operands, target, shape, bounds, *geometry, activation)
+    _multiply_kernel(tiling.dtype, tasks, macs, *operands, shape, bounds, weights_shape, *geometry, activation)
 
 
 def _frequency(rows: int, padded: int, lanes: int) -> int:
@@ -287,16 +319,26 @@ def _frequency(rows: int, padded: int, lanes: int) -> int:
 def _run(direction: Direction, mode: int, plan: ConvPlan, x: Array, w: Weight, y: Array, epilogue: Epilogue) -> None:
     source, out = (y, x) if direction is Direction.INPUT_GRAD else (x, y)
     tiling = _tiling(direction, mode, plan)
-    packed = w if isinstance(w, PackedWeight) else _pack(direction, mode, plan, w)
     bias, residual, activation = flat_epilogue(epilogue, tiling.dtype)
     target = flat_target(out, tiling.dtype)
     flat = contiguous(source, tiling.dtype).reshape(-1)
     parts = list(_parts(tiling, plan.batch))
     most = max((part.samples * part.slices * part.rows for part in parts), default=0)
     size = prod(tiling.products) * _frequency(most * tiling.acrosses.size + ROWS, tiling.padded_channels, tiling.lanes)
-    v = aligned_empty(size, tiling.dtype)
-    for part in parts:
-        _run_part(tiling, part, flat, v, packed.arrays[0], (bias, residual), target.reshape(-1), activation)
+    with ExitStack() as stack:
+        raw = packed = np.empty(0, tiling.dtype)
+        if isinstance(w, PackedWeight):
+            packed = w.arrays[0]
+        elif len(parts) == 1 and tiling.weight_size * tiling.dtype.itemsize > _TRANSIENT_BYTES:
+            raw = contiguous(w, tiling.dtype).reshape(-1)
+        else:
+            packed = stack.enter_context(workspace(tiling.weight_size, tiling.dtype))
+            _transform_weights(direction, tiling, w, packed)
+        v = stack.enter_context(workspace(size, tiling.dtype))
+        operands = (packed, raw, bias, residual, target.reshape(-1))
+        weights_shape = _weights_shape(direction, tiling, plan.w_shape)
+        for part in parts:
+            _run_part(tiling, part, flat, v, operands, weights_shape, activation)
     check_raised(epilogue.activation, activation)
     deliver(target, out)
 
@@ -347,6 +389,40 @@ def _error_factor(direction: Direction, tile: int, plan: ConvPlan) -> float:
     return _amplification(*down) * _amplification(*across) * (tiling.channels * tiling.depth_taps.size + 40)
 
 
+def _cost(direction: Direction, mode: int, plan: ConvPlan) -> float:
+    """Estimated vector operations for one sample, weights transformed with it.
+
+    Transforms and transpositions were measured in units of one multiply-add of a vector: for each frequency about 6 a
+    tile and vector of channels on the way in, 5 on the way out, and 5 a channel and vector of rows for the weights.
+    """
+    tiling = _tiling(direction, mode, plan)
+    tiles = tiling.downs.size * tiling.acrosses.size
+    vectors = tiling.groups * tiling.row_vectors
+    taps = tiling.depth_taps.size
+    data = tiles * tiling.cells[0] * (tiling.padded_channels // tiling.lanes) * 6.0
+    products = max(tiles, ROWS // 2) * tiling.target[0] * taps * tiling.channels * vectors / 0.85
+    output = tiles * tiling.target[0] * vectors * 5.0
+    weights = tiling.channels * taps * vectors * 5.0
+    return prod(tiling.products) * (data + products + output + weights)
+
+
+def _worthwhile(direction: Direction, tile: int, plan: ConvPlan) -> str | None:
+    """Whether the estimate is below that of a plain product, which reaches about 3/4 of the peak."""
+    mode = _mode(plan, tile)
+    assert mode is not None
+    tiling = _tiling(direction, mode, plan)
+    if min(tiling.channels, tiling.rows) < tiling.lanes // 2:
+        return f"groups of {tiling.channels} to {tiling.rows} channels leave its vectors empty"
+    rows = -(-tiling.rows // ROWS) * ROWS
+    positions = prod(tiling.target) / tiling.lanes
+    taps = prod(axis.kernel for axis in plan.axes)
+    plain = positions * taps * tiling.groups * tiling.channels * rows / 0.75
+    cost = _cost(direction, mode, plan)
+    if cost < plain:
+        return None
+    return f"its transforms and products are estimated at {cost / plain:.2f} times the cost of plain products"
+
+
 def _algorithm(name: str, direction: Direction, tile: int) -> Algorithm:
     def mode(plan: ConvPlan) -> int:
         found = _mode(plan, tile)
@@ -356,8 +432,15 @@ def _algorithm(name: str, direction: Direction, tile: int) -> Algorithm:
     def run(plan: ConvPlan, x: Array, w: Weight, y: Array, epilogue: Epilogue) -> None:
         _run(direction, mode(plan), plan, x, w, y, epilogue)
 
-    packing = Packing(mode, lambda plan, w: _pack(direction, mode(plan), plan, w))
-    return Algorithm(name, partial(_refusal, direction, tile), run, partial(_error_factor, direction, tile), packing)
+    return Algorithm(
+        name,
+        partial(_refusal, direction, tile),
+        run,
+        partial(_error_factor, direction, tile),
+        Packing(mode, lambda plan, w: _pack(direction, mode(plan), plan, w)),
+        spreading=True,
+        worthwhile=partial(_worthwhile, direction, tile),
+    )
 
 
 #: For each direction: tiles of 4 outputs along an axis of 3 taps (2 for 5 taps), and of 2.
