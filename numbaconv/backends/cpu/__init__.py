@@ -6,6 +6,7 @@ from ..base import Backend, Direction
 from .activation import activation_grad, check_activation
 from .depthwise_conv import DEPTHWISE
 from .implicit_gemm import IMPLICIT_GEMM
+from .patch_gemm_conv import PATCH_GEMM
 from .rows import DIRECT
 from .weight_gemm import DOT_GEMM, OUTER_GEMM
 from .winograd_conv import WINOGRAD
@@ -23,12 +24,14 @@ BACKEND = Backend(
         Direction.FORWARD: (
             DEPTHWISE[Direction.FORWARD],
             *WINOGRAD[Direction.FORWARD],
+            PATCH_GEMM[Direction.FORWARD],
             IMPLICIT_GEMM[Direction.FORWARD],
             DIRECT[Direction.FORWARD],
         ),
         Direction.INPUT_GRAD: (
             DEPTHWISE[Direction.INPUT_GRAD],
             *WINOGRAD[Direction.INPUT_GRAD],
+            PATCH_GEMM[Direction.INPUT_GRAD],
             IMPLICIT_GEMM[Direction.INPUT_GRAD],
             DIRECT[Direction.INPUT_GRAD],
         ),

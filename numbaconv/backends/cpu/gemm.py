@@ -31,10 +31,12 @@ __all__ = [
     "COLUMNS",
     "DEPTH",
     "add_stretch",
+    "flat_taps",
     "gemm_parallel",
     "gemm_tasks",
     "pack_weights_parallel",
     "pack_weights_tasks",
+    "panel_width",
     "store_stretch",
 ]
 
@@ -53,7 +55,7 @@ def panel_width(left):
 
 
 @kernel
-def _flat_taps(taps, depth, height, width, pd, ph, pw, height_kernel, width_kernel):
+def flat_taps(taps, depth, height, width, pd, ph, pw, height_kernel, width_kernel):
     """A phase's taps as offsets in a pair of channels' kernel; how many there are."""
     count = 0
     for kd in depth.tap[depth.taps[pd] : depth.taps[pd + 1]]:
@@ -79,7 +81,7 @@ def pack_weights_tasks(begin, end, w, packed, starts, shape, depth, height, widt
         phase, g = divmod(rest, groups)
         rest, pw = divmod(phase, width.positions.size)
         pd, ph = divmod(rest, height.positions.size)
-        count = _flat_taps(taps, depth, height, width, pd, ph, pw, height_kernel, width_kernel)
+        count = flat_taps(taps, depth, height, width, pd, ph, pw, height_kernel, width_kernel)
         first = starts[phase] + (g * panels + panel) * channels * count * ROWS
         source = g * group_step + panel * ROWS * row_step
         some = min(ROWS, rows - panel * ROWS)
@@ -135,11 +137,11 @@ def _multiply(a, a_at, a_panel, b, depth, c, keep, panels, vectors, lanes):
             tile = (p * vectors + v) * ROWS * lanes
             from_a, from_b = a_at + p * a_panel, v * lanes * depth
             if across == 3:
-                fma_tile(a, from_a, ROWS, 1, b, from_b, 3 * lanes, depth, c, tile, 3 * lanes, keep, ROWS, 3)
+                fma_tile(a, from_a, ROWS, 1, b, from_b, depth, c, tile, keep, ROWS, 3)
             elif across == 2:
-                fma_tile(a, from_a, ROWS, 1, b, from_b, 2 * lanes, depth, c, tile, 2 * lanes, keep, ROWS, 2)
+                fma_tile(a, from_a, ROWS, 1, b, from_b, depth, c, tile, keep, ROWS, 2)
             else:
-                fma_tile(a, from_a, ROWS, 1, b, from_b, 1 * lanes, depth, c, tile, 1 * lanes, keep, ROWS, 1)
+                fma_tile(a, from_a, ROWS, 1, b, from_b, depth, c, tile, keep, ROWS, 1)
         v += across
 
 

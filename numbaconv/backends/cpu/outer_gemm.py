@@ -88,11 +88,11 @@ def _multiply(a, a_at, a_panel, row_panels, b, b_panel, column_panels, depth, c,
         for p in range(row_panels):
             tile, from_a = (p * column_panels + q) * tile_size, a_at + p * a_panel
             if vectors == 3:
-                fma_tile(a, from_a, ROWS, 1, b, q * b_panel, 3 * lanes, depth, c, tile, 3 * lanes, keep, ROWS, 3)
+                fma_tile(a, from_a, ROWS, 1, b, q * b_panel, depth, c, tile, keep, ROWS, 3)
             elif vectors == 2:
-                fma_tile(a, from_a, ROWS, 1, b, q * b_panel, 2 * lanes, depth, c, tile, 2 * lanes, keep, ROWS, 2)
+                fma_tile(a, from_a, ROWS, 1, b, q * b_panel, depth, c, tile, keep, ROWS, 2)
             else:
-                fma_tile(a, from_a, ROWS, 1, b, q * b_panel, 1 * lanes, depth, c, tile, 1 * lanes, keep, ROWS, 1)
+                fma_tile(a, from_a, ROWS, 1, b, q * b_panel, depth, c, tile, keep, ROWS, 1)
 
 
 @kernel

@@ -25,6 +25,7 @@ empty where maps are small.
 import numpy as np
 from numba import prange
 
+from .channels import panel_of, stage_rows
 from .gemm import add_stretch, panel_width
 from .jit import inner, kernel, parallel_kernel
 from .simd import ROWS, call_row, fma_tile
@@ -89,29 +90,6 @@ def _output_tile(mode, a, at, row, column, b, to, to_row, to_column):
         linear_tile(a, at, row, column, b, to, to_row, to_column, OUTPUT, 2, 5, 2, 5)
 
 
-@inner
-def _stage_weights(stage, w, at, row_step, rows, length, lanes):
-    """``length`` neighbouring weights of each of some rows, as vectors of rows; rows past the last are zero."""
-    for q in range(0, length, lanes):
-        if rows == lanes and at + (lanes - 1) * row_step + q + lanes <= w.size:
-            transpose_lanes(w, at + q, row_step, stage, q * lanes, lanes)
-        else:
-            for i in range(q, min(q + lanes, length)):
-                for r in range(rows):
-                    stage[np.uintp(i * lanes + r)] = w[np.uintp(at + r * row_step + i)]
-                for r in range(rows, lanes):
-                    stage[np.uintp(i * lanes + r)] = 0
-
-
-@inner
-def _panel_of(vectors, panel):
-    """The first vector of a panel, and how many it has."""
-    vector = 0
-    for _ in range(panel):
-        vector += panel_width(vectors - vector)
-    return vector, panel_width(vectors - vector)
-
-
 @kernel
 def _transform_weights(stage, w, packed, to, panel, frequency, g, vector, vectors, first, last, shape):
     """Channels ``first .. last - 1`` of some vectors of rows, to a panel of which they are a part.
@@ -127,7 +105,7 @@ def _transform_weights(stage, w, packed, to, panel, frequency, g, vector, vector
         for i in range(vectors):
             row = (vector + i) * lanes
             source = g * group_step + row * row_step + c0 * channel_step
-            _stage_weights(stage, w, source, row_step, min(lanes, rows - row), some * depth_taps * taps, lanes)
+            stage_rows(stage, 0, w, source, row_step, min(lanes, rows - row), some * depth_taps * taps, lanes)
             for c in range(some):
                 for kd in range(depth_taps):
                     at = ((c * depth_taps + kd) * taps + (taps - 1 if backwards else 0)) * lanes
@@ -234,65 +212,65 @@ def transform_tasks(begin, end, source, v, shape, cells, origins, steps, downs, 
 
 
 @inner
-def _rows_product(a, at, a_row, b, b_at, width, depth, c, to, keep, rows, vectors):
+def _rows_product(a, at, a_row, b, b_at, depth, c, to, keep, rows, vectors):
     """From half of ROWS up to ROWS rows of a panel."""
     if vectors == 3:
         if ROWS == 8:
             if rows == 8:
-                fma_tile(a, at, 1, a_row, b, b_at, width, depth, c, to, width, keep, 8, 3)
+                fma_tile(a, at, 1, a_row, b, b_at, depth, c, to, keep, 8, 3)
             elif rows == 7:
-                fma_tile(a, at, 1, a_row, b, b_at, width, depth, c, to, width, keep, 7, 3)
+                fma_tile(a, at, 1, a_row, b, b_at, depth, c, to, keep, 7, 3)
             elif rows == 6:
-                fma_tile(a, at, 1, a_row, b, b_at, width, depth, c, to, width, keep, 6, 3)
+                fma_tile(a, at, 1, a_row, b, b_at, depth, c, to, keep, 6, 3)
             elif rows == 5:
-                fma_tile(a, at, 1, a_row, b, b_at, width, depth, c, to, width, keep, 5, 3)
+                fma_tile(a, at, 1, a_row, b, b_at, depth, c, to, keep, 5, 3)
             else:
-                fma_tile(a, at, 1, a_row, b, b_at, width, depth, c, to, width, keep, 4, 3)
+                fma_tile(a, at, 1, a_row, b, b_at, depth, c, to, keep, 4, 3)
         else:
             if rows == 4:
-                fma_tile(a, at, 1, a_row, b, b_at, width, depth, c, to, width, keep, 4, 3)
+                fma_tile(a, at, 1, a_row, b, b_at, depth, c, to, keep, 4, 3)
             elif rows == 3:
-                fma_tile(a, at, 1, a_row, b, b_at, width, depth, c, to, width, keep, 3, 3)
+                fma_tile(a, at, 1, a_row, b, b_at, depth, c, to, keep, 3, 3)
             else:
-                fma_tile(a, at, 1, a_row, b, b_at, width, depth, c, to, width, keep, 2, 3)
+                fma_tile(a, at, 1, a_row, b, b_at, depth, c, to, keep, 2, 3)
     elif vectors == 2:
         if ROWS == 8:
             if rows == 8:
-                fma_tile(a, at, 1, a_row, b, b_at, width, depth, c, to, width, keep, 8, 2)
+                fma_tile(a, at, 1, a_row, b, b_at, depth, c, to, keep, 8, 2)
             elif rows == 7:
-                fma_tile(a, at, 1, a_row, b, b_at, width, depth, c, to, width, keep, 7, 2)
+                fma_tile(a, at, 1, a_row, b, b_at, depth, c, to, keep, 7, 2)
             elif rows == 6:
-                fma_tile(a, at, 1, a_row, b, b_at, width, depth, c, to, width, keep, 6, 2)
+                fma_tile(a, at, 1, a_row, b, b_at, depth, c, to, keep, 6, 2)
             elif rows == 5:
-                fma_tile(a, at, 1, a_row, b, b_at, width, depth, c, to, width, keep, 5, 2)
+                fma_tile(a, at, 1, a_row, b, b_at, depth, c, to, keep, 5, 2)
             else:
-                fma_tile(a, at, 1, a_row, b, b_at, width, depth, c, to, width, keep, 4, 2)
+                fma_tile(a, at, 1, a_row, b, b_at, depth, c, to, keep, 4, 2)
         else:
             if rows == 4:
-                fma_tile(a, at, 1, a_row, b, b_at, width, depth, c, to, width, keep, 4, 2)
+                fma_tile(a, at, 1, a_row, b, b_at, depth, c, to, keep, 4, 2)
             elif rows == 3:
-                fma_tile(a, at, 1, a_row, b, b_at, width, depth, c, to, width, keep, 3, 2)
+                fma_tile(a, at, 1, a_row, b, b_at, depth, c, to, keep, 3, 2)
             else:
-                fma_tile(a, at, 1, a_row, b, b_at, width, depth, c, to, width, keep, 2, 2)
+                fma_tile(a, at, 1, a_row, b, b_at, depth, c, to, keep, 2, 2)
     else:
         if ROWS == 8:
             if rows == 8:
-                fma_tile(a, at, 1, a_row, b, b_at, width, depth, c, to, width, keep, 8, 1)
+                fma_tile(a, at, 1, a_row, b, b_at, depth, c, to, keep, 8, 1)
             elif rows == 7:
-                fma_tile(a, at, 1, a_row, b, b_at, width, depth, c, to, width, keep, 7, 1)
+                fma_tile(a, at, 1, a_row, b, b_at, depth, c, to, keep, 7, 1)
             elif rows == 6:
-                fma_tile(a, at, 1, a_row, b, b_at, width, depth, c, to, width, keep, 6, 1)
+                fma_tile(a, at, 1, a_row, b, b_at, depth, c, to, keep, 6, 1)
             elif rows == 5:
-                fma_tile(a, at, 1, a_row, b, b_at, width, depth, c, to, width, keep, 5, 1)
+                fma_tile(a, at, 1, a_row, b, b_at, depth, c, to, keep, 5, 1)
             else:
-                fma_tile(a, at, 1, a_row, b, b_at, width, depth, c, to, width, keep, 4, 1)
+                fma_tile(a, at, 1, a_row, b, b_at, depth, c, to, keep, 4, 1)
         else:
             if rows == 4:
-                fma_tile(a, at, 1, a_row, b, b_at, width, depth, c, to, width, keep, 4, 1)
+                fma_tile(a, at, 1, a_row, b, b_at, depth, c, to, keep, 4, 1)
             elif rows == 3:
-                fma_tile(a, at, 1, a_row, b, b_at, width, depth, c, to, width, keep, 3, 1)
+                fma_tile(a, at, 1, a_row, b, b_at, depth, c, to, keep, 3, 1)
             else:
-                fma_tile(a, at, 1, a_row, b, b_at, width, depth, c, to, width, keep, 2, 1)
+                fma_tile(a, at, 1, a_row, b, b_at, depth, c, to, keep, 2, 1)
 
 
 @inner
@@ -306,7 +284,7 @@ def _multiply(a, at, a_row, tiles, b, b_at, panel, vectors, channels, c, to, kee
         while row < tiles:
             some = max(-(-(tiles - row) // left), ROWS // 2)
             from_a, from_b = at + row * a_row + k0, b_at + k0 * panel
-            _rows_product(a, from_a, a_row, b, from_b, panel, depth, c, to + row * panel, keep + k0, some, vectors)
+            _rows_product(a, from_a, a_row, b, from_b, depth, c, to + row * panel, keep + k0, some, vectors)
             row, left = row + some, max(left - 1, 1)
 
 
@@ -390,7 +368,7 @@ def multiply_tasks(
         rest, d = divmod(rest, depths)
         rest, n = divmod(rest, samples)
         g, panel = divmod(rest, panels)
-        vector, across = _panel_of(vectors, panel)
+        vector, across = panel_of(vectors, panel)
         breadth = across * lanes
         panel_at = 0 if transient else (g * vectors + vector) * lanes * depth_taps * channels
         if transient and rest != built:

@@ -318,6 +318,8 @@ def _frequency(rows: int, padded: int, lanes: int) -> int:
 
 def _run(direction: Direction, mode: int, plan: ConvPlan, x: Array, w: Weight, y: Array, epilogue: Epilogue) -> None:
     source, out = (y, x) if direction is Direction.INPUT_GRAD else (x, y)
+    if not out.size:
+        return
     tiling = _tiling(direction, mode, plan)
     bias, residual, activation = flat_epilogue(epilogue, tiling.dtype)
     target = flat_target(out, tiling.dtype)
