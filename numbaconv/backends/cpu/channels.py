@@ -11,20 +11,20 @@ __all__ = ["gather_rows", "panel_of", "stage_rows"]
 
 
 @inner
-def stage_rows(stage, s_at, source, at, row_step, rows, length, lanes):
+def stage_rows(stage, s_at, pitch, source, at, row_step, rows, length, lanes):
     """``length`` neighbouring cells of each of some rows, as vectors of rows; rows past the last are zero.
 
-    ``stage`` has room for ``length`` rounded up to whole blocks of ``lanes``.
+    Vectors are ``pitch`` apart; ``stage`` has room for ``length`` rounded up to whole blocks of ``lanes``.
     """
     for q in range(0, length, lanes):
         if rows == lanes and at + (lanes - 1) * row_step + q + lanes <= source.size:
-            transpose_lanes(source, at + q, row_step, stage, s_at + q * lanes, lanes)
+            transpose_lanes(source, at + q, row_step, stage, s_at + q * pitch, pitch)
         else:
             for i in range(q, min(q + lanes, length)):
                 for r in range(rows):
-                    stage[np.uintp(s_at + i * lanes + r)] = source[np.uintp(at + r * row_step + i)]
+                    stage[np.uintp(s_at + i * pitch + r)] = source[np.uintp(at + r * row_step + i)]
                 for r in range(rows, lanes):
-                    stage[np.uintp(s_at + i * lanes + r)] = 0
+                    stage[np.uintp(s_at + i * pitch + r)] = 0
 
 
 @inner

@@ -31,7 +31,7 @@ from .patch import least, pack_patch, span, tap_offsets
 from .simd import ROWS, call_row, writable
 from .simd_tiles import transpose_lanes, transpose_sum
 
-__all__ = ["DEPTH", "pack_tasks", "pack_parallel", "patch_gemm_parallel", "patch_gemm_tasks"]
+__all__ = ["DEPTH", "fill_places", "pack_parallel", "pack_tasks", "patch_gemm_parallel", "patch_gemm_tasks"]
 
 #: Products summed in registers before a tile is written back: whole channels, this many or a few more.
 DEPTH = 256
@@ -65,7 +65,7 @@ def pack_tasks(begin, end, w, packed, starts, shape, depth, height, width):
         for c0 in range(first, last, together):
             some = min(together, last - c0)
             source = g * group_step + vector * lanes * row_step + c0 * channel_step
-            stage_rows(stage, 0, w, source, row_step, min(lanes, rows - vector * lanes), some * cells, lanes)
+            stage_rows(stage, 0, lanes, w, source, row_step, min(lanes, rows - vector * lanes), some * cells, lanes)
             for c in range(some):
                 for t in range(count):
                     at, place = (c * cells + taps[t]) * lanes, to + ((c0 + c) * count + t) * panel
@@ -85,7 +85,7 @@ def _multiply(a, at, places, p_at, positions, offsets, o_at, b, b_at, depth, c, 
 
 
 @inner
-def _fill_places(places, at, samples, sample_step, rows, row_step, columns, step):
+def fill_places(places, at, samples, sample_step, rows, row_step, columns, step):
     """Where each position of a task reads, from its first; what fills up the last tile reads as the first does."""
     p = at
     for n in range(samples):
@@ -181,8 +181,8 @@ def patch_gemm_tasks(
     fill,
     activation,
 ):
-    """``shape``: samples, groups, source channels and rows of a group, samples, rows and columns of positions of a task,
-    blocks of each, panels of a task, blocks of panels, whether the source is its own patch, lanes.
+    """``shape``: samples, groups, source channels and rows of a group, samples, rows and columns of positions of a
+    task, blocks of each, panels of a task, blocks of panels, whether the source is its own patch, lanes.
 
     ``strides``: of the source; ``out_strides``: of the result and the residual. ``starts``: where each phase's packed
     weights begin. Phases of the width are computed together, so that rows of the result are whole.
@@ -254,7 +254,7 @@ def patch_gemm_tasks(
             widest = max(widest, columns[pw])
         if shaped != (samples, count, first_column):
             for pw in range(phases):
-                _fill_places(
+                fill_places(
                     places,
                     pw * most_positions,
                     samples,

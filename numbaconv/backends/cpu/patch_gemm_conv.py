@@ -19,7 +19,7 @@ from .operands import contiguous, deliver, either_layout, fill_value, flat_epilo
 from .simd import ROWS, VECTOR_BYTES, VECTORS
 from .workspace import aligned_empty
 
-__all__ = ["PATCH_GEMM"]
+__all__ = ["PATCH_GEMM", "all_inside"]
 
 #: Positions of a task: enough to use each panel of weights often, few enough for the second-level cache.
 _POSITIONS = 192
@@ -69,7 +69,7 @@ def _pack(plan: ConvPlan, w: Array, by_input: bool, axes: Axes) -> PackedWeight:
     return PackedWeight((packed, starts))
 
 
-def _all_inside(axis: PhasedAxis) -> bool:
+def all_inside(axis: PhasedAxis) -> bool:
     """Whether every tap reads a cell of the source at every position."""
     whole = np.repeat(axis.positions, np.diff(axis.taps))
     return bool(np.all(axis.first == 0) and np.all(axis.last == whole))
@@ -128,7 +128,7 @@ def _run(plan: ConvPlan, source: Array, w: Weight, out: Array, epilogue: Epilogu
         -(-int(width.max(initial=1)) // columns),
     )
     panel_blocks = -(-panels // task_panels)
-    in_place = int(all(_all_inside(axis) for axis in axes))
+    in_place = int(all(all_inside(axis) for axis in axes))
     sizes = (samples, task_rows, columns, *blocks, task_panels, panel_blocks)
     shape = (plan.batch, groups, channels, rows, *sizes, in_place, lanes)
     tasks = others * prod(blocks) * panel_blocks

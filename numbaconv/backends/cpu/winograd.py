@@ -105,7 +105,7 @@ def _transform_weights(stage, w, packed, to, panel, frequency, g, vector, vector
         for i in range(vectors):
             row = (vector + i) * lanes
             source = g * group_step + row * row_step + c0 * channel_step
-            stage_rows(stage, 0, w, source, row_step, min(lanes, rows - row), some * depth_taps * taps, lanes)
+            stage_rows(stage, 0, lanes, w, source, row_step, min(lanes, rows - row), some * depth_taps * taps, lanes)
             for c in range(some):
                 for kd in range(depth_taps):
                     at = ((c * depth_taps + kd) * taps + (taps - 1 if backwards else 0)) * lanes
