@@ -3,7 +3,8 @@
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, TypeAlias
+from functools import partial
+from typing import Any, NamedTuple, TypeAlias
 
 from ..arrays import Array
 from ..errors import AlgorithmError
@@ -19,6 +20,7 @@ __all__ = [
     "Epilogue",
     "PackedWeight",
     "Packing",
+    "Runner",
     "Weight",
     "any_order_factor",
     "terms_summed",
@@ -33,8 +35,7 @@ class Direction(Enum):
     WEIGHT_GRAD = "w"
 
 
-@dataclass(frozen=True, slots=True)
-class Epilogue:
+class Epilogue(NamedTuple):
     """What happens to a finished sum before it is stored: ``activation(sum + bias + residual)``.
 
     ``bias`` has one element a result channel; ``residual`` is canonical, in the result's shape.
@@ -84,6 +85,10 @@ class PackedWeight:
 Weight: TypeAlias = Array | PackedWeight
 
 
+#: An algorithm made ready for one plan: ``runner(x, w, y, epilogue)`` fills the operand that it produces.
+Runner: TypeAlias = Callable[[Array, Any, Array, Epilogue], None]
+
+
 @dataclass(frozen=True, slots=True)
 class Packing:
     """How an algorithm prepares a weight that many calls share.
@@ -119,6 +124,9 @@ class Algorithm:
         gives the reason.
     packing : Packing, optional
         How it prepares a weight; without one it reads the weight as it is.
+    ready : callable, optional
+        ``ready(plan)`` does what follows from the plan alone, once for many calls, and returns ``run`` without
+        its plan. What it keeps must be small: it lives as long as the memory of the call does.
     """
 
     name: str
@@ -126,6 +134,11 @@ class Algorithm:
     run: Callable[[ConvPlan, Array, Any, Array, Epilogue], None]
     error_factor: Callable[[ConvPlan], float]
     packing: Packing | None = None
+    ready: Callable[[ConvPlan], Runner] | None = None
+
+    def runner(self, plan: ConvPlan) -> Runner:
+        """``run`` for one plan."""
+        return partial(self.run, plan) if self.ready is None else self.ready(plan)
 
 
 @dataclass(frozen=True, slots=True)
