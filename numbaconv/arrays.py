@@ -94,6 +94,10 @@ class View:
             array = array.transpose(self.order)
         return array if self.index is None else array[self.index]
 
+    def reordered(self) -> "View | None":
+        """Without new axes; None where nothing is left to do."""
+        return None if self.order is None else View(self.order, None)
+
 
 def _view(order: tuple[int, ...], batched: bool) -> View:
     """The view that brings axes into an order and inserts those which the rank lacks."""

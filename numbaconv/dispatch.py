@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .arrays import Array, as_array, like_result, promote, view_of_data, view_of_weight
+from .arrays import Array, View, as_array, like_result, promote, view_of_data, view_of_weight
 from .backends.activations import resolve_activation
 from .backends.base import Algorithm, Backend, Direction
 from .backends.registry import choices, forced_algorithm, is_in_use, resolve
@@ -23,7 +23,6 @@ __all__ = [
     "choose",
     "named_backend",
     "prepare_job",
-    "run",
 ]
 
 
@@ -106,7 +105,8 @@ def admit(
     rank: int | None,
     first: object,
     second: object,
-    arguments: Mapping[str, Any],
+    names: tuple[str, ...],
+    arguments: tuple[Any, ...],
     *,
     data_format: str | None = None,
     weight_format: str | None = None,
@@ -120,10 +120,10 @@ def admit(
     """Check all of a call but ``out``, and choose what computes it.
 
     ``first`` and ``second`` are what the site reads, ``size`` is the shape of what it produces where that is an
-    operand's gradient, ``arguments`` are those of `Geometry`.
+    operand's gradient, ``names`` and ``arguments`` are those of `Geometry`.
     """
     named = {site.reads[0]: first, site.reads[1]: second, site.produces: size}
-    call = Call.of(site, rank, named["weight"], arguments, data_format, weight_format)
+    call = Call.of(site, rank, named["weight"], dict(zip(names, arguments, strict=True)), data_format, weight_format)
     op, arrays, shapes = call.op, {}, {}
     for name in GIVEN_NAMES:
         if name in site.reads:
@@ -158,9 +158,10 @@ def admit(
         engine.check_activation(found, plan.compute_dtype)
     wanted = {"input": plan.input_shape, "weight": plan.weight_shape, "output": plan.output_shape}[site.produces]
     see_data, see_weight = view_of_data(plan), view_of_weight(plan)
-    first_view, second_view, result_view = (
-        see_weight if name == "weight" else see_data for name in (*site.reads, site.produces)
-    )
+    views: list[View | None] = [see_weight if name == "weight" else see_data for name in (*site.reads, site.produces)]
+    if chosen.flat:
+        views = [view and view.reordered() for view in views]
+    first_view, second_view, result_view = views
     route = Route(
         site,
         op,
@@ -172,6 +173,7 @@ def admit(
         wanted,
         dtype,
         (first_view, second_view, result_view),
+        see_data,
     )
     return Admitted(route, arrays[site.reads[0]], arrays[site.reads[1]], extras.get("bias"), extras.get("residual"))
 
@@ -185,7 +187,8 @@ def prepare_job(
     rank: int | None,
     first: object,
     second: object,
-    arguments: Mapping[str, Any],
+    names: tuple[str, ...],
+    arguments: tuple[Any, ...],
     *,
     data_format: str | None = None,
     weight_format: str | None = None,
@@ -199,8 +202,8 @@ def prepare_job(
 ) -> Job:
     """Check one primitive, given as to `admit`, and choose its algorithm; or know it from a call like this one."""
     choice = choices(backend, algorithm)
-    values = (*arguments, *arguments.values(), data_format, weight_format, *choice)
-    key = call_key(site, rank, first, second, values, size, bias, residual, activation)
+    values = (*arguments, data_format, weight_format, *choice)
+    key = call_key(site, rank, names, first, second, values, size, bias, residual, activation)
     if key is not None:
         route = _routes.get(key)
         if route is not None and is_in_use(choice[0], route.engine):
@@ -210,6 +213,7 @@ def prepare_job(
         rank,
         first,
         second,
+        names,
         arguments,
         data_format=data_format,
         weight_format=weight_format,
@@ -224,11 +228,6 @@ def prepare_job(
     if key is not None and all(found is each for found, each in zip(admitted[1:], given, strict=True)):
         _routes.put(key, admitted.route)
     return admitted.route.job(*admitted[1:], out)
-
-
-def run(site: Site, rank: int | None, first: object, second: object, *options: Any, **named: Any) -> Array:
-    """Run one primitive, given as to `prepare_job`."""
-    return prepare_job(site, rank, first, second, *options, **named).execute()
 
 
 def _check_padding_value(op: str, plan: ConvPlan) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from .arrays import Array, as_array
 from .columns import fold, unfold
-from .dispatch import prepare_job, run
+from .dispatch import prepare_job
 from .errors import ShapeError
 from .plan import Ints, Padding, PaddingMode, Scalar
 from .plan.layout import is_channels_last, weight_order
@@ -34,6 +34,10 @@ __all__ = [
     "separable_conv3d",
     "unfold",
 ]
+
+#: The names of what shapes a convolution, in the order in which calls give it.
+CONV_ARGUMENTS = ("stride", "padding", "dilation", "groups", "padding_mode", "padding_value")
+TRANSPOSED_ARGUMENTS = ("stride", "padding", "dilation", "groups", "padding_mode", "output_padding", "output_size")
 
 CONV = Site("conv{}", False, "output")
 CONV_TRANSPOSE = Site("conv_transpose{}", True, "output")
@@ -124,19 +128,13 @@ def _conv(
     >>> numbaconv.conv{d}(x, w, padding=1, stride=2, activation="relu").shape
     (1, 4, {threes})
     """
-    return run(
+    return prepare_job(
         CONV,
         rank,
         input,
         weight,
-        {
-            "stride": stride,
-            "padding": padding,
-            "dilation": dilation,
-            "groups": groups,
-            "padding_mode": padding_mode,
-            "padding_value": padding_value,
-        },
+        CONV_ARGUMENTS,
+        (stride, padding, dilation, groups, padding_mode, padding_value),
         data_format=data_format,
         weight_format=weight_format,
         bias=bias,
@@ -145,7 +143,7 @@ def _conv(
         out=out,
         backend=backend,
         algorithm=algorithm,
-    )
+    ).execute()
 
 
 def _conv_transpose(
@@ -213,20 +211,13 @@ def _conv_transpose(
     >>> numbaconv.conv_transpose{d}(x, w, stride=2).shape
     (1, 3, {tens})
     """
-    return run(
+    return prepare_job(
         CONV_TRANSPOSE,
         rank,
         input,
         weight,
-        {
-            "stride": stride,
-            "padding": padding,
-            "dilation": dilation,
-            "groups": groups,
-            "padding_mode": padding_mode,
-            "output_padding": output_padding,
-            "output_size": output_size,
-        },
+        TRANSPOSED_ARGUMENTS,
+        (stride, padding, dilation, groups, padding_mode, output_padding, output_size),
         data_format=data_format,
         weight_format=weight_format,
         bias=bias,
@@ -235,7 +226,7 @@ def _conv_transpose(
         out=out,
         backend=backend,
         algorithm=algorithm,
-    )
+    ).execute()
 
 
 def _depthwise_operands(
@@ -320,19 +311,13 @@ residual, out, algorithm, backend
     """
     op = f"depthwise_conv{rank}d" if rank else "depthwise_conv"
     rank, x, w, groups = _depthwise_operands(op, rank, input, weight, data_format, weight_format)
-    return run(
+    return prepare_job(
         _DEPTHWISE_CONV,
         rank,
         x,
         w,
-        {
-            "stride": stride,
-            "padding": padding,
-            "dilation": dilation,
-            "groups": groups,
-            "padding_mode": padding_mode,
-            "padding_value": padding_value,
-        },
+        CONV_ARGUMENTS,
+        (stride, padding, dilation, groups, padding_mode, padding_value),
         data_format=data_format,
         weight_format=weight_format,
         bias=bias,
@@ -341,7 +326,7 @@ residual, out, algorithm, backend
         out=out,
         backend=backend,
         algorithm=algorithm,
-    )
+    ).execute()
 
 
 def _separable_conv(
@@ -419,22 +404,16 @@ def _separable_conv(
         "backend": backend,
         "algorithm": algorithm,
     }
-    geometry = {
-        "stride": stride,
-        "padding": padding,
-        "dilation": dilation,
-        "groups": groups,
-        "padding_mode": padding_mode,
-        "padding_value": padding_value,
-    }
+    arguments = (stride, padding, dilation, groups, padding_mode, padding_value)
     # Both are checked before either runs.
-    first = prepare_job(_SEPARABLE_CONV, rank, x, w, geometry, **common)
+    first = prepare_job(_SEPARABLE_CONV, rank, x, w, CONV_ARGUMENTS, arguments, **common)
     second = prepare_job(
         _SEPARABLE_CONV,
         rank,
         first.returned,
         pointwise,
-        {},
+        (),
+        (),
         bias=bias,
         residual=residual,
         activation=activation,

@@ -108,7 +108,9 @@ class Route:
     shape, dtype
         The result's.
     views : tuple of View
-        How the first operand, the second and the result are seen as canonical.
+        How the first operand, the second and the result are seen by the algorithm; None: as they are.
+    residual_view : View
+        How a residual is seen as canonical.
     """
 
     site: Site
@@ -120,7 +122,8 @@ class Route:
     activation: Activation | None
     shape: tuple[int, ...]
     dtype: np.dtype
-    views: tuple[View, View, View]
+    views: tuple[View | None, View | None, View | None]
+    residual_view: View
 
     def job(self, first: Any, second: Any, bias: Any, residual: Any, out: object) -> Job:
         """The call with these arrays, which have the shapes and dtypes of the route."""
@@ -129,14 +132,15 @@ class Route:
         else:
             reads = [each for each in (first, second, bias) if isinstance(each, np.ndarray)]
             returned, filled = result(self.op, out, self.shape, self.dtype, reads, residual)
-        see_first, see_second, see_result = self.views
-        if residual is not None:
-            residual = see_result.of(residual)
         epilogue = NO_EPILOGUE
         if bias is not None or residual is not None or self.activation is not None:
-            epilogue = Epilogue(bias, residual, self.activation)
-        weight = second if isinstance(second, PackedWeight) else see_second.of(second)
-        given = (see_first.of(first), weight, see_result.of(filled))
+            epilogue = Epilogue(bias, None if residual is None else self.residual_view.of(residual), self.activation)
+        see_first, see_second, see_result = self.views
+        given = (
+            first if see_first is None else see_first.of(first),
+            second if see_second is None or type(second) is PackedWeight else see_second.of(second),
+            filled if see_result is None else see_result.of(filled),
+        )
         x, w, y = self.site.order
         return Job(self.run, (given[x], given[w], given[y]), epilogue, returned, filled)
 
@@ -190,6 +194,7 @@ def array_key(array: Any) -> tuple[Hashable, ...] | None:
 def call_key(
     site: Site,
     rank: int | None,
+    names: tuple[str, ...],
     first: object,
     second: object,
     values: tuple[Any, ...],
@@ -198,22 +203,26 @@ def call_key(
     residual: object,
     activation: object,
 ) -> tuple[Any, ...] | None:
-    """What a call's route follows from, as it was written; None where that cannot be told at a glance."""
+    """What a call's route follows from, as it was written; None where that cannot be told at a glance.
+
+    ``values`` are the arguments of these names and others that every call has.
+    """
     one, two, written = array_key(first), array_key(second), plain(values)
     if one is None or two is None or written is None:
         return None
     if size is None and bias is None and residual is None and activation is None:
-        return site, rank, one, two, written
-    extras = [None if each is None else array_key(each) for each in (bias, residual)]
+        return site, rank, names, one, two, written
     extent = plain(size) if type(size) is tuple else None
-    if (size is None) != (extent is None) or [bias is None, residual is None] != [each is None for each in extras]:
+    extras = tuple(None if each is None else array_key(each) for each in (bias, residual))
+    given = [each is None for each in (size, bias, residual)]
+    if given != [each is None for each in (extent, *extras)]:
         return None
     # A function is known by its identity: the route keeps it alive.
     if type(activation) is tuple:
         activation = tuple(map(id, activation))
     elif activation is not None and type(activation) is not str:
         activation = id(activation)
-    return site, rank, one, two, written, extent, *extras, activation
+    return site, rank, names, one, two, written, extent, extras, activation
 
 
 class Memory(Generic[T]):

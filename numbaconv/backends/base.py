@@ -127,6 +127,9 @@ class Algorithm:
     ready : callable, optional
         ``ready(plan)`` does what follows from the plan alone, once for many calls, and returns ``run`` without
         its plan. What it keeps must be small: it lives as long as the memory of the call does.
+    flat : bool
+        Whether such a runner takes operands as elements in canonical order alone, so that they need not have
+        the axes of extent 1 which make them canonical.
     """
 
     name: str
@@ -135,6 +138,7 @@ class Algorithm:
     error_factor: Callable[[ConvPlan], float]
     packing: Packing | None = None
     ready: Callable[[ConvPlan], Runner] | None = None
+    flat: bool = False
 
     def runner(self, plan: ConvPlan) -> Runner:
         """``run`` for one plan."""
