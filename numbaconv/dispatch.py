@@ -9,7 +9,7 @@ import numpy as np
 from .arrays import Array, View, as_array, like_result, promote, view_of_data, view_of_weight
 from .backends.activations import resolve_activation
 from .backends.base import Algorithm, Backend, Direction
-from .backends.registry import choices, forced_algorithm, is_in_use, resolve
+from .backends.registry import choices, disabled_algorithms, forced_algorithm, is_in_use, resolve
 from .errors import ArgumentError, DTypeError, ShapeError
 from .plan import ConvPlan, Geometry, dtype_name, make_plan, rank_of
 from .plan.arguments import shape
@@ -80,7 +80,7 @@ def choose(
     chosen = named_backend(op, backend)
     if algorithm is not None and not isinstance(algorithm, str):
         raise DTypeError(f"{op}: algorithm must be a name, but is {algorithm!r}")
-    return chosen, chosen.select(op, plan, direction, forced_algorithm(algorithm))
+    return chosen, chosen.select(op, plan, direction, forced_algorithm(algorithm), disabled_algorithms())
 
 
 def named_backend(op: str, backend: str | None) -> Backend:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .backends.base import Candidate, Direction
-from .backends.registry import forced_algorithm, resolve
+from .backends.registry import disabled_algorithms, forced_algorithm, resolve
 from .errors import AlgorithmError, ArgumentError
 from .plan import ConvPlan, Ints, plan_conv
 from .routes import direction_of
@@ -25,7 +25,8 @@ class Explanation:
         The primitive that the call comes down to.
     backend : str
     candidates : tuple of Candidate
-        In the order in which they are asked; ``refusal`` is None or a sentence.
+        In the order in which they are asked; ``refusal`` is None or a sentence, and so is ``passed_over``, which
+        says why one that can is not chosen by itself.
     algorithm : str or None
         The choice; None where a forced algorithm does not apply.
     note : str
@@ -43,6 +44,8 @@ class Explanation:
         lines = [str(self.plan), f"  {self.direction.name} on backend {self.backend!r}"]
         for each in self.candidates:
             answer = "accepts" if each.refusal is None else f"refuses: {each.refusal}"
+            if each.passed_over is not None and each.name != self.algorithm:
+                answer = f"not chosen: {each.passed_over}"
             lines.append(f"    {'->' if each.name == self.algorithm else '  '} {each.name}: {answer}")
         return "\n".join([*lines, f"  {self.note}"])
 
@@ -94,10 +97,11 @@ def explain(
         raise ArgumentError(f"explain: direction is {direction!r}, but must be one of {', '.join(_PRODUCES)}")
     plan = plan_conv(input_shape, weight_shape, **arguments)
     primitive = direction_of(plan.transposed, _PRODUCES[direction])
-    chosen, forced = resolve(backend), forced_algorithm(algorithm)
+    chosen, forced, disabled = resolve(backend), forced_algorithm(algorithm), disabled_algorithms()
     try:
-        name: str | None = chosen.select("explain", plan, primitive, forced).name
+        name: str | None = chosen.select("explain", plan, primitive, forced, disabled).name
         note = f"{name!r} is forced" if forced else f"{name!r} is the first that accepts"
     except AlgorithmError as error:
         name, note = None, str(error)
-    return Explanation(plan, primitive, chosen.name, tuple(chosen.candidates(plan, primitive)), name, note)
+    candidates = tuple(chosen.candidates(plan, primitive, disabled))
+    return Explanation(plan, primitive, chosen.name, candidates, name, note)

@@ -13,13 +13,14 @@ from contextvars import ContextVar
 from importlib import import_module
 from typing import NamedTuple
 
-from ..errors import BackendError
+from ..errors import AlgorithmError, BackendError
 from .base import Backend
 
 __all__ = [
     "BackendStatus",
     "backends",
     "choices",
+    "disabled_algorithms",
     "forced_algorithm",
     "get_backend",
     "is_in_use",
@@ -32,13 +33,18 @@ __all__ = [
 ENTRY_POINTS = "numbaconv.backends"
 BACKEND_VARIABLE = "NUMBACONV_BACKEND"
 ALGORITHM_VARIABLE = "NUMBACONV_ALGORITHM"
+DISABLE_VARIABLE = "NUMBACONV_DISABLE"
 AUTOMATIC = "cpu"
 #: The variables' names as `os.environ` has them inside.
-_ENCODED = {name: getattr(os.environ, "encodekey", str)(name) for name in (BACKEND_VARIABLE, ALGORITHM_VARIABLE)}
+_ENCODED = {
+    name: getattr(os.environ, "encodekey", str)(name)
+    for name in (BACKEND_VARIABLE, ALGORITHM_VARIABLE, DISABLE_VARIABLE)
+}
 
 _modules = {"cpu": "numbaconv.backends.cpu", "reference": "numbaconv.backends.reference"}
 _loaded: dict[str, Backend] = {}
 _entry_points_read = False
+_disabled: dict[str, frozenset[str]] = {}
 _default: str | None = None
 _scoped: ContextVar[str | None] = ContextVar("numbaconv_backend", default=None)
 
@@ -217,12 +223,12 @@ def _chosen_backend(name: str | None) -> str:
     return _scoped.get() or _default or _variable(BACKEND_VARIABLE) or AUTOMATIC
 
 
-def choices(backend: str | None, algorithm: str | None) -> tuple[str, str | None]:
-    """The names of the backend and of the algorithm that a call gets (None: the backend chooses), unchecked.
+def choices(backend: str | None, algorithm: str | None) -> tuple[str, str | None, str | None]:
+    """What rules a call's choice, unchecked: the backend's name, a forced algorithm's, and what is disabled.
 
     What a call runs is remembered under these and its plan, so whatever else comes to rule the choice belongs here.
     """
-    return _chosen_backend(backend), forced_algorithm(algorithm)
+    return _chosen_backend(backend), forced_algorithm(algorithm), _variable(DISABLE_VARIABLE)
 
 
 def is_in_use(name: str, backend: Backend) -> bool:
@@ -255,3 +261,36 @@ def resolve(name: str | None) -> Backend:
 def forced_algorithm(name: str | None) -> str | None:
     """The algorithm that a call forces, given its ``algorithm=`` argument."""
     return name if name is not None else _variable(ALGORITHM_VARIABLE)
+
+
+def disabled_algorithms() -> frozenset[str]:
+    """The algorithms that ``NUMBACONV_DISABLE`` names, separated by commas, as it is now.
+
+    A name that another backend has is harmless; one that none has is an error, since what was meant would go on
+    being chosen.
+    """
+    value = _variable(DISABLE_VARIABLE)
+    if not value:
+        return frozenset()
+    if value not in _disabled:
+        names = frozenset(part.strip() for part in value.split(",") if part.strip())
+        _check_disabled(names)
+        _disabled[value] = names
+    return _disabled[value]
+
+
+def _check_disabled(names: frozenset[str]) -> None:
+    unknown = names - _algorithm_names(_loaded)
+    if unknown:
+        backends()  # loads whatever can be loaded
+        known = _algorithm_names(_loaded)
+        unknown -= known
+        if unknown:
+            listed = ", ".join(repr(name) for name in sorted(unknown))
+            raise AlgorithmError(
+                f"{DISABLE_VARIABLE} names {listed}, which no backend has; there are {', '.join(sorted(known))}"
+            )
+
+
+def _algorithm_names(found: dict[str, Backend]) -> set[str]:
+    return {each.name for backend in found.values() for table in backend.tables.values() for each in table}

@@ -8,6 +8,7 @@ from .depthwise_conv import DEPTHWISE
 from .implicit_gemm import IMPLICIT_GEMM
 from .rows import DIRECT
 from .weight_gemm import DOT_GEMM, OUTER_GEMM
+from .winograd_conv import WINOGRAD
 
 __all__ = ["BACKEND"]
 
@@ -21,11 +22,13 @@ BACKEND = Backend(
     tables={
         Direction.FORWARD: (
             DEPTHWISE[Direction.FORWARD],
+            *WINOGRAD[Direction.FORWARD],
             IMPLICIT_GEMM[Direction.FORWARD],
             DIRECT[Direction.FORWARD],
         ),
         Direction.INPUT_GRAD: (
             DEPTHWISE[Direction.INPUT_GRAD],
+            *WINOGRAD[Direction.INPUT_GRAD],
             IMPLICIT_GEMM[Direction.INPUT_GRAD],
             DIRECT[Direction.INPUT_GRAD],
         ),

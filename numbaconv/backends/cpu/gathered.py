@@ -91,6 +91,6 @@ def both_directions(
         if pack is not None:
             packing = Packing(partial(_taps_key, direction), lambda plan, w: pack(plan, w, by_input, launched(plan)))
         factor = partial(any_order_factor, direction)
-        return Algorithm(name, partial(refusal, direction), take, factor, packing, ready, flat)
+        return Algorithm(name, partial(refusal, direction), take, factor, packing, ready=ready, flat=flat)
 
     return {direction: algorithm(direction) for direction in (Direction.FORWARD, Direction.INPUT_GRAD)}

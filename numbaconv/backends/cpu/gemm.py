@@ -127,20 +127,20 @@ def _pack_block(b, line, source, first_plane, plane, runs, counts, taps, k0, dep
 
 
 @kernel
-def _multiply(a, a_at, a_panel, b, depth, c, panels, vectors, lanes):
-    """Add the product of a block: every panel of rows with every panel of positions."""
+def _multiply(a, a_at, a_panel, b, depth, c, keep, panels, vectors, lanes):
+    """The product of a block, added to what there is if ``keep``: every panel of rows with every panel of positions."""
     v = 0
     while v < vectors:
         across = panel_width(vectors - v)
         for p in range(panels):
             tile = (p * vectors + v) * ROWS * lanes
-            from_a = a_at + p * a_panel
+            from_a, from_b = a_at + p * a_panel, v * lanes * depth
             if across == 3:
-                fma_tile(a, from_a, b, v * lanes * depth, depth, c, tile, ROWS, 3)
+                fma_tile(a, from_a, ROWS, 1, b, from_b, 3 * lanes, depth, c, tile, 3 * lanes, keep, ROWS, 3)
             elif across == 2:
-                fma_tile(a, from_a, b, v * lanes * depth, depth, c, tile, ROWS, 2)
+                fma_tile(a, from_a, ROWS, 1, b, from_b, 2 * lanes, depth, c, tile, 2 * lanes, keep, ROWS, 2)
             else:
-                fma_tile(a, from_a, b, v * lanes * depth, depth, c, tile, ROWS, 1)
+                fma_tile(a, from_a, ROWS, 1, b, from_b, 1 * lanes, depth, c, tile, 1 * lanes, keep, ROWS, 1)
         v += across
 
 
@@ -256,7 +256,8 @@ def gemm_tasks(
             continue
         vectors = -(-length // lanes)
         line[length : vectors * lanes] = 0
-        c[: panels * ROWS * vectors * lanes] = 0
+        if steps == 0:
+            c[: panels * ROWS * vectors * lanes] = 0
         planes = (n * groups + g) * channels * source_plane
         for k0 in range(0, steps, DEPTH):
             deep = min(DEPTH, steps - k0)
@@ -278,7 +279,7 @@ def gemm_tasks(
                 fill,
             )
             a_at = starts[phase] + ((g * all_panels + first_panel) * steps + k0) * ROWS
-            _multiply(packed, a_at, steps * ROWS, b, deep, c, panels, vectors, lanes)
+            _multiply(packed, a_at, steps * ROWS, b, deep, c, k0, panels, vectors, lanes)
         for m in range(first_panel * ROWS, min((first_panel + panels) * ROWS, rows)):
             channel = g * rows + m
             _collect(row, c, m - first_panel * ROWS, vectors, lanes, bias[channel] if bias.size else row.dtype.type(0))
