@@ -23,7 +23,7 @@ Error factor: as for any order of summation (Higham 2002, section 4.2), the numb
 import numpy as np
 from numba import prange
 
-from .gather import build_runs, pack_line, phase_of
+from .gather import build_runs, pack_line, phase_of, phased_axis
 from .jit import inner, kernel, parallel_kernel
 from .simd import ROWS, VECTORS, call_row, fma_tile
 
@@ -67,13 +67,14 @@ def flat_taps(taps, depth, height, width, pd, ph, pw, height_kernel, width_kerne
 
 
 @kernel
-def pack_weights_tasks(begin, end, w, packed, starts, shape, depth, height, width):
+def pack_weights_tasks(begin, end, w, packed, starts, shape, axes):
     """For each phase, panels ``(channels * taps, ROWS)`` of each group's weights; rows past the last are zero.
 
     ``shape``: groups, rows, channels, steps in ``w`` from row to row, channel to channel and group to group, and
     extents of the kernel's height and width. ``starts`` holds where each phase's panels begin.
     """
     groups, rows, channels, row_step, channel_step, group_step, height_kernel, width_kernel = shape
+    depth, height, width = phased_axis(axes, 0), phased_axis(axes, 1), phased_axis(axes, 2)
     panels = -(-rows // ROWS)
     taps = np.empty(max(depth.tap.size * height.tap.size * width.tap.size, 1), np.int64)
     for task in range(begin, end):
@@ -210,9 +211,7 @@ def gemm_tasks(
     out,
     shape,
     target,
-    depths,
-    heights,
-    widths,
+    axes,
     fill,
     activation,
 ):
@@ -221,9 +220,10 @@ def gemm_tasks(
     ``shape``: samples, groups, source channels of a group, rows, positions of a block, blocks, blocks of rows, lanes.
 
     ``target``: extents of the result's height and width, and of its whole plane. ``starts``: where each phase's
-    packed weights begin.
+    packed weights begin. ``axes``: depth, height and width, merged.
     """
     batch, groups, channels, rows, block, blocks, row_blocks, lanes = shape
+    depths, heights, widths = phased_axis(axes, 0), phased_axis(axes, 1), phased_axis(axes, 2)
     source_plane = depths.cells * heights.cells * widths.cells
     all_panels = -(-rows // ROWS)
     block_panels = -(-all_panels // row_blocks)
@@ -303,7 +303,7 @@ def _collect(row, c, m, vectors, lanes, offset):
 
 
 @parallel_kernel
-def pack_weights_parallel(tasks, chunks, w, packed, starts, shape, depth, height, width):
+def pack_weights_parallel(tasks, chunks, w, packed, starts, shape, axes):
     for i in prange(chunks):
         pack_weights_tasks(
             i * tasks // chunks,
@@ -312,9 +312,7 @@ def pack_weights_parallel(tasks, chunks, w, packed, starts, shape, depth, height
             packed,
             starts,
             shape,
-            depth,
-            height,
-            width,
+            axes,
         )
 
 
@@ -330,9 +328,7 @@ def gemm_parallel(
     out,
     shape,
     target,
-    depths,
-    heights,
-    widths,
+    axes,
     fill,
     activation,
 ):
@@ -348,9 +344,7 @@ def gemm_parallel(
             out,
             shape,
             target,
-            depths,
-            heights,
-            widths,
+            axes,
             fill,
             activation,
         )

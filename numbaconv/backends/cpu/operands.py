@@ -15,6 +15,7 @@ __all__ = [
     "deliver",
     "either_layout",
     "fill_value",
+    "flat",
     "flat_epilogue",
     "flat_strides",
     "flat_target",
@@ -30,8 +31,15 @@ def contiguous(array: Array, dtype: np.dtype) -> Array:
     return np.ascontiguousarray(array, dtype)
 
 
+def flat(array: Array, dtype: np.dtype) -> Array:
+    """An array's elements in C order and the compute dtype, as one stretch of memory: itself where it is one."""
+    return (array if array.dtype == dtype else np.ascontiguousarray(array, dtype)).ravel()
+
+
 def fill_value(plan: ConvPlan, dtype: np.dtype) -> Any:
     """What constant padding holds, in the compute dtype."""
+    if type(plan.padding_value) is int and not plan.padding_value:
+        return dtype.type(0)
     with np.errstate(over="ignore"):  # as an array's own values would
         value: Any = np.asarray(plan.padding_value).astype(dtype)[()]
     return value
