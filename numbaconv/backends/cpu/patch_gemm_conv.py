@@ -19,7 +19,7 @@ from .operands import contiguous, deliver, either_layout, fill_value, flat_epilo
 from .simd import ROWS, VECTOR_BYTES, VECTORS
 from .workspace import aligned_empty
 
-__all__ = ["PATCH_GEMM", "all_inside"]
+__all__ = ["PATCH_GEMM", "all_inside", "lanes_worthwhile"]
 
 #: Positions of a task: enough to use each panel of weights often, few enough for the second-level cache.
 _POSITIONS = 192
@@ -138,9 +138,17 @@ def _run(plan: ConvPlan, source: Array, w: Weight, out: Array, epilogue: Epilogu
     deliver(target, out)
 
 
-def _refusal(direction: Direction, plan: ConvPlan) -> str | None:
-    return gather_refusal(direction, plan)
+def lanes_worthwhile(rows: int, dtype: str) -> str | None:
+    """Whether the result channels of a group fill enough of their vectors."""
+    lanes = VECTOR_BYTES // np.dtype(dtype).itemsize
+    filled = rows / (-(-rows // lanes) * lanes)
+    return None if filled > 0.45 else f"{rows} result channels fill {filled:.0%} of its vectors"
+
+
+def _worthwhile(direction: Direction, plan: ConvPlan) -> str | None:
+    rows = (plan.x_channels if direction is Direction.INPUT_GRAD else plan.y_channels) // plan.groups
+    return lanes_worthwhile(rows, plan.compute_dtype)
 
 
 #: The algorithm, for the two directions it computes.
-PATCH_GEMM = both_directions("patch_gemm", _refusal, _run, _pack)
+PATCH_GEMM = both_directions("patch_gemm", gather_refusal, _run, _pack, worthwhile=_worthwhile)

@@ -73,8 +73,8 @@ def _deliver(partial, to, row_length, sums, at, rows, breadth, vectors, some, la
 
 @kernel
 def patch_weight_tasks(begin, end, x, y, partial, shape, strides, y_strides, depths, heights, widths, fill):
-    """``shape``: samples, groups, channels and rows of a group, channels of a task, samples, rows and columns of a unit of
-    positions, blocks of each, chunks, whether the input is its own patch, lanes.
+    """``shape``: samples, groups, channels and rows of a group, channels of a task, samples, rows and columns of a unit
+    of positions, blocks of each, chunks, whether the input is its own patch, lanes.
 
     ``partial`` is ``(chunks, groups * rows, channels * taps)``.
     """

@@ -15,7 +15,7 @@ from .gather import PHASED, forward_axis
 from .gathered import gather_refusal
 from .launch import Kernel, reads
 from .operands import chunk_count, deliver, either_layout, fill_value, flat_strides, tree_sum
-from .patch_gemm_conv import all_inside
+from .patch_gemm_conv import all_inside, lanes_worthwhile
 from .simd import VECTOR_BYTES
 
 __all__ = ["PATCH_GEMM_WEIGHT"]
@@ -85,5 +85,11 @@ def _refusal(plan: ConvPlan) -> str | None:
     return refusal
 
 
+def _worthwhile(plan: ConvPlan) -> str | None:
+    return lanes_worthwhile(plan.y_channels // plan.groups, plan.compute_dtype)
+
+
 #: The algorithm.
-PATCH_GEMM_WEIGHT = Algorithm("patch_gemm", _refusal, _run, partial(any_order_factor, Direction.WEIGHT_GRAD))
+PATCH_GEMM_WEIGHT = Algorithm(
+    "patch_gemm", _refusal, _run, partial(any_order_factor, Direction.WEIGHT_GRAD), worthwhile=_worthwhile
+)
