@@ -43,8 +43,8 @@ def _signature(kind: Any) -> tuple:
     return (flat, flat, _STARTS, flat, flat, out, *integers, PHASED, PHASED, PHASED, kind, ACTIVATION)
 
 
-_pack_kernel = Kernel(patch_gemm.pack_tasks, patch_gemm.pack_parallel, _pack_signature)
-_kernel = Kernel(patch_gemm.patch_gemm_tasks, patch_gemm.patch_gemm_parallel, _signature)
+_pack_kernel = Kernel(patch_gemm.pack_tasks, _pack_signature)
+_kernel = Kernel(patch_gemm.patch_gemm_tasks, _signature)
 
 
 def _pack(plan: ConvPlan, w: Array, by_input: bool, axes: Axes) -> PackedWeight:
@@ -141,8 +141,8 @@ def _run(plan: ConvPlan, source: Array, w: Weight, out: Array, epilogue: Epilogu
 def lanes_worthwhile(rows: int, dtype: str) -> str | None:
     """Whether the result channels of a group fill enough of their vectors."""
     lanes = VECTOR_BYTES // np.dtype(dtype).itemsize
-    filled = rows / (-(-rows // lanes) * lanes)
-    return None if filled > 0.45 else f"{rows} result channels fill {filled:.0%} of its vectors"
+    filled = rows / max(-(-rows // lanes) * lanes, 1)
+    return None if filled > 0.45 or not rows else f"{rows} result channels fill {filled:.0%} of its vectors"
 
 
 def _worthwhile(direction: Direction, plan: ConvPlan) -> str | None:

@@ -23,21 +23,17 @@ empty where maps are small.
 """
 
 import numpy as np
-from numba import prange
 
 from .channels import panel_of, stage_rows
 from .gemm import add_stretch, panel_width
-from .jit import inner, kernel, parallel_kernel
+from .jit import inner, kernel
 from .simd import ROWS, call_row, fma_tile
 from .simd_tiles import DATA, OUTPUT, WEIGHT, linear_tile, transpose_lanes
 
 __all__ = [
     "MODES",
-    "multiply_parallel",
     "multiply_tasks",
-    "transform_parallel",
     "transform_tasks",
-    "weights_parallel",
     "weights_tasks",
 ]
 
@@ -440,68 +436,3 @@ def multiply_tasks(
                     (steps[0], width),
                     height,
                 )
-
-
-@parallel_kernel
-def weights_parallel(tasks, chunks, w, packed, frequency, shape):
-    for i in prange(chunks):
-        weights_tasks(i * tasks // chunks, (i + 1) * tasks // chunks, w, packed, frequency, shape)
-
-
-@parallel_kernel
-def transform_parallel(tasks, chunks, source, v, shape, cells, origins, steps, downs, acrosses):
-    for i in prange(chunks):
-        transform_tasks(
-            i * tasks // chunks,
-            (i + 1) * tasks // chunks,
-            source,
-            v,
-            shape,
-            cells,
-            origins,
-            steps,
-            downs,
-            acrosses,
-        )
-
-
-@parallel_kernel
-def multiply_parallel(
-    tasks,
-    chunks,
-    v,
-    u,
-    w,
-    bias,
-    residual,
-    out,
-    shape,
-    part,
-    weights,
-    target,
-    origins,
-    steps,
-    downs,
-    acrosses,
-    activation,
-):
-    for i in prange(chunks):
-        multiply_tasks(
-            i * tasks // chunks,
-            (i + 1) * tasks // chunks,
-            v,
-            u,
-            w,
-            bias,
-            residual,
-            out,
-            shape,
-            part,
-            weights,
-            target,
-            origins,
-            steps,
-            downs,
-            acrosses,
-            activation,
-        )

@@ -64,9 +64,9 @@ def _multiply_signature(kind: Any) -> tuple:
     return (flat, out, flat, flat, flat, out, *tables)
 
 
-_weights_kernel = Kernel(winograd.weights_tasks, winograd.weights_parallel, _weights_signature)
-_transform_kernel = Kernel(winograd.transform_tasks, winograd.transform_parallel, _transform_signature)
-_multiply_kernel = Kernel(winograd.multiply_tasks, winograd.multiply_parallel, _multiply_signature)
+_weights_kernel = Kernel(winograd.weights_tasks, _weights_signature)
+_transform_kernel = Kernel(winograd.transform_tasks, _transform_signature)
+_multiply_kernel = Kernel(winograd.multiply_tasks, _multiply_signature)
 
 
 def _tile_starts(extent: int, outputs: int, dilation: int) -> Array:
