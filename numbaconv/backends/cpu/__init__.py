@@ -11,6 +11,7 @@ from .patch_gemm_conv import PATCH_GEMM
 from .patch_weight_conv import PATCH_GEMM_WEIGHT
 from .rows import DIRECT
 from .winograd_conv import WINOGRAD
+from .winograd_weight_conv import WINOGRAD_WEIGHT
 
 __all__ = ["BACKEND"]
 
@@ -38,6 +39,7 @@ BACKEND = Backend(
         ),
         Direction.WEIGHT_GRAD: (
             DEPTHWISE[Direction.WEIGHT_GRAD],
+            WINOGRAD_WEIGHT,
             PATCH_GEMM_WEIGHT,
             DOT_GEMM,
             DIRECT[Direction.WEIGHT_GRAD],
