@@ -22,6 +22,7 @@ __all__ = [
     "admit",
     "choose",
     "named_backend",
+    "plan_of",
     "prepare_job",
 ]
 
@@ -90,6 +91,32 @@ def named_backend(op: str, backend: str | None) -> Backend:
     return resolve(backend)
 
 
+def plan_of(
+    call: Call, shapes: Mapping[str, tuple[int, ...]], operands: dict[str, np.dtype], extras: dict[str, np.dtype]
+) -> tuple[ConvPlan, np.dtype]:
+    """The plan of a call, and the dtype of its result.
+
+    ``shapes`` has those of ``input`` and ``weight``; ``operands`` and ``extras`` (bias and residual) dtypes by the
+    names that messages use.
+    """
+    common = promote(call.op, operands)
+    dtype = like_result(call.op, common, extras)
+    plan = make_plan(
+        call.op,
+        call.rank,
+        call.site.transposed,
+        shapes["input"],
+        shapes["weight"],
+        call.geometry,
+        call.data_format,
+        call.weight_format,
+        "bias" in extras,
+        dtype_name(common),
+        dtype_name(dtype),
+    )
+    return plan, dtype
+
+
 class Admitted(NamedTuple):
     """A call's route, and its arrays as the route takes them."""
 
@@ -131,23 +158,14 @@ def admit(
             shapes[name] = arrays[name].shape
         elif name != "output":
             shapes[name] = shape(op, f"{name}_size", size)
-    common = promote(op, {GIVEN_NAMES[name]: array.dtype for name, array in arrays.items()})
     extras = {
         name: as_array(op, name, value) for name, value in (("bias", bias), ("residual", residual)) if value is not None
     }
-    dtype = like_result(op, common, {name: array.dtype for name, array in extras.items()})
-    plan = make_plan(
-        op,
-        call.rank,
-        site.transposed,
-        shapes["input"],
-        shapes["weight"],
-        call.geometry,
-        data_format,
-        weight_format,
-        bias is not None,
-        dtype_name(common),
-        dtype_name(dtype),
+    plan, dtype = plan_of(
+        call,
+        shapes,
+        {GIVEN_NAMES[name]: array.dtype for name, array in arrays.items()},
+        {name: array.dtype for name, array in extras.items()},
     )
     _check_given(op, plan, shapes)
     _check_padding_value(op, plan)
