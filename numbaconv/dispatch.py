@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .arrays import Array, View, as_array, like_result, promote, view_of_data, view_of_weight
-from .backends.activations import resolve_activation
+from .backends.activations import Activation, resolve_activation
 from .backends.base import Algorithm, Backend, Direction
 from .backends.registry import choices, disabled_algorithms, forced_algorithm, is_in_use, resolve
 from .errors import ArgumentError, DTypeError, ShapeError
@@ -174,26 +174,37 @@ def admit(
     engine, chosen = choose(op, plan, site.direction, backend, algorithm)
     if found is not None:
         engine.check_activation(found, plan.compute_dtype)
-    wanted = {"input": plan.input_shape, "weight": plan.weight_shape, "output": plan.output_shape}[site.produces]
+    route = _route(site, op, plan, dtype, engine, chosen, found)
+    return Admitted(route, arrays[site.reads[0]], arrays[site.reads[1]], extras.get("bias"), extras.get("residual"))
+
+
+def _route(
+    site: Site,
+    op: str,
+    plan: ConvPlan,
+    dtype: np.dtype,
+    engine: Backend,
+    chosen: Algorithm,
+    activation: Activation | None,
+) -> Route:
+    shapes = {"input": plan.input_shape, "weight": plan.weight_shape, "output": plan.output_shape}
     see_data, see_weight = view_of_data(plan), view_of_weight(plan)
     views: list[View | None] = [see_weight if name == "weight" else see_data for name in (*site.reads, site.produces)]
     if chosen.flat:
         views = [view and view.reordered() for view in views]
-    first_view, second_view, result_view = views
-    route = Route(
-        site,
-        op,
-        plan,
-        engine,
-        chosen,
-        chosen.runner(plan),
-        found,
-        wanted,
-        dtype,
-        (first_view, second_view, result_view),
-        see_data,
+    return Route(
+        site=site,
+        op=op,
+        plan=plan,
+        engine=engine,
+        algorithm=chosen,
+        run=chosen.runner(plan),
+        activation=activation,
+        shape=shapes[site.produces],
+        dtype=dtype,
+        views=(views[0], views[1], views[2]),
+        residual_view=see_data,
     )
-    return Admitted(route, arrays[site.reads[0]], arrays[site.reads[1]], extras.get("bias"), extras.get("residual"))
 
 
 #: The routes of the newest calls.
