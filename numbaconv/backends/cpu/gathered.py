@@ -64,13 +64,14 @@ def both_directions(
     pack: Pack | None = None,
     launch: Launch = _axes_alone,
     flat: bool = False,
+    worthwhile: Refusal = lambda direction, plan: None,
 ) -> dict[Direction, Algorithm]:
     """An algorithm for FORWARD and INPUT_GRAD.
 
     ``run(plan, source, w, out, epilogue, by_input, launched)`` fills ``out`` from what axes gather of ``source``;
     ``by_input``: result channels are the weight's input channels, as in INPUT_GRAD. ``launched`` is what
     ``launch(plan, by_input, axes)`` made, once for many calls: the axes and whatever else follows from the plan.
-    ``pack(plan, w, by_input, launched)`` prepares a weight. ``flat`` is the `Algorithm`'s.
+    ``pack(plan, w, by_input, launched)`` prepares a weight. ``flat`` and ``worthwhile`` are the `Algorithm`'s.
     """
 
     def algorithm(direction: Direction) -> Algorithm:
@@ -96,7 +97,16 @@ def both_directions(
         if pack is not None:
             packing = Packing(partial(_taps_key, direction), lambda plan, w: pack(plan, w, by_input, launched(plan)))
         factor = partial(any_order_factor, direction)
-        return Algorithm(name, partial(refusal, direction), take, factor, packing, ready=ready, flat=flat)
+        return Algorithm(
+            name,
+            partial(refusal, direction),
+            take,
+            factor,
+            packing,
+            worthwhile=partial(worthwhile, direction),
+            ready=ready,
+            flat=flat,
+        )
 
     return {direction: algorithm(direction) for direction in (Direction.FORWARD, Direction.INPUT_GRAD)}
 
@@ -107,6 +117,7 @@ def weight_gradient(
     run: Callable[[Any, Array, Array, Array], None],
     launch: Callable[[ConvPlan, Axes], Any],
     flat: bool = False,
+    worthwhile: Callable[[ConvPlan], str | None] = lambda plan: None,
 ) -> Algorithm:
     """An algorithm for WEIGHT_GRAD: ``run(launched, x, w, y)`` fills ``w``, given what ``launch`` made once."""
 
@@ -124,4 +135,4 @@ def weight_gradient(
         return lambda x, w, y, epilogue: run(made, x, w, y)
 
     factor = partial(any_order_factor, Direction.WEIGHT_GRAD)
-    return Algorithm(name, refusal, take, factor, ready=ready, flat=flat)
+    return Algorithm(name, refusal, take, factor, worthwhile=worthwhile, ready=ready, flat=flat)

@@ -21,20 +21,19 @@ Error factor: as for any order of summation (Higham 2002, section 4.2), the numb
 """
 
 import numpy as np
-from numba import prange
 
 from .gather import build_runs, pack_line, phase_of, phased_axis
-from .jit import inner, kernel, parallel_kernel
+from .jit import inner, kernel
 from .simd import ROWS, VECTORS, call_row, fma_tile
 
 __all__ = [
     "COLUMNS",
     "DEPTH",
     "add_stretch",
-    "gemm_parallel",
+    "flat_taps",
     "gemm_tasks",
-    "pack_weights_parallel",
     "pack_weights_tasks",
+    "panel_width",
     "store_stretch",
 ]
 
@@ -53,7 +52,7 @@ def panel_width(left):
 
 
 @kernel
-def _flat_taps(taps, depth, height, width, pd, ph, pw, height_kernel, width_kernel):
+def flat_taps(taps, depth, height, width, pd, ph, pw, height_kernel, width_kernel):
     """A phase's taps as offsets in a pair of channels' kernel; how many there are."""
     count = 0
     for kd in depth.tap[depth.taps[pd] : depth.taps[pd + 1]]:
@@ -80,7 +79,7 @@ def pack_weights_tasks(begin, end, w, packed, starts, shape, axes):
         phase, g = divmod(rest, groups)
         rest, pw = divmod(phase, width.positions.size)
         pd, ph = divmod(rest, height.positions.size)
-        count = _flat_taps(taps, depth, height, width, pd, ph, pw, height_kernel, width_kernel)
+        count = flat_taps(taps, depth, height, width, pd, ph, pw, height_kernel, width_kernel)
         first = starts[phase] + (g * panels + panel) * channels * count * ROWS
         source = g * group_step + panel * ROWS * row_step
         some = min(ROWS, rows - panel * ROWS)
@@ -136,11 +135,11 @@ def _multiply(a, a_at, a_panel, b, depth, c, keep, panels, vectors, lanes):
             tile = (p * vectors + v) * ROWS * lanes
             from_a, from_b = a_at + p * a_panel, v * lanes * depth
             if across == 3:
-                fma_tile(a, from_a, ROWS, 1, b, from_b, 3 * lanes, depth, c, tile, 3 * lanes, keep, ROWS, 3)
+                fma_tile(a, from_a, ROWS, 1, b, from_b, depth, c, tile, keep, ROWS, 3)
             elif across == 2:
-                fma_tile(a, from_a, ROWS, 1, b, from_b, 2 * lanes, depth, c, tile, 2 * lanes, keep, ROWS, 2)
+                fma_tile(a, from_a, ROWS, 1, b, from_b, depth, c, tile, keep, ROWS, 2)
             else:
-                fma_tile(a, from_a, ROWS, 1, b, from_b, 1 * lanes, depth, c, tile, 1 * lanes, keep, ROWS, 1)
+                fma_tile(a, from_a, ROWS, 1, b, from_b, depth, c, tile, keep, ROWS, 1)
         v += across
 
 
@@ -298,51 +297,3 @@ def _collect(row, c, m, vectors, lanes, offset):
         for i in range(across):
             row[np.uintp(v * lanes + i)] = c[np.uintp(at + i)] + offset
         v += panel_width(vectors - v)
-
-
-@parallel_kernel
-def pack_weights_parallel(tasks, chunks, w, packed, starts, shape, axes):
-    for i in prange(chunks):
-        pack_weights_tasks(
-            i * tasks // chunks,
-            (i + 1) * tasks // chunks,
-            w,
-            packed,
-            starts,
-            shape,
-            axes,
-        )
-
-
-@parallel_kernel
-def gemm_parallel(
-    tasks,
-    chunks,
-    source,
-    packed,
-    starts,
-    bias,
-    residual,
-    out,
-    shape,
-    target,
-    axes,
-    fill,
-    activation,
-):
-    for i in prange(chunks):
-        gemm_tasks(
-            i * tasks // chunks,
-            (i + 1) * tasks // chunks,
-            source,
-            packed,
-            starts,
-            bias,
-            residual,
-            out,
-            shape,
-            target,
-            axes,
-            fill,
-            activation,
-        )

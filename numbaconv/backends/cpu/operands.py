@@ -13,10 +13,13 @@ __all__ = [
     "chunk_count",
     "contiguous",
     "deliver",
+    "either_layout",
     "fill_value",
     "flat",
     "flat_epilogue",
+    "flat_strides",
     "flat_target",
+    "is_channels_last",
     "target_extents",
     "target_like",
     "tree_sum",
@@ -56,6 +59,31 @@ def flat_epilogue(epilogue: Epilogue, dtype: np.dtype) -> tuple[Array, Array, Ar
 def flat_target(out: Array, dtype: np.dtype) -> Array:
     """``out``, or what is brought to it where it is not one stretch of memory in the compute dtype."""
     return out if out.dtype == dtype and out.flags.c_contiguous else np.empty(out.shape, dtype)
+
+
+def is_channels_last(array: Array) -> bool:
+    """Whether a canonical array's channels are neighbours in one stretch of memory."""
+    return array.shape[1] > 1 and not array.flags.c_contiguous and np.moveaxis(array, 1, -1).flags.c_contiguous
+
+
+def flat_strides(array: Array) -> tuple[Array, tuple[int, ...]]:
+    """An array that is one stretch of memory in either layout, flat, and its strides in elements.
+
+    Strides follow from the extents: those that NumPy gives axes of extent 1 are anything.
+    """
+    _, channels, depth, height, width = array.shape
+    plane = depth * height * width
+    if array.flags.c_contiguous:
+        return array.reshape(-1), (channels * plane, plane, height * width, width, 1)
+    strides = (plane * channels, 1, height * width * channels, width * channels, channels)
+    return np.moveaxis(array, 1, -1).reshape(-1), strides
+
+
+def either_layout(array: Array, dtype: np.dtype) -> Array:
+    """The array itself where it is one stretch of memory in the compute dtype, in either layout; else a copy."""
+    if array.dtype == dtype and (array.flags.c_contiguous or is_channels_last(array)):
+        return array
+    return np.ascontiguousarray(array, dtype)
 
 
 def target_extents(out: Array) -> tuple[int, int, int]:

@@ -11,6 +11,7 @@ import llvmlite.binding as llvm
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
+from numba.core.imputils import impl_ret_borrowed
 from numba.extending import intrinsic
 
 __all__ = [
@@ -22,14 +23,17 @@ __all__ = [
     "call_row",
     "dot_tile",
     "fma_tile",
+    "gather_tile",
     "load_vector",
     "multiply_add_of",
+    "outer_products",
     "pointers_of",
     "splat_of",
     "store_vector",
     "tap_dots",
     "tap_tile",
     "vector_type",
+    "writable",
 ]
 
 
@@ -113,60 +117,105 @@ def pointers_of(context, builder, signature, args, places):
     return found
 
 
+def outer_products(builder, columns, column_step, right, depth, target, keep, across):
+    """A tile of vector accumulators: for each step, factors times vectors; then stored, or added to what is there.
+
+    ``columns``: for each row, a pointer to its factors; ``column_step(i)``: the offset of step ``i`` in all of them.
+    ``right``: a pointer to the vectors, ``across`` a step; ``target``: to the tile, which is added to if ``keep``.
+
+    Distances that are not constants halved the rate: they cost registers that the pointers need.
+    """
+    kind, size = vector_type(columns[0].type.pointee)
+    multiply_add = multiply_add_of(builder, kind)
+
+    def constant(value):
+        return ir.Constant(ir.IntType(64), value)
+
+    def step(i, sums):
+        row = builder.gep(right, [builder.mul(i, constant(across * kind.count))])
+        column = column_step(i)
+        read = [load_vector(builder, row, constant(v * kind.count), kind, size) for v in range(across)]
+        following = []
+        for m, pointer in enumerate(columns):
+            factor = splat_of(builder, builder.load(builder.gep(pointer, [column])), kind)
+            for v in range(across):
+                following.append(builder.call(multiply_add, [factor, read[v], sums[m * across + v]]))
+        return following
+
+    nothing = ir.Constant(kind, [0.0] * kind.count)
+    sums = accumulate(builder, depth, [nothing] * (len(columns) * across), step)
+    places = [constant(position * kind.count) for position in range(len(sums))]
+    with builder.if_else(builder.icmp_signed("!=", keep, constant(0))) as (add, replace):
+        with add:
+            for place, value in zip(places, sums, strict=True):
+                total = builder.fadd(load_vector(builder, target, place, kind, size), value)
+                store_vector(builder, total, target, place, kind, size)
+        with replace:
+            for place, value in zip(places, sums, strict=True):
+                store_vector(builder, value, target, place, kind, size)
+
+
 @intrinsic(prefer_literal=True)
-def fma_tile(typingctx, a, a_at, a_step, a_row, b, b_at, b_step, depth, c, c_at, c_row, keep, rows, vectors):
+def fma_tile(typingctx, a, a_at, a_step, a_row, b, b_at, depth, c, c_at, keep, rows, vectors):
     """``c[m, :] = sum over k of a[k, m] * b[k, :]``: an outer product a step, accumulated in registers.
 
-    ``a[k, m]`` lies at ``a_at + k * a_step + m * a_row``, row ``k`` of ``b`` at ``b_at + k * b_step``, row ``m``
-    of ``c`` at ``c_at + m * c_row``; rows are ``vectors`` vectors long. The sum is added to what ``c`` holds where
-    ``keep`` is not 0. ``rows`` and ``vectors`` are constants.
+    ``a[k, m]`` lies at ``a_at + k * a_step + m * a_row``; ``b`` is packed ``(depth, vectors * lanes)``, ``c`` ``(rows,
+    vectors * lanes)``, each from its offset on. The sum is added to what ``c`` holds where ``keep`` is not 0. ``rows``
+    and ``vectors`` are constants.
     """
     if not (isinstance(rows, types.IntegerLiteral) and isinstance(vectors, types.IntegerLiteral)):
         return None
     height, across = rows.literal_value, vectors.literal_value
     integer = types.int64
-    signature = types.void(
-        a, integer, integer, integer, b, integer, integer, integer, c, integer, integer, integer, rows, vectors
-    )
+    signature = types.void(a, integer, integer, integer, b, integer, integer, c, integer, integer, rows, vectors)
 
     def generate(context, builder, signature, args):
-        left, right, target = pointers_of(context, builder, signature, args, (0, 4, 8))
-        a_step, a_row, b_step, depth, c_row, keep = (args[place] for place in (2, 3, 6, 7, 10, 11))
-        kind, size = vector_type(left.type.pointee)
-        multiply_add = multiply_add_of(builder, kind)
+        left, right, target = pointers_of(context, builder, signature, args, (0, 4, 7))
+        a_step, a_row, depth, keep = (args[place] for place in (2, 3, 6, 9))
         index = ir.IntType(64)
+        columns = [builder.gep(left, [builder.mul(a_row, ir.Constant(index, m))]) for m in range(height)]
+        outer_products(
+            builder,
+            columns,
+            lambda i: builder.mul(i, a_step),
+            right,
+            depth,
+            target,
+            keep,
+            across,
+        )
+        return context.get_dummy_value()
 
-        def constant(value):
-            return ir.Constant(index, value)
+    return signature, generate
 
-        columns = [builder.gep(left, [builder.mul(a_row, constant(m))]) for m in range(height)]
 
-        def step(i, sums):
-            row = builder.gep(right, [builder.mul(i, b_step)])
-            column = builder.mul(i, a_step)
-            read = [load_vector(builder, row, constant(v * kind.count), kind, size) for v in range(across)]
-            following = []
-            for m in range(height):
-                factor = splat_of(builder, builder.load(builder.gep(columns[m], [column])), kind)
-                for v in range(across):
-                    following.append(builder.call(multiply_add, [factor, read[v], sums[m * across + v]]))
-            return following
+@intrinsic(prefer_literal=True)
+def gather_tile(typingctx, a, a_at, places, p_at, offsets, o_at, b, b_at, depth, c, c_at, keep, rows, vectors):
+    """`fma_tile` whose factors lie anywhere: ``a[k, m]`` at ``a_at + places[p_at + m] + offsets[o_at + k]``."""
+    if not (isinstance(rows, types.IntegerLiteral) and isinstance(vectors, types.IntegerLiteral)):
+        return None
+    height, across = rows.literal_value, vectors.literal_value
+    integer = types.int64
+    operands = (a, integer, places, integer, offsets, integer, b, integer, integer, c, integer, integer)
+    signature = types.void(*operands, rows, vectors)
 
-        nothing = ir.Constant(kind, [0.0] * kind.count)
-        sums = accumulate(builder, depth, [nothing] * (height * across), step)
-        places = [
-            builder.add(builder.mul(c_row, constant(m)), constant(v * kind.count))
-            for m in range(height)
-            for v in range(across)
-        ]
-        with builder.if_else(builder.icmp_signed("!=", keep, constant(0))) as (add, replace):
-            with add:
-                for place, value in zip(places, sums, strict=True):
-                    total = builder.fadd(load_vector(builder, target, place, kind, size), value)
-                    store_vector(builder, total, target, place, kind, size)
-            with replace:
-                for place, value in zip(places, sums, strict=True):
-                    store_vector(builder, value, target, place, kind, size)
+    def generate(context, builder, signature, args):
+        left, first, table, right, target = pointers_of(context, builder, signature, args, (0, 2, 4, 6, 9))
+        depth, keep = args[8], args[11]
+        columns = []
+        for m in range(height):
+            place = builder.load(builder.gep(first, [ir.Constant(ir.IntType(64), m)]))
+            columns.append(builder.gep(left, [place]))
+        outer_products(
+            builder,
+            columns,
+            lambda i: builder.load(builder.gep(table, [i])),
+            right,
+            depth,
+            target,
+            keep,
+            across,
+        )
         return context.get_dummy_value()
 
     return signature, generate
@@ -325,5 +374,17 @@ def call_row(typingctx, address, row, start, count):
         first = cgutils.gep_inbounds(builder, array.data, start)
         kind = ir.FunctionType(ir.IntType(64), [first.type, ir.IntType(64)])
         return builder.call(builder.inttoptr(address, kind.as_pointer()), [first, count])
+
+    return signature, generate
+
+
+@intrinsic
+def writable(typingctx, array):
+    """The same array under the type of one that may be written, so that one variable can stand for both kinds."""
+    target = types.Array(array.dtype, array.ndim, array.layout)
+    signature = target(array)
+
+    def generate(context, builder, signature, args):
+        return impl_ret_borrowed(context, builder, signature.return_type, args[0])
 
     return signature, generate

@@ -11,7 +11,7 @@ from numba.extending import intrinsic
 from .simd import load_vector, multiply_add_of, pointers_of, store_vector, vector_type
 from .toom_cook import matrices
 
-__all__ = ["DATA", "OUTPUT", "WEIGHT", "linear_tile", "transpose_lanes"]
+__all__ = ["DATA", "OUTPUT", "WEIGHT", "linear_tile", "transpose_lanes", "transpose_sum"]
 
 #: Which matrix of `toom_cook.matrices` a `linear_tile` applies.
 OUTPUT, WEIGHT, DATA = 0, 1, 2
@@ -129,23 +129,44 @@ def transpose_lanes(typingctx, source, s_at, s_step, target, t_at, t_step):
 
     def generate(context, builder, signature, args):
         cells, results = pointers_of(context, builder, signature, args, (0, 3))
-        kind, size = vector_type(cells.type.pointee)
-        index, count = ir.IntType(64), kind.count
-        places = [ir.Constant(index, i) for i in range(count)]
-        block = [load_vector(builder, cells, builder.mul(args[2], place), kind, size) for place in places]
-        half = 1
-        while half < count:  # exchange off-diagonal squares of growing size
-            low = [e if not e & half else count + e - half for e in range(count)]
-            high = [e + half if not e & half else count + e for e in range(count)]
-            masks = [ir.Constant(ir.VectorType(ir.IntType(32), count), mask) for mask in (low, high)]
-            for i in range(count):
-                if not i & half:
-                    one, other = block[i], block[i + half]
-                    block[i] = builder.shuffle_vector(one, other, masks[0])
-                    block[i + half] = builder.shuffle_vector(one, other, masks[1])
-            half *= 2
-        for place, value in zip(places, block, strict=True):
-            store_vector(builder, value, results, builder.mul(args[5], place), kind, size)
+        _transpose(builder, cells, args[2], None, results, args[5])
         return context.get_dummy_value()
 
     return signature, generate
+
+
+@intrinsic
+def transpose_sum(typingctx, source, s_at, s_step, offset, o_at, target, t_at, t_step):
+    """`transpose_lanes` of vectors to each of which the vector at ``offset[o_at]`` is added."""
+    integer = types.int64
+    signature = types.void(source, integer, integer, offset, integer, target, integer, integer)
+
+    def generate(context, builder, signature, args):
+        cells, added, results = pointers_of(context, builder, signature, args, (0, 3, 5))
+        _transpose(builder, cells, args[2], added, results, args[7])
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+def _transpose(builder, cells, s_step, added, results, t_step):
+    kind, size = vector_type(cells.type.pointee)
+    index, count = ir.IntType(64), kind.count
+    places = [ir.Constant(index, i) for i in range(count)]
+    block = [load_vector(builder, cells, builder.mul(s_step, place), kind, size) for place in places]
+    if added is not None:
+        offset = load_vector(builder, added, places[0], kind, size)
+        block = [builder.fadd(each, offset) for each in block]
+    half = 1
+    while half < count:  # exchange off-diagonal squares of growing size
+        low = [e if not e & half else count + e - half for e in range(count)]
+        high = [e + half if not e & half else count + e for e in range(count)]
+        masks = [ir.Constant(ir.VectorType(ir.IntType(32), count), mask) for mask in (low, high)]
+        for i in range(count):
+            if not i & half:
+                one, other = block[i], block[i + half]
+                block[i] = builder.shuffle_vector(one, other, masks[0])
+                block[i + half] = builder.shuffle_vector(one, other, masks[1])
+        half *= 2
+    for place, value in zip(places, block, strict=True):
+        store_vector(builder, value, results, builder.mul(t_step, place), kind, size)
