@@ -5,6 +5,7 @@ import numba
 from ..base import Backend, Direction
 from .activation import activation_grad, check_activation
 from .depthwise_conv import DEPTHWISE
+from .fft import FFT
 from .implicit_gemm import IMPLICIT_GEMM
 from .rows import DIRECT
 from .weight_gemm import DOT_GEMM, OUTER_GEMM
@@ -21,16 +22,19 @@ BACKEND = Backend(
     tables={
         Direction.FORWARD: (
             DEPTHWISE[Direction.FORWARD],
+            FFT[Direction.FORWARD],
             IMPLICIT_GEMM[Direction.FORWARD],
             DIRECT[Direction.FORWARD],
         ),
         Direction.INPUT_GRAD: (
             DEPTHWISE[Direction.INPUT_GRAD],
+            FFT[Direction.INPUT_GRAD],
             IMPLICIT_GEMM[Direction.INPUT_GRAD],
             DIRECT[Direction.INPUT_GRAD],
         ),
         Direction.WEIGHT_GRAD: (
             DEPTHWISE[Direction.WEIGHT_GRAD],
+            FFT[Direction.WEIGHT_GRAD],
             OUTER_GEMM,
             DOT_GEMM,
             DIRECT[Direction.WEIGHT_GRAD],
