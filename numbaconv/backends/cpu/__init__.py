@@ -21,20 +21,20 @@ BACKEND = Backend(
     name="cpu",
     tables={
         Direction.FORWARD: (
-            DEPTHWISE[Direction.FORWARD],
             FFT[Direction.FORWARD],
+            DEPTHWISE[Direction.FORWARD],
             IMPLICIT_GEMM[Direction.FORWARD],
             DIRECT[Direction.FORWARD],
         ),
         Direction.INPUT_GRAD: (
-            DEPTHWISE[Direction.INPUT_GRAD],
             FFT[Direction.INPUT_GRAD],
+            DEPTHWISE[Direction.INPUT_GRAD],
             IMPLICIT_GEMM[Direction.INPUT_GRAD],
             DIRECT[Direction.INPUT_GRAD],
         ),
         Direction.WEIGHT_GRAD: (
-            DEPTHWISE[Direction.WEIGHT_GRAD],
             FFT[Direction.WEIGHT_GRAD],
+            DEPTHWISE[Direction.WEIGHT_GRAD],
             OUTER_GEMM,
             DOT_GEMM,
             DIRECT[Direction.WEIGHT_GRAD],

@@ -1,4 +1,24 @@
-"""Fourier kernels."""
+"""Spectra of blocks of real rows, their products, and the way back: kernels of the FFT algorithm.
+
+A real row of ``2 half`` cells is transformed as ``half`` complex values, its even and odd cells, in two passes over a
+matrix whose rows are vectors, so that every step is one on whole vectors and none needs another order of cells::
+
+    cells m * lanes + l        rows of vectors               columns of vectors
+    +---lanes---+              +-----------+   twist         +---- rows ----+
+    | m = 0     |   transform  | k1        |   (factors,     | l            |  transform   frequency
+    | m = 1     |   along m -> |           |   transposed)-> |              |  along l ->  k1 + rows * k2
+    +-----------+              +-----------+                 +--------------+
+
+Each pass is a transform in stages of radix 4 (Stockham's: from one buffer to another, in order), followed by the step
+from the spectrum of even and odd cells to that of the row. All of it stays in the first-level cache up to 4096 cells.
+Spectra are kept for products: for each vector of frequencies all that is summed over is one stretch::
+
+    spectra   row 0 | vector 0: step 0 (re, im), step 1 (re, im), ... | vector 1: ... |
+              row 1 | ...
+    a tile    TILE_ROWS x TILE_COLUMNS complex accumulators in registers, over DEPTH steps
+
+Products are added in the order of the steps, in blocks of DEPTH, whatever the split into tasks: the same bits.
+"""
 
 import numpy as np
 from numba import prange
@@ -19,6 +39,7 @@ from .simd_complex import (
 )
 
 __all__ = [
+    "TILE_ROWS",
     "finish_parallel",
     "finish_tasks",
     "multiply_parallel",
@@ -113,20 +134,38 @@ def _read_border(cells, real, imaginary, source, base, first, step, count, begin
                 cells[to + cell // 2] = fill if code == CONSTANT else source[base + code]
 
 
+@inner
+def _line(digits, number):
+    """Three sums over the digits of a number: ``digits[d]`` is an extent and what one step of it adds to each."""
+    first, second, third = 0, 0, 0
+    for d in range(len(digits) - 1, -1, -1):
+        extent = digits[d, 0]
+        rest = number // extent
+        digit = number - rest * extent
+        first += digit * digits[d, 1]
+        second += digit * digits[d, 2]
+        third += digit * digits[d, 3]
+        number = rest
+    return first, second, third
+
+
 @kernel
 def transform_tasks(begin, end, source, border, lines, spectra, shape, table, fill, scales):
     """A task: the spectrum of one stretch of a row, zeros behind it.
 
-    ``lines[task]``: where the row starts, the padded position of its stretch, and where its spectrum goes.
-    ``shape``: complex values of a transform, lanes, distance between cells, cells of a stretch, cells of a row,
-    padding before it, distance between vectors of a spectrum.
+    ``lines``, by the digits of a task's number: where the row starts, the padded position of its stretch, and where
+    its spectrum goes. ``shape``: complex values of a transform, lanes, distance between cells, cells of a stretch,
+    cells of a row, padding before it, distance between vectors of a spectrum, the number of the first task, and what
+    is added to its stretch's position and taken from its spectrum's place.
     """
-    half, lanes, step, count, extent, pad, vector_step = shape
+    half, lanes, step, count, extent, pad, vector_step, first_task, shift, skipped = shape
     plane = half + lanes
     cells = np.empty(4 * plane, spectra.dtype)
     post = 2 * (half // lanes + lanes) + 2 * half
     for task in range(begin, end):
-        base, first, to = lines[task, 0], lines[task, 1], lines[task, 2]
+        base, first, to = _line(lines, first_task + task)
+        first += shift
+        to -= skipped
         some, more = _read_row(cells, 0, plane, source, base, first, step, count, half, extent, pad)
         if border.size:
             _read_border(cells, 0, plane, source, base, first, step, count, some, more, border, fill)
@@ -221,14 +260,15 @@ def _inverse(y, at, cells, plane, half, lanes, table):
 def multiply_tasks(begin, end, a, b, out, row_lines, column_lines, shape, blocks, place, table):
     """A task: products of a block of rows with a block of columns over a chunk of the depth, transformed back.
 
-    ``row_lines[row]`` and ``column_lines[column]``: where the result's line starts, and the position of its first
-    cell; both are added up. ``shape``: complex values of a transform, lanes, groups, rows and columns of a group,
-    depth, chunks. ``blocks``: rows and columns of a block. ``place``: first cell that is valid, how many are, the
-    distance between their positions, how many positions there are, and what a chunk's results are from the next's.
+    ``row_lines`` and ``column_lines``, by the digits of a row's and a column's number: where the result's line starts,
+    and the position of its first cell; both are added up. ``shape``: complex values of a transform, lanes, groups,
+    rows and columns of a group, depth, chunks. ``blocks``: rows and columns of a block. ``place``: first cell that is
+    valid, how many are, the distance between their positions, how many positions there are, what is added to the first
+    position, what a chunk's results are from the next's, and the number of the first column.
     """
     half, lanes, groups, rows, columns, depth, chunks = shape
     some_rows, some_columns = blocks
-    first, valid, step, extent, chunk_size = place
+    first, valid, step, extent, shift, chunk_size, first_column = place
     vectors, plane = half // lanes + 1, half + lanes
     row_blocks, column_blocks = -(-rows // some_rows), -(-columns // some_columns)
     y_step = 2 * plane
@@ -263,14 +303,16 @@ def multiply_tasks(begin, end, a, b, out, row_lines, column_lines, shape, blocks
                     across,
                 )
         for m in range(high):
+            row_base, row_position, _ = _line(row_lines, g * rows + m0 + m)
             for n in range(across):
-                row, column = g * rows + m0 + m, g * columns + n0 + n
-                position = row_lines[row, 1] + column_lines[column, 1]
+                base, position, _ = _line(column_lines, first_column + n0 + n)
+                base += row_base + chunk * chunk_size
+                position += row_position + shift
                 skipped = _clamp(-(position // step), 0, valid)
                 stop = _clamp(-((position - extent) // step), skipped, valid)
                 if skipped < stop:
                     real = _inverse(sums, (m * some_columns + n) * y_step, cells, plane, half, lanes, table)
-                    at = chunk * chunk_size + row_lines[row, 0] + column_lines[column, 0] + position + skipped * step
+                    at = base + position + skipped * step
                     _write_row(out, at, step, cells, real, real + plane, first + skipped, stop - skipped)
 
 

@@ -1,4 +1,4 @@
-"""The only file that writes LLVM IR: vectors, which Numba's Python cannot say, and a call by address.
+"""LLVM IR, here and in `simd_complex` alone: vectors, which Numba's Python cannot say, and a call by address.
 
 The vector width is the host's, read once: 16 bytes (SSE, NEON), 32 (AVX2) or 64 (AVX-512).
 """

@@ -217,7 +217,7 @@ def from_real_halves(typingctx, cells, front, back, plane, table, t, t_plane, ou
 
 @intrinsic
 def to_real_halves(typingctx, cells, front, back, plane, table, t, t_plane, y, y_at, y_plane):
-    """The inverse of `from_real_halves`: from a spectrum to twice the transform of even and odd cells, at ``y[y_at:]``."""
+    """The inverse: from a spectrum to twice the transform of even and odd cells, at ``y[y_at:]``."""
     integer = types.int64
     signature = types.void(cells, integer, integer, integer, table, integer, integer, y, integer, integer)
 
