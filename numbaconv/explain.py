@@ -5,9 +5,9 @@ from typing import Any
 
 from .backends.base import Candidate, Direction
 from .backends.registry import disabled_algorithms, forced_algorithm, resolve
-from .dispatch import direction_of
 from .errors import AlgorithmError, ArgumentError
 from .plan import ConvPlan, Ints, plan_conv
+from .routes import direction_of
 
 __all__ = ["Explanation", "explain"]
 

@@ -3,7 +3,8 @@
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, TypeAlias
+from functools import partial
+from typing import Any, NamedTuple, TypeAlias
 
 from ..arrays import Array
 from ..errors import AlgorithmError
@@ -19,6 +20,7 @@ __all__ = [
     "Epilogue",
     "PackedWeight",
     "Packing",
+    "Runner",
     "Weight",
     "any_order_factor",
     "terms_summed",
@@ -37,8 +39,7 @@ class Direction(Enum):
     WEIGHT_GRAD = "w"
 
 
-@dataclass(frozen=True, slots=True)
-class Epilogue:
+class Epilogue(NamedTuple):
     """What happens to a finished sum before it is stored: ``activation(sum + bias + residual)``.
 
     ``bias`` has one element a result channel; ``residual`` is canonical, in the result's shape.
@@ -86,6 +87,10 @@ class PackedWeight:
 
 #: What an algorithm gets for ``w`` where it reads the weight: canonical, or as its own `Packing` made it.
 Weight: TypeAlias = Array | PackedWeight
+
+
+#: An algorithm made ready for one plan: ``runner(x, w, y, epilogue)`` fills the operand that it produces.
+Runner: TypeAlias = Callable[[Array, Any, Array, Epilogue], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +141,12 @@ class Algorithm:
     worthwhile : callable
         ``worthwhile(plan)`` is None, or a sentence why an accepted plan is not worth this algorithm; it matters
         to the automatic choice alone. Like every choice it must not depend on the batch size or on threads.
+    ready : callable, optional
+        ``ready(plan)`` does what follows from the plan alone, once for many calls, and returns ``run`` without
+        its plan. What it keeps must be small: it lives as long as the memory of the call does.
+    flat : bool
+        Whether such a runner takes operands as elements in canonical order alone, so that they need not have
+        the axes of extent 1 which make them canonical.
     """
 
     name: str
@@ -145,6 +156,12 @@ class Algorithm:
     packing: Packing | None = None
     spreading: bool = False
     worthwhile: Callable[[ConvPlan], str | None] = _always_worthwhile
+    ready: Callable[[ConvPlan], Runner] | None = None
+    flat: bool = False
+
+    def runner(self, plan: ConvPlan) -> Runner:
+        """``run`` for one plan."""
+        return partial(self.run, plan) if self.ready is None else self.ready(plan)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,9 +19,11 @@ from .base import Backend
 __all__ = [
     "BackendStatus",
     "backends",
+    "choices",
     "disabled_algorithms",
     "forced_algorithm",
     "get_backend",
+    "is_in_use",
     "register_backend",
     "resolve",
     "set_backend",
@@ -33,6 +35,11 @@ BACKEND_VARIABLE = "NUMBACONV_BACKEND"
 ALGORITHM_VARIABLE = "NUMBACONV_ALGORITHM"
 DISABLE_VARIABLE = "NUMBACONV_DISABLE"
 AUTOMATIC = "cpu"
+#: The variables' names as `os.environ` has them inside.
+_ENCODED = {
+    name: getattr(os.environ, "encodekey", str)(name)
+    for name in (BACKEND_VARIABLE, ALGORITHM_VARIABLE, DISABLE_VARIABLE)
+}
 
 _modules = {"cpu": "numbaconv.backends.cpu", "reference": "numbaconv.backends.reference"}
 _loaded: dict[str, Backend] = {}
@@ -196,10 +203,37 @@ def use_backend(name: str) -> Iterator[None]:
         _scoped.reset(token)
 
 
-def _choice(name: str | None) -> str:
+def _variable(name: str) -> str | None:
+    """An environment variable, as `os.environ` has it now; empty ones count as missing.
+
+    ``os.environ.get`` takes most of a microsecond where a variable is missing: it encodes the name, and raises
+    and catches an exception. Looking into the dictionary behind it does neither. Where there is no such
+    dictionary, `os.environ` is asked.
+    """
+    known = getattr(os.environ, "_data", None)
+    if known is not None and known.get(_ENCODED[name]) is None:
+        return None
+    return os.environ.get(name) or None
+
+
+def _chosen_backend(name: str | None) -> str:
+    """The name of the backend that a call gets, given its ``backend=`` argument; it may be unknown."""
     if name is not None:
         return name
-    return _scoped.get() or _default or os.environ.get(BACKEND_VARIABLE) or AUTOMATIC
+    return _scoped.get() or _default or _variable(BACKEND_VARIABLE) or AUTOMATIC
+
+
+def choices(backend: str | None, algorithm: str | None) -> tuple[str, str | None, str | None]:
+    """What rules a call's choice, unchecked: the backend's name, a forced algorithm's, and what is disabled.
+
+    What a call runs is remembered under these and its plan, so whatever else comes to rule the choice belongs here.
+    """
+    return _chosen_backend(backend), forced_algorithm(algorithm), _variable(DISABLE_VARIABLE)
+
+
+def is_in_use(name: str, backend: Backend) -> bool:
+    """Whether a name still stands for this backend, and it can be used."""
+    return _loaded.get(name) is backend and backend.unavailable() is None
 
 
 def get_backend() -> str:
@@ -221,12 +255,12 @@ def get_backend() -> str:
 
 def resolve(name: str | None) -> Backend:
     """The backend of a call, given its ``backend=`` argument."""
-    return _load(_known(_choice(name)))
+    return _load(_known(_chosen_backend(name)))
 
 
 def forced_algorithm(name: str | None) -> str | None:
     """The algorithm that a call forces, given its ``algorithm=`` argument."""
-    return name if name is not None else os.environ.get(ALGORITHM_VARIABLE) or None
+    return name if name is not None else _variable(ALGORITHM_VARIABLE)
 
 
 def disabled_algorithms() -> frozenset[str]:
@@ -235,7 +269,7 @@ def disabled_algorithms() -> frozenset[str]:
     A name that another backend has is harmless; one that none has is an error, since what was meant would go on
     being chosen.
     """
-    value = os.environ.get(DISABLE_VARIABLE)
+    value = _variable(DISABLE_VARIABLE)
     if not value:
         return frozenset()
     if value not in _disabled:

@@ -7,8 +7,11 @@ from .activation import activation_grad, check_activation
 from .depthwise_conv import DEPTHWISE
 from .fft import FFT
 from .implicit_gemm import IMPLICIT_GEMM
+from .patch_gemm_conv import PATCH_GEMM
+from .patch_weight_conv import PATCH_GEMM_WEIGHT
 from .rows import DIRECT
 from .weight_gemm import DOT_GEMM, OUTER_GEMM
+from .winograd_conv import WINOGRAD
 
 __all__ = ["BACKEND"]
 
@@ -23,18 +26,23 @@ BACKEND = Backend(
         Direction.FORWARD: (
             FFT[Direction.FORWARD],
             DEPTHWISE[Direction.FORWARD],
+            *WINOGRAD[Direction.FORWARD],
+            PATCH_GEMM[Direction.FORWARD],
             IMPLICIT_GEMM[Direction.FORWARD],
             DIRECT[Direction.FORWARD],
         ),
         Direction.INPUT_GRAD: (
             FFT[Direction.INPUT_GRAD],
             DEPTHWISE[Direction.INPUT_GRAD],
+            *WINOGRAD[Direction.INPUT_GRAD],
+            PATCH_GEMM[Direction.INPUT_GRAD],
             IMPLICIT_GEMM[Direction.INPUT_GRAD],
             DIRECT[Direction.INPUT_GRAD],
         ),
         Direction.WEIGHT_GRAD: (
             FFT[Direction.WEIGHT_GRAD],
             DEPTHWISE[Direction.WEIGHT_GRAD],
+            PATCH_GEMM_WEIGHT,
             OUTER_GEMM,
             DOT_GEMM,
             DIRECT[Direction.WEIGHT_GRAD],

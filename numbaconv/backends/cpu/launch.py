@@ -3,7 +3,7 @@
 import os
 import threading
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import numba
@@ -13,7 +13,7 @@ from numba.core.compiler_lock import global_compiler_lock
 
 from .threads import parallel_threads
 
-__all__ = ["Kernel", "reads", "strided"]
+__all__ = ["Kernel", "reads", "runs_serially", "strided"]
 
 #: Below this many multiply-accumulates a kernel runs serially: it would take about as long to start the threads,
 #: and on busy cores far longer, since an OpenMP pool waits spinning for the last of them.
@@ -52,6 +52,11 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)
 
 
+def runs_serially(work: int) -> bool:
+    """Whether a kernel of so many multiply-accumulates runs in one thread, whatever the number of threads."""
+    return work <= _SERIAL_WORK
+
+
 class Kernel:
     """A task loop and its parallel form, with one signature a dtype.
 
@@ -83,10 +88,17 @@ class Kernel:
                 self._ready[dtype] = (serial, parallel)
             return self._ready[dtype]
 
+    def bound(self, dtype: np.dtype, tasks: int, work: int) -> Callable[..., None]:
+        """The kernel for so many tasks and operands to come: the compiled function itself where it runs serially."""
+        if not runs_serially(work):
+            return partial(self, dtype, tasks, work)
+        serial, _ = self._ready.get(dtype) or self._compile(dtype)
+        return partial(serial, 0, tasks)
+
     def __call__(self, dtype: np.dtype, tasks: int, work: int, *operands: Any) -> None:
         """Run ``tasks`` tasks of ``work`` multiply-accumulates in all."""
         serial, parallel = self._ready.get(dtype) or self._compile(dtype)
-        threads = parallel_threads() if tasks > 1 and work > _SERIAL_WORK else 1
+        threads = parallel_threads() if tasks > 1 and not runs_serially(work) else 1
         if threads == 1:
             serial(0, tasks, *operands)
         else:

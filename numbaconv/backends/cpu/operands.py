@@ -13,9 +13,13 @@ __all__ = [
     "chunk_count",
     "contiguous",
     "deliver",
+    "either_layout",
     "fill_value",
+    "flat",
     "flat_epilogue",
+    "flat_strides",
     "flat_target",
+    "is_channels_last",
     "target_extents",
     "target_like",
     "tree_sum",
@@ -27,8 +31,15 @@ def contiguous(array: Array, dtype: np.dtype) -> Array:
     return np.ascontiguousarray(array, dtype)
 
 
+def flat(array: Array, dtype: np.dtype) -> Array:
+    """An array's elements in C order and the compute dtype, as one stretch of memory: itself where it is one."""
+    return (array if array.dtype == dtype else np.ascontiguousarray(array, dtype)).ravel()
+
+
 def fill_value(plan: ConvPlan, dtype: np.dtype) -> Any:
     """What constant padding holds, in the compute dtype."""
+    if type(plan.padding_value) is int and not plan.padding_value:
+        return dtype.type(0)
     with np.errstate(over="ignore"):  # as an array's own values would
         value: Any = np.asarray(plan.padding_value).astype(dtype)[()]
     return value
@@ -48,6 +59,30 @@ def flat_epilogue(epilogue: Epilogue, dtype: np.dtype) -> tuple[Array, Array, Ar
 def flat_target(out: Array, dtype: np.dtype) -> Array:
     """``out``, or what is brought to it where it is not one stretch of memory in the compute dtype."""
     return out if out.dtype == dtype and out.flags.c_contiguous else np.empty(out.shape, dtype)
+
+
+def is_channels_last(array: Array) -> bool:
+    """Whether a canonical array's channels are neighbours in one stretch of memory."""
+    return array.shape[1] > 1 and not array.flags.c_contiguous and np.moveaxis(array, 1, -1).flags.c_contiguous
+
+
+def flat_strides(array: Array) -> tuple[Array, tuple[int, ...]]:
+    """An array that is one stretch of memory in either layout, flat, and its strides in elements."""
+    strides = tuple(stride // array.itemsize for stride in array.strides)
+    if array.flags.c_contiguous:
+        # Strides of axes of extent 1 are anything; kernels tell layouts apart by them.
+        steps = [1]
+        for extent in array.shape[:0:-1]:
+            steps.append(steps[-1] * extent)
+        return array.reshape(-1), tuple(steps[::-1])
+    return np.moveaxis(array, 1, -1).reshape(-1), strides
+
+
+def either_layout(array: Array, dtype: np.dtype) -> Array:
+    """The array itself where it is one stretch of memory in the compute dtype, in either layout; else a copy."""
+    if array.dtype == dtype and (array.flags.c_contiguous or is_channels_last(array)):
+        return array
+    return np.ascontiguousarray(array, dtype)
 
 
 def target_extents(out: Array) -> tuple[int, int, int]:

@@ -83,16 +83,16 @@ def _pack_cells(b, to, x, panel_at, width, runs, count, covered, length, step, f
 
 
 @kernel
-def _multiply(a, a_at, a_panel, row_panels, b, b_panel, column_panels, depth, c, vectors, tile_size):
+def _multiply(a, a_at, a_panel, row_panels, b, b_panel, column_panels, depth, c, keep, vectors, lanes, tile_size):
     for q in range(column_panels):
         for p in range(row_panels):
-            tile = (p * column_panels + q) * tile_size
+            tile, from_a = (p * column_panels + q) * tile_size, a_at + p * a_panel
             if vectors == 3:
-                fma_tile(a, a_at + p * a_panel, b, q * b_panel, depth, c, tile, ROWS, 3)
+                fma_tile(a, from_a, ROWS, 1, b, q * b_panel, depth, c, tile, keep, ROWS, 3)
             elif vectors == 2:
-                fma_tile(a, a_at + p * a_panel, b, q * b_panel, depth, c, tile, ROWS, 2)
+                fma_tile(a, from_a, ROWS, 1, b, q * b_panel, depth, c, tile, keep, ROWS, 2)
             else:
-                fma_tile(a, a_at + p * a_panel, b, q * b_panel, depth, c, tile, ROWS, 1)
+                fma_tile(a, from_a, ROWS, 1, b, q * b_panel, depth, c, tile, keep, ROWS, 1)
 
 
 @kernel
@@ -121,8 +121,10 @@ def outer_gemm_tasks(begin, end, x, y, partial, shape, depths, heights, widths, 
         chunk, g = divmod(rest, groups)
         first_panel = panel_block * PANELS
         panels = min(PANELS, all_panels - first_panel)
-        c[: row_panels * ROWS * panels * panel] = 0
-        for each in range(chunk * blocks // chunks, (chunk + 1) * blocks // chunks):
+        first_block, last_block = chunk * blocks // chunks, (chunk + 1) * blocks // chunks
+        if first_block == last_block:
+            c[: row_panels * ROWS * panels * panel] = 0
+        for each in range(first_block, last_block):
             part, n = divmod(each, samples)
             first = part * block
             length = min(block, positions - first)
@@ -146,7 +148,21 @@ def outer_gemm_tasks(begin, end, x, y, partial, shape, depths, heights, widths, 
                 )
             a_at = ((g * row_panels * samples + n) * positions + first) * ROWS
             a_panel = samples * positions * ROWS
-            _multiply(y, a_at, a_panel, row_panels, b, length * panel, panels, length, c, vectors, ROWS * panel)
+            _multiply(
+                y,
+                a_at,
+                a_panel,
+                row_panels,
+                b,
+                length * panel,
+                panels,
+                length,
+                c,
+                each - first_block,
+                vectors,
+                lanes,
+                ROWS * panel,
+            )
         for m in range(rows):
             p, r = divmod(m, ROWS)
             for q in range(panels):

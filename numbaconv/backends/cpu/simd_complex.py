@@ -11,13 +11,13 @@ from numba.extending import intrinsic
 
 from .simd import (
     VECTOR_BYTES,
-    _accumulate,
-    _load,
-    _multiply_add,
-    _pointers,
-    _splat,
-    _store,
-    _vector_type,
+    accumulate,
+    load_vector,
+    multiply_add_of,
+    pointers_of,
+    splat_of,
+    store_vector,
+    vector_type,
 )
 
 __all__ = [
@@ -42,15 +42,15 @@ class _Vectors:
 
     def __init__(self, builder, pointer):
         self.builder = builder
-        self.kind, self.size = _vector_type(pointer.type.pointee)
-        self.multiply_add = _multiply_add(builder, self.kind)
+        self.kind, self.size = vector_type(pointer.type.pointee)
+        self.multiply_add = multiply_add_of(builder, self.kind)
         self.lanes = self.kind.count
 
     def load(self, pointer, offset):
-        return _load(self.builder, pointer, offset, self.kind, self.size)
+        return load_vector(self.builder, pointer, offset, self.kind, self.size)
 
     def store(self, value, pointer, offset):
-        _store(self.builder, value, pointer, offset, self.kind, self.size)
+        store_vector(self.builder, value, pointer, offset, self.kind, self.size)
 
     def load_pair(self, pointer, offset, plane):
         return self.load(pointer, offset), self.load(pointer, self.builder.add(offset, plane))
@@ -60,7 +60,7 @@ class _Vectors:
         self.store(value[1], pointer, self.builder.add(offset, plane))
 
     def splat_at(self, pointer, offset):
-        return _splat(self.builder, self.builder.load(self.builder.gep(pointer, [offset])), self.kind)
+        return splat_of(self.builder, self.builder.load(self.builder.gep(pointer, [offset])), self.kind)
 
     def fma(self, a, b, c):
         return self.builder.call(self.multiply_add, [a, b, c])
@@ -207,7 +207,7 @@ def from_real_halves(typingctx, cells, front, back, plane, table, t, t_plane, ou
         sine, cosine = v.load_pair(factors, t, t_plane)
         turned = v.multiply(v.subtract(ahead, behind), (sine, v.negative(cosine)))
         real, imaginary = v.add(v.add(ahead, behind), turned)
-        scales = (_splat(builder, scale, v.kind) for scale in (real_scale, imaginary_scale))
+        scales = (splat_of(builder, scale, v.kind) for scale in (real_scale, imaginary_scale))
         for part, (value, scale) in enumerate(zip((real, imaginary), scales, strict=True)):
             v.store(builder.fmul(value, scale), target, builder.add(out_at, _constant(part * v.lanes)))
         return context.get_dummy_value()
@@ -252,7 +252,7 @@ def complex_tile(
     )
 
     def generate(context, builder, signature, args):
-        left, right, target = _pointers(context, builder, signature, args, (0, 3, 7))
+        left, right, target = pointers_of(context, builder, signature, args, (0, 3, 7))
         v = _Vectors(builder, left)
         row_step, column_step, plane = args[9:12]
         lefts = [builder.gep(left, [builder.mul(args[2], _constant(m))]) for m in range(height)]
@@ -270,7 +270,7 @@ def complex_tile(
             return following
 
         nothing = ir.Constant(v.kind, [0.0] * v.lanes)
-        sums = _accumulate(builder, args[6], [nothing] * (2 * height * across), step)
+        sums = accumulate(builder, args[6], [nothing] * (2 * height * across), step)
         for m in range(height):
             for n in range(across):
                 at = builder.add(builder.mul(row_step, _constant(m)), builder.mul(column_step, _constant(n)))
