@@ -114,11 +114,15 @@ class _Work:
 
 
 def costs(rows: Rows, work: _Work) -> float:
-    """Picoseconds, about, of one thread on one sample; measured with AVX-512, but ratios to sums of products travel."""
+    """Picoseconds, about, of one thread on one sample; measured with AVX-512, but ratios to sums of products travel.
+
+    The weight's spectra cost 1.6 transforms each, since they are written to fresh memory. Half of that is counted: they
+    are made once a call, for the whole batch, on which the choice must not depend.
+    """
     n = rows.block
     transform = n * log2(n) * (75 if n * work.size <= 2**14 else 125) + 50 * n
     each_block = work.transforms * transform + n * (60 * work.products + 90 * work.sums)
-    return (rows.classes * rows.blocks * each_block + work.weights * 1.6 * transform) * work.size / 4
+    return (rows.classes * rows.blocks * each_block + work.weights * 0.8 * transform) * work.size / 4
 
 
 @lru_cache(maxsize=1024)
