@@ -5,13 +5,14 @@ import numba
 from ..base import Backend, Direction
 from .activation import activation_grad, check_activation
 from .depthwise_conv import DEPTHWISE
+from .dot_gemm_conv import DOT_GEMM
 from .fft import FFT
 from .implicit_gemm import IMPLICIT_GEMM
 from .patch_gemm_conv import PATCH_GEMM
 from .patch_weight_conv import PATCH_GEMM_WEIGHT
 from .rows import DIRECT
-from .weight_gemm import DOT_GEMM, OUTER_GEMM
 from .winograd_conv import WINOGRAD
+from .winograd_weight_conv import WINOGRAD_WEIGHT
 
 __all__ = ["BACKEND"]
 
@@ -42,8 +43,8 @@ BACKEND = Backend(
         Direction.WEIGHT_GRAD: (
             FFT[Direction.WEIGHT_GRAD],
             DEPTHWISE[Direction.WEIGHT_GRAD],
+            WINOGRAD_WEIGHT,
             PATCH_GEMM_WEIGHT,
-            OUTER_GEMM,
             DOT_GEMM,
             DIRECT[Direction.WEIGHT_GRAD],
         ),

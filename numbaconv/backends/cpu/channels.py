@@ -3,11 +3,11 @@
 import numpy as np
 
 from .gemm import panel_width
-from .jit import inner
+from .jit import inner, kernel
 from .simd import ROWS, gather_tile
 from .simd_tiles import transpose_lanes
 
-__all__ = ["gather_rows", "panel_of", "stage_rows"]
+__all__ = ["deliver_panel", "multiply_tiles", "panel_of", "stage_rows"]
 
 
 @inner
@@ -37,7 +37,7 @@ def panel_of(vectors, panel):
 
 
 @inner
-def gather_rows(a, at, places, p_at, offsets, o_at, b, b_at, depth, c, to, keep, rows, vectors):
+def _gather_rows(a, at, places, p_at, offsets, o_at, b, b_at, depth, c, to, keep, rows, vectors):
     """A tile of `gather_tile`: from half of ROWS up to ROWS rows, one panel across."""
     if vectors == 3:
         if ROWS == 8:
@@ -96,3 +96,34 @@ def gather_rows(a, at, places, p_at, offsets, o_at, b, b_at, depth, c, to, keep,
                 gather_tile(a, at, places, p_at, offsets, o_at, b, b_at, depth, c, to, keep, 3, 1)
             else:
                 gather_tile(a, at, places, p_at, offsets, o_at, b, b_at, depth, c, to, keep, 2, 1)
+
+
+@kernel
+def multiply_tiles(a, at, places, p_at, positions, offsets, o_at, b, b_at, depth, c, c_at, keep, vectors, lanes):
+    """A panel of ``c`` by tiles of rows, each from half of ROWS up to ROWS rows, as evenly many as there can be.
+
+    As `gather_tile` for ``positions`` rows. Every tile but the last has exactly its rows, since a sum that is kept must
+    not be added twice; ``places`` and ``c`` have room for half of ROWS.
+    """
+    position, left = 0, -(-positions // ROWS)
+    while position < positions:
+        some = max(-(-(positions - position) // left), ROWS // 2)
+        to = c_at + position * vectors * lanes
+        _gather_rows(a, at, places, p_at + position, offsets, o_at, b, b_at, depth, c, to, keep, some, vectors)
+        position, left = position + some, max(left - 1, 1)
+
+
+@kernel
+def deliver_panel(partial, to, row_length, sums, at, rows, breadth, vectors, some, lanes, block):
+    """The sums of one panel, transposed into rows of the weight."""
+    for i in range(vectors):
+        valid = min(lanes, some - i * lanes)
+        for r in range(0, rows, lanes):
+            place, count = to + i * lanes * row_length + r, min(lanes, rows - r)
+            if valid == lanes and count == lanes:
+                transpose_lanes(sums, at + r * breadth + i * lanes, breadth, partial, place, row_length)
+            else:
+                transpose_lanes(sums, at + r * breadth + i * lanes, breadth, block, 0, lanes)
+                for m in range(valid):
+                    for j in range(count):
+                        partial[np.uintp(place + m * row_length + j)] = block[np.uintp(m * lanes + j)]

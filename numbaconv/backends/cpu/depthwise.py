@@ -17,15 +17,14 @@ Error factor: as for any order of summation (Higham 2002, section 4.2), the numb
 """
 
 import numpy as np
-from numba import prange
 
 from ...plan import CONSTANT, ZERO
 from .gather import phase_of
 from .gemm import add_stretch, store_stretch
-from .jit import inner, kernel, parallel_kernel
+from .jit import inner, kernel
 from .simd import add_lanes, call_row, tap_dots, tap_tile
 
-__all__ = ["BAND", "depthwise_parallel", "depthwise_tasks", "depthwise_weight_parallel", "depthwise_weight_tasks"]
+__all__ = ["BAND", "depthwise_tasks", "depthwise_weight_tasks"]
 
 #: Vectors that share one reading of the weights.
 _VECTORS = 4
@@ -312,43 +311,3 @@ def depthwise_weight_tasks(begin, end, source, y, partial, shape, depths, height
                 _dots(row, vectors, lanes, packed, at, offsets, taps, c)
         for t in range(taps):
             partial[chunk, channel, t] = add_lanes(c, t * lanes)
-
-
-@parallel_kernel
-def depthwise_parallel(
-    tasks, chunks, source, w, bias, residual, out, shape, target, depths, heights, widths, fill, activation
-):
-    for i in prange(chunks):
-        depthwise_tasks(
-            i * tasks // chunks,
-            (i + 1) * tasks // chunks,
-            source,
-            w,
-            bias,
-            residual,
-            out,
-            shape,
-            target,
-            depths,
-            heights,
-            widths,
-            fill,
-            activation,
-        )
-
-
-@parallel_kernel
-def depthwise_weight_parallel(tasks, chunks, source, y, partial, shape, depths, heights, widths, fill):
-    for i in prange(chunks):
-        depthwise_weight_tasks(
-            i * tasks // chunks,
-            (i + 1) * tasks // chunks,
-            source,
-            y,
-            partial,
-            shape,
-            depths,
-            heights,
-            widths,
-            fill,
-        )

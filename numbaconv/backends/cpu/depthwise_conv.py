@@ -38,8 +38,8 @@ def _weight_signature(kind: Any) -> tuple:
     return (flat, flat, types.Array(kind, 3, "C"), shape, PHASED, PHASED, PHASED, kind)
 
 
-_kernel = Kernel(depthwise.depthwise_tasks, depthwise.depthwise_parallel, _signature)
-_weight_kernel = Kernel(depthwise.depthwise_weight_tasks, depthwise.depthwise_weight_parallel, _weight_signature)
+_kernel = Kernel(depthwise.depthwise_tasks, _signature)
+_weight_kernel = Kernel(depthwise.depthwise_weight_tasks, _weight_signature)
 
 
 def _bands(axis: PhasedAxis) -> int:

@@ -75,9 +75,9 @@ def _finish_signature(kind: Any) -> tuple:
     return (types.Array(kind, 1, "C"), flat, flat, types.int64, types.int64, ACTIVATION)
 
 
-_transform_kernel = Kernel(fourier.transform_tasks, fourier.transform_parallel, _transform_signature)
-_multiply_kernel = Kernel(fourier.multiply_tasks, fourier.multiply_parallel, _multiply_signature)
-_finish_kernel = Kernel(fourier.finish_tasks, fourier.finish_parallel, _finish_signature)
+_transform_kernel = Kernel(fourier.transform_tasks, _transform_signature)
+_multiply_kernel = Kernel(fourier.multiply_tasks, _multiply_signature)
+_finish_kernel = Kernel(fourier.finish_tasks, _finish_signature)
 
 
 @lru_cache(maxsize=64)

@@ -21,11 +21,10 @@ Products are added in the order of the steps, in blocks of DEPTH, whatever the s
 """
 
 import numpy as np
-from numba import prange
 
 from ...plan import CONSTANT
 from .gemm import add_stretch
-from .jit import inner, kernel, parallel_kernel
+from .jit import inner, kernel
 from .simd import call_row
 from .simd_complex import (
     TILE_COLUMNS,
@@ -40,11 +39,8 @@ from .simd_complex import (
 
 __all__ = [
     "TILE_ROWS",
-    "finish_parallel",
     "finish_tasks",
-    "multiply_parallel",
     "multiply_tasks",
-    "transform_parallel",
     "transform_tasks",
 ]
 
@@ -328,44 +324,3 @@ def finish_tasks(begin, end, out, bias, residual, channels, length, activation):
             add_stretch(out, at, length, residual, at, 1)
         if activation[0] and call_row(activation[0], out, at, length):
             activation[1] = 1  # it raised; every task writes the same value
-
-
-@parallel_kernel
-def transform_parallel(tasks, chunks, source, border, lines, spectra, shape, table, fill, scales):
-    for i in prange(chunks):
-        transform_tasks(
-            i * tasks // chunks,
-            (i + 1) * tasks // chunks,
-            source,
-            border,
-            lines,
-            spectra,
-            shape,
-            table,
-            fill,
-            scales,
-        )
-
-
-@parallel_kernel
-def multiply_parallel(tasks, chunks, a, b, out, row_lines, column_lines, shape, blocks, place, table):
-    for i in prange(chunks):
-        multiply_tasks(
-            i * tasks // chunks,
-            (i + 1) * tasks // chunks,
-            a,
-            b,
-            out,
-            row_lines,
-            column_lines,
-            shape,
-            blocks,
-            place,
-            table,
-        )
-
-
-@parallel_kernel
-def finish_parallel(tasks, chunks, out, bias, residual, channels, length, activation):
-    for i in prange(chunks):
-        finish_tasks(i * tasks // chunks, (i + 1) * tasks // chunks, out, bias, residual, channels, length, activation)

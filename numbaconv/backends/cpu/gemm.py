@@ -21,10 +21,9 @@ Error factor: as for any order of summation (Higham 2002, section 4.2), the numb
 """
 
 import numpy as np
-from numba import prange
 
 from .gather import build_runs, pack_line, phase_of, phased_axis
-from .jit import inner, kernel, parallel_kernel
+from .jit import inner, kernel
 from .simd import ROWS, VECTORS, call_row, fma_tile
 
 __all__ = [
@@ -32,9 +31,7 @@ __all__ = [
     "DEPTH",
     "add_stretch",
     "flat_taps",
-    "gemm_parallel",
     "gemm_tasks",
-    "pack_weights_parallel",
     "pack_weights_tasks",
     "panel_width",
     "store_stretch",
@@ -300,51 +297,3 @@ def _collect(row, c, m, vectors, lanes, offset):
         for i in range(across):
             row[np.uintp(v * lanes + i)] = c[np.uintp(at + i)] + offset
         v += panel_width(vectors - v)
-
-
-@parallel_kernel
-def pack_weights_parallel(tasks, chunks, w, packed, starts, shape, axes):
-    for i in prange(chunks):
-        pack_weights_tasks(
-            i * tasks // chunks,
-            (i + 1) * tasks // chunks,
-            w,
-            packed,
-            starts,
-            shape,
-            axes,
-        )
-
-
-@parallel_kernel
-def gemm_parallel(
-    tasks,
-    chunks,
-    source,
-    packed,
-    starts,
-    bias,
-    residual,
-    out,
-    shape,
-    target,
-    axes,
-    fill,
-    activation,
-):
-    for i in prange(chunks):
-        gemm_tasks(
-            i * tasks // chunks,
-            (i + 1) * tasks // chunks,
-            source,
-            packed,
-            starts,
-            bias,
-            residual,
-            out,
-            shape,
-            target,
-            axes,
-            fill,
-            activation,
-        )

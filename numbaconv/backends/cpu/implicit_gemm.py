@@ -35,8 +35,8 @@ def _pack_signature(kind: Any) -> tuple:
     return (reads(kind, 1), types.Array(kind, 1, "C"), _STARTS, _SHAPE, TABLE)
 
 
-_gemm_kernel = Kernel(gemm.gemm_tasks, gemm.gemm_parallel, _gemm_signature)
-_pack_kernel = Kernel(gemm.pack_weights_tasks, gemm.pack_weights_parallel, _pack_signature)
+_gemm_kernel = Kernel(gemm.gemm_tasks, _gemm_signature)
+_pack_kernel = Kernel(gemm.pack_weights_tasks, _pack_signature)
 
 
 class _Launch(NamedTuple):

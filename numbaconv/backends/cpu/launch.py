@@ -1,4 +1,4 @@
-"""Kernels as pairs: a loop over tasks, and the same loop under ``prange``; compiled once a dtype."""
+"""Kernels: loops over tasks, compiled once a dtype, called serially or fanned out over threads."""
 
 import os
 import threading
@@ -11,6 +11,7 @@ import numpy as np
 from numba import types
 from numba.core.compiler_lock import global_compiler_lock
 
+from .fan_out import fan_out
 from .threads import parallel_threads
 
 __all__ = ["Kernel", "reads", "runs_serially", "strided"]
@@ -58,7 +59,7 @@ def runs_serially(work: int) -> bool:
 
 
 class Kernel:
-    """A task loop and its parallel form, with one signature a dtype.
+    """A task loop with one signature a dtype.
 
     Numba would compile again for each combination of read-only, contiguous and strided operands. Here the
     signature is given, operands are converted to it, and the compiled function is called directly: nothing is
@@ -68,24 +69,29 @@ class Kernel:
     ----------
     serial : dispatcher
         ``serial(begin, end, *operands)`` runs tasks ``begin .. end - 1``.
-    parallel : dispatcher
-        ``parallel(tasks, chunks, *operands)`` runs all tasks.
     signature : callable
         The operands' Numba types, given the compute dtype's.
     """
 
-    def __init__(self, serial: Any, parallel: Any, signature: Callable[[Any], tuple]):
-        self._dispatchers, self._signature = (serial, parallel), signature
+    def __init__(self, serial: Any, signature: Callable[[Any], tuple]):
+        self._dispatcher, self._signature = serial, signature
         self._ready: dict[np.dtype, tuple[Callable[..., None], Callable[..., None]]] = {}
 
     def _compile(self, dtype: np.dtype) -> tuple[Callable[..., None], Callable[..., None]]:
         with _compiling:
             if dtype not in self._ready:
-                operands = (types.int64, types.int64, *self._signature(numba.from_dtype(dtype)))
-                for dispatcher in self._dispatchers:
-                    dispatcher.compile(types.void(*operands))
-                serial, parallel = (each.overloads[operands].entry_point for each in self._dispatchers)
-                self._ready[dtype] = (serial, parallel)
+                operands = self._signature(numba.from_dtype(dtype))
+                loop = (types.int64, types.int64, *operands)
+                self._dispatcher.compile(types.void(*loop))
+                compiled = self._dispatcher.overloads[loop]
+                address = compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name)
+                fanned = (types.int64, types.int64, types.int64, types.Tuple(operands))
+                fan_out.compile(types.void(*fanned))
+                parallel = fan_out.overloads[fanned].entry_point
+                self._ready[dtype] = (
+                    compiled.entry_point,
+                    lambda tasks, chunks, *operands: parallel(tasks, chunks, address, operands),
+                )
             return self._ready[dtype]
 
     def bound(self, dtype: np.dtype, tasks: int, work: int) -> Callable[..., None]:

@@ -14,8 +14,9 @@ import numpy as np
 
 from ...plan import CONSTANT, ZERO
 from .jit import inner, kernel
+from .simd import ROWS
 
-__all__ = ["least", "pack_patch", "span", "tap_offsets"]
+__all__ = ["fill_places", "least", "pack_patch", "span", "tap_offsets"]
 
 
 @kernel
@@ -92,7 +93,7 @@ def _pack_cells(patch, to, pitch, source, at, step, channels, first_cell, count,
             _fill(patch, to + j * pitch, channels, fill if code == CONSTANT else patch.dtype.type(0))
 
 
-@inner
+@kernel
 def pack_patch(
     patch,
     p_at,
@@ -174,7 +175,7 @@ def pack_patch(
                     )
 
 
-@inner
+@kernel
 def tap_offsets(offsets, at, channels, pitches, depth_steps, depth, height, width, shift):
     """Where each channel and tap reads, from the position's own cell, from ``offsets[at]`` on.
 
@@ -190,3 +191,15 @@ def tap_offsets(offsets, at, channels, pitches, depth_steps, depth, height, widt
                 for tw in range(width.base.size):
                     offsets[k] = row + (width.base[tw] - least_width) * pitches[3]
                     k += 1
+
+
+@kernel
+def fill_places(places, at, samples, sample_step, rows, row_step, columns, step):
+    """Where each position of a task reads, from its first; what fills up the last tile reads as the first does."""
+    p = at
+    for n in range(samples):
+        for r in range(rows):
+            for j in range(columns):
+                places[p] = n * sample_step + r * row_step + j * step
+                p += 1
+    places[p : p + ROWS] = 0

@@ -21,17 +21,16 @@ Error factor: as for any order of summation (Higham 2002, section 4.2), the numb
 """
 
 import numpy as np
-from numba import prange
 
-from .channels import gather_rows, panel_of, stage_rows
+from .channels import multiply_tiles, panel_of, stage_rows
 from .gather import phase_of
 from .gemm import add_stretch, flat_taps, panel_width, store_stretch
-from .jit import inner, kernel, parallel_kernel
-from .patch import least, pack_patch, span, tap_offsets
+from .jit import kernel
+from .patch import fill_places, least, pack_patch, span, tap_offsets
 from .simd import ROWS, call_row, writable
 from .simd_tiles import transpose_lanes, transpose_sum
 
-__all__ = ["DEPTH", "fill_places", "pack_parallel", "pack_tasks", "patch_gemm_parallel", "patch_gemm_tasks"]
+__all__ = ["DEPTH", "pack_tasks", "patch_gemm_tasks"]
 
 #: Products summed in registers before a tile is written back: whole channels, this many or a few more.
 DEPTH = 256
@@ -73,30 +72,7 @@ def pack_tasks(begin, end, w, packed, starts, shape, depth, height, width):
                         packed[np.uintp(place + r)] = stage[np.uintp(at + r)]
 
 
-@inner
-def _multiply(a, at, places, p_at, positions, offsets, o_at, b, b_at, depth, c, c_at, keep, vectors, lanes):
-    """One panel: every position of a task with some channels and taps."""
-    position, left = 0, -(-positions // ROWS)
-    while position < positions:
-        some = max(-(-(positions - position) // left), ROWS // 2)
-        to = c_at + position * vectors * lanes
-        gather_rows(a, at, places, p_at + position, offsets, o_at, b, b_at, depth, c, to, keep, some, vectors)
-        position, left = position + some, max(left - 1, 1)
-
-
-@inner
-def fill_places(places, at, samples, sample_step, rows, row_step, columns, step):
-    """Where each position of a task reads, from its first; what fills up the last tile reads as the first does."""
-    p = at
-    for n in range(samples):
-        for r in range(rows):
-            for j in range(columns):
-                places[p] = n * sample_step + r * row_step + j * step
-                p += 1
-    places[p : p + ROWS] = 0
-
-
-@inner
+@kernel
 def _store_cells(line, c, c_at, breadth, some, cells, bias, channel, residual, activation, out, place, step):
     """The epilogue of a row of positions where channels are neighbours."""
     for j in range(cells):
@@ -113,7 +89,7 @@ def _store_cells(line, c, c_at, breadth, some, cells, bias, channel, residual, a
         store_stretch(line, 0, some, out, to, 1)
 
 
-@inner
+@kernel
 def _store_block(block, c, c_at, breadth, cells, some, lanes, offset, o_at, out, place, plane):
     """A stretch of positions of one vector of channels, transposed on the way to the result."""
     if some == lanes and cells >= lanes:
@@ -130,7 +106,7 @@ def _store_block(block, c, c_at, breadth, cells, some, lanes, offset, o_at, out,
                     out[np.uintp(place + m * plane + done + j)] = block[np.uintp(m * lanes + j)]
 
 
-@inner
+@kernel
 def _assemble(line, lines, l_at, l_phase, row, columns, firsts, step, phases):
     """A row of the result from the rows of its stride phases."""
     if step == 2 and phases == 2 and firsts[0] + firsts[1] == 1:
@@ -150,7 +126,7 @@ def _assemble(line, lines, l_at, l_phase, row, columns, firsts, step, phases):
                 line[np.uintp(firsts[p] + j * step)] = lines[np.uintp(at + j)]
 
 
-@inner
+@kernel
 def _finish_row(line, cells, offset, residual, activation, out, place, step):
     """Bias, residual, activation and store of a row."""
     for j in range(cells):
@@ -300,7 +276,7 @@ def patch_gemm_tasks(
                 weights = starts[phase + pw] + g * vectors * lanes * channels * taps[pw]
                 for panel in range(first_panel, last_panel):
                     vector, across = panel_of(vectors, panel)
-                    _multiply(
+                    multiply_tiles(
                         a,
                         plane + c0 * strides[1] if in_place else 0,
                         places,
@@ -419,49 +395,3 @@ def patch_gemm_tasks(
                                     start + cell,
                                     widths.target_step,
                                 )
-
-
-@parallel_kernel
-def pack_parallel(tasks, chunks, w, packed, starts, shape, depth, height, width):
-    for i in prange(chunks):
-        pack_tasks(i * tasks // chunks, (i + 1) * tasks // chunks, w, packed, starts, shape, depth, height, width)
-
-
-@parallel_kernel
-def patch_gemm_parallel(
-    tasks,
-    chunks,
-    source,
-    packed,
-    starts,
-    bias,
-    residual,
-    out,
-    shape,
-    strides,
-    out_strides,
-    depths,
-    heights,
-    widths,
-    fill,
-    activation,
-):
-    for i in prange(chunks):
-        patch_gemm_tasks(
-            i * tasks // chunks,
-            (i + 1) * tasks // chunks,
-            source,
-            packed,
-            starts,
-            bias,
-            residual,
-            out,
-            shape,
-            strides,
-            out_strides,
-            depths,
-            heights,
-            widths,
-            fill,
-            activation,
-        )

@@ -18,21 +18,18 @@ Error factor: as for any order of summation (Higham 2002, section 4.2), the numb
 """
 
 import numpy as np
-from numba import prange
 
-from .channels import gather_rows, stage_rows
+from .channels import deliver_panel, multiply_tiles, stage_rows
 from .gather import phase_of
 from .gemm import panel_width
-from .jit import inner, kernel, parallel_kernel
-from .patch import least, pack_patch, span, tap_offsets
-from .patch_gemm import fill_places
+from .jit import kernel
+from .patch import fill_places, least, pack_patch, span, tap_offsets
 from .simd import ROWS, writable
-from .simd_tiles import transpose_lanes
 
-__all__ = ["patch_weight_parallel", "patch_weight_tasks"]
+__all__ = ["patch_weight_tasks"]
 
 
-@inner
+@kernel
 def _turn(panel, y, at, strides, samples, rows, columns, whole, breadth, vectors, some, lanes):
     """The output gradient of a unit's positions, as vectors of channels; channels past the last are zero."""
     if strides[1] == 1 and strides[4] != 1:
@@ -53,22 +50,6 @@ def _turn(panel, y, at, strides, samples, rows, columns, whole, breadth, vectors
             to = s * stretch * breadth + i * lanes
             valid = min(lanes, some - i * lanes)
             stage_rows(panel, to, breadth, y, start + i * lanes * strides[1], strides[1], valid, stretch, lanes)
-
-
-@inner
-def _deliver(partial, to, row_length, sums, at, rows, breadth, vectors, some, lanes, block):
-    """The sums of one panel, transposed into rows of the weight."""
-    for i in range(vectors):
-        valid = min(lanes, some - i * lanes)
-        for r in range(0, rows, lanes):
-            place, count = to + i * lanes * row_length + r, min(lanes, rows - r)
-            if valid == lanes and count == lanes:
-                transpose_lanes(sums, at + r * breadth + i * lanes, breadth, partial, place, row_length)
-            else:
-                transpose_lanes(sums, at + r * breadth + i * lanes, breadth, block, 0, lanes)
-                for m in range(valid):
-                    for j in range(count):
-                        partial[np.uintp(place + m * row_length + j)] = block[np.uintp(m * lanes + j)]
 
 
 @kernel
@@ -165,50 +146,28 @@ def patch_weight_tasks(begin, end, x, y, partial, shape, strides, y_strides, dep
                     min(breadth, rows - vector * lanes),
                     lanes,
                 )
-                r, left = 0, -(-some * taps // ROWS)
-                while r < some * taps:
-                    tile = max(-(-(some * taps - r) // left), ROWS // 2)
-                    gather_rows(
-                        a,
-                        plane if in_place else 0,
-                        places,
-                        r,
-                        offsets,
-                        0,
-                        panel_y,
-                        0,
-                        samples * count * columns,
-                        sums,
-                        vector * lanes * sums_rows + r * breadth,
-                        unit - first_unit,
-                        tile,
-                        across,
-                    )
-                    r, left = r + tile, max(left - 1, 1)
+                multiply_tiles(
+                    a,
+                    plane if in_place else 0,
+                    places,
+                    0,
+                    some * taps,
+                    offsets,
+                    0,
+                    panel_y,
+                    0,
+                    samples * count * columns,
+                    sums,
+                    vector * lanes * sums_rows,
+                    unit - first_unit,
+                    across,
+                    lanes,
+                )
                 vector += across
         vector = 0
         while vector < vectors:
             across = panel_width(vectors - vector)
             to = ((chunk * groups + g) * rows + vector * lanes) * row_length + c0 * taps
             at, valid = vector * lanes * sums_rows, min(across * lanes, rows - vector * lanes)
-            _deliver(partial, to, row_length, sums, at, some * taps, across * lanes, across, valid, lanes, block)
+            deliver_panel(partial, to, row_length, sums, at, some * taps, across * lanes, across, valid, lanes, block)
             vector += across
-
-
-@parallel_kernel
-def patch_weight_parallel(tasks, chunks, x, y, partial, shape, strides, y_strides, depths, heights, widths, fill):
-    for i in prange(chunks):
-        patch_weight_tasks(
-            i * tasks // chunks,
-            (i + 1) * tasks // chunks,
-            x,
-            y,
-            partial,
-            shape,
-            strides,
-            y_strides,
-            depths,
-            heights,
-            widths,
-            fill,
-        )

@@ -37,7 +37,7 @@ def _signature(kind: Any) -> tuple:
     return (flat, flat, out, _tuple(14), _tuple(5), _tuple(5), PHASED, PHASED, PHASED, kind)
 
 
-_kernel = Kernel(patch_weight.patch_weight_tasks, patch_weight.patch_weight_parallel, _signature)
+_kernel = Kernel(patch_weight.patch_weight_tasks, _signature)
 
 
 def _even(extent: int, most: int) -> int:

@@ -126,7 +126,8 @@ def test_when_it_is_chosen(x_shape, w_shape, arguments, chosen, direction):
         assert f"fft: not chosen: {answer.passed_over}" in str(found)
         assert numbaconv.explain(x_shape, w_shape, direction=direction, algorithm="fft", **arguments).algorithm == "fft"
     for batch in (0, 7, 1000):
-        assert numbaconv.explain((batch, *x_shape[1:]), w_shape, direction=direction, **arguments).algorithm == chosen
+        other = numbaconv.explain((batch, *x_shape[1:]), w_shape, direction=direction, **arguments)
+        assert (other.algorithm == "fft") == chosen
 
 
 @pytest.mark.parametrize(
