@@ -6,6 +6,7 @@ from ..base import Backend, Direction
 from .activation import activation_grad, check_activation
 from .depthwise_conv import DEPTHWISE
 from .dot_gemm_conv import DOT_GEMM
+from .fft import FFT
 from .implicit_gemm import IMPLICIT_GEMM
 from .patch_gemm_conv import PATCH_GEMM
 from .patch_weight_conv import PATCH_GEMM_WEIGHT
@@ -24,6 +25,7 @@ BACKEND = Backend(
     name="cpu",
     tables={
         Direction.FORWARD: (
+            FFT[Direction.FORWARD],
             DEPTHWISE[Direction.FORWARD],
             *WINOGRAD[Direction.FORWARD],
             PATCH_GEMM[Direction.FORWARD],
@@ -31,6 +33,7 @@ BACKEND = Backend(
             DIRECT[Direction.FORWARD],
         ),
         Direction.INPUT_GRAD: (
+            FFT[Direction.INPUT_GRAD],
             DEPTHWISE[Direction.INPUT_GRAD],
             *WINOGRAD[Direction.INPUT_GRAD],
             PATCH_GEMM[Direction.INPUT_GRAD],
@@ -38,6 +41,7 @@ BACKEND = Backend(
             DIRECT[Direction.INPUT_GRAD],
         ),
         Direction.WEIGHT_GRAD: (
+            FFT[Direction.WEIGHT_GRAD],
             DEPTHWISE[Direction.WEIGHT_GRAD],
             WINOGRAD_WEIGHT,
             PATCH_GEMM_WEIGHT,

@@ -1,6 +1,7 @@
 """LLVM IR: vectors, which Numba's Python cannot say, and a call by address.
 
-No other file writes any but `simd_tiles`, which adds intrinsics on small tiles with the helpers given here.
+No other files write any but `simd_tiles` and `simd_complex`, which add intrinsics on small tiles and on complex values
+with the helpers given here.
 
 The vector width is the host's, read once: 16 bytes (SSE, NEON), 32 (AVX2) or 64 (AVX-512).
 """
