@@ -33,8 +33,6 @@ __all__ = [
     "pointers_of",
     "splat_of",
     "store_vector",
-    "tap_dots",
-    "tap_tile",
     "vector_type",
     "writable",
 ]
@@ -261,77 +259,6 @@ def dot_tile(typingctx, a, a_at, a_step, b, b_at, b_step, depth, c, c_at, rows, 
             return following
 
         places = [constant(position * kind.count) for position in range(height * across)]
-        sums = [load_vector(builder, target, place, kind, size) for place in places]
-        for place, value in zip(places, accumulate(builder, args[6], sums, step), strict=True):
-            store_vector(builder, value, target, place, kind, size)
-        return context.get_dummy_value()
-
-    return signature, generate
-
-
-@intrinsic(prefer_literal=True)
-def tap_tile(typingctx, weights, w_at, source, s_at, offsets, taps, row, row_at, vectors):
-    """``row[:] += sum over t of weights[t] * source[offsets[t] :]`` over a few vectors, accumulated in registers.
-
-    ``weights``, ``source`` and ``row`` start at their offsets; ``vectors`` is a constant.
-    """
-    if not isinstance(vectors, types.IntegerLiteral):
-        return None
-    across = vectors.literal_value
-    integer = types.int64
-    signature = types.void(weights, integer, source, integer, offsets, integer, row, integer, vectors)
-
-    def generate(context, builder, signature, args):
-        factors, cells, target = pointers_of(context, builder, signature, args, (0, 2, 6))
-        table = context.make_array(signature.args[4])(context, builder, args[4]).data
-        kind, size = vector_type(cells.type.pointee)
-        multiply_add = multiply_add_of(builder, kind)
-        places = [ir.Constant(ir.IntType(64), v * kind.count) for v in range(across)]
-
-        def step(t, sums):
-            factor = splat_of(builder, builder.load(builder.gep(factors, [t])), kind)
-            start = builder.gep(cells, [builder.load(builder.gep(table, [t]))])
-            read = [load_vector(builder, start, place, kind, size) for place in places]
-            return [builder.call(multiply_add, [factor, each, total]) for each, total in zip(read, sums, strict=True)]
-
-        sums = [load_vector(builder, target, place, kind, size) for place in places]
-        for place, value in zip(places, accumulate(builder, args[5], sums, step), strict=True):
-            store_vector(builder, value, target, place, kind, size)
-        return context.get_dummy_value()
-
-    return signature, generate
-
-
-@intrinsic(prefer_literal=True)
-def tap_dots(typingctx, row, row_at, source, s_at, offsets, first, depth, c, c_at, taps):
-    """``c[t] += row[:] * source[offsets[first + t] :]``, lane by lane, for a few taps over ``depth`` vectors.
-
-    ``row``, ``source`` and ``c`` start at their offsets; ``taps`` is a constant.
-    """
-    if not isinstance(taps, types.IntegerLiteral):
-        return None
-    height = taps.literal_value
-    integer = types.int64
-    signature = types.void(row, integer, source, integer, offsets, integer, integer, c, integer, taps)
-
-    def generate(context, builder, signature, args):
-        factors, cells, target = pointers_of(context, builder, signature, args, (0, 2, 7))
-        table = context.make_array(signature.args[4])(context, builder, args[4]).data
-        kind, size = vector_type(cells.type.pointee)
-        multiply_add = multiply_add_of(builder, kind)
-        index = ir.IntType(64)
-        starts = []
-        for t in range(height):
-            place = builder.gep(table, [builder.add(args[5], ir.Constant(index, t))])
-            starts.append(builder.gep(cells, [builder.load(place)]))
-
-        def step(v, sums):
-            at = builder.mul(v, ir.Constant(index, kind.count))
-            factor = load_vector(builder, factors, at, kind, size)
-            read = [load_vector(builder, start, at, kind, size) for start in starts]
-            return [builder.call(multiply_add, [factor, each, total]) for each, total in zip(read, sums, strict=True)]
-
-        places = [ir.Constant(index, t * kind.count) for t in range(height)]
         sums = [load_vector(builder, target, place, kind, size) for place in places]
         for place, value in zip(places, accumulate(builder, args[6], sums, step), strict=True):
             store_vector(builder, value, target, place, kind, size)

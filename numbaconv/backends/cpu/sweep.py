@@ -221,7 +221,8 @@ def _lanes_within(columns: Array, lanes: int, first: int, last: int) -> Array:
     """For vectors at the columns, the lanes within ``[first, last)`` as bits."""
     low = np.clip(first - columns, 0, lanes)
     high = np.clip(last - columns, low, lanes)
-    return (np.left_shift(1, high) - np.left_shift(1, low)).astype(np.uint16)
+    bits: Array = (np.left_shift(1, high) - np.left_shift(1, low)).astype(np.uint16)
+    return bits
 
 
 class _Strips(NamedTuple):
