@@ -31,6 +31,7 @@ from .functional import (
     unfold,
 )
 from .plan import ConvPlan, ReceptiveField, count_parameters, output_shape, plan_conv, receptive_field
+from .prepared import PreparedConv, prepare
 
 if TYPE_CHECKING:
     from .backends.registry import backends
@@ -45,6 +46,7 @@ __all__ = [
     "ConvPlan",
     "DTypeError",
     "Explanation",
+    "PreparedConv",
     "ReceptiveField",
     "ShapeError",
     "__version__",
@@ -70,6 +72,7 @@ __all__ = [
     "grad",
     "output_shape",
     "plan_conv",
+    "prepare",
     "receptive_field",
     "register_backend",
     "separable_conv",

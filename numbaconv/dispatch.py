@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .arrays import Array, View, as_array, like_result, promote, view_of_data, view_of_weight
-from .backends.activations import resolve_activation
+from .backends.activations import Activation, resolve_activation
 from .backends.base import Algorithm, Backend, Direction
 from .backends.registry import choices, disabled_algorithms, forced_algorithm, is_in_use, resolve
 from .errors import ArgumentError, DTypeError, ShapeError
@@ -22,6 +22,7 @@ __all__ = [
     "admit",
     "choose",
     "named_backend",
+    "plan_of",
     "prepare_job",
 ]
 
@@ -49,9 +50,9 @@ class Call:
     ) -> "Call":
         """Check a call's plain arguments. ``weight`` is an array or a shape; without a rank, it gives one."""
         if rank is None:
-            name = site.name.format("")
+            name = site.op(None)
             rank = rank_of(name, _extents_of(name, weight))
-        op = site.name.format(f"{rank}d")
+        op = site.op(rank)
         weight_order(op, rank, weight_format, is_channels_last(op, rank, data_format))  # checks both names
         return cls(site, op, rank, Geometry.of(op, rank, **arguments), data_format, weight_format)
 
@@ -88,6 +89,32 @@ def named_backend(op: str, backend: str | None) -> Backend:
     if backend is not None and not isinstance(backend, str):
         raise DTypeError(f"{op}: backend must be a name, but is {backend!r}")
     return resolve(backend)
+
+
+def plan_of(
+    call: Call, shapes: Mapping[str, tuple[int, ...]], operands: dict[str, np.dtype], extras: dict[str, np.dtype]
+) -> tuple[ConvPlan, np.dtype]:
+    """The plan of a call, and the dtype of its result.
+
+    ``shapes`` has those of ``input`` and ``weight``; ``operands`` and ``extras`` (bias and residual) dtypes by the
+    names that messages use.
+    """
+    common = promote(call.op, operands)
+    dtype = like_result(call.op, common, extras)
+    plan = make_plan(
+        call.op,
+        call.rank,
+        call.site.transposed,
+        shapes["input"],
+        shapes["weight"],
+        call.geometry,
+        call.data_format,
+        call.weight_format,
+        "bias" in extras,
+        dtype_name(common),
+        dtype_name(dtype),
+    )
+    return plan, dtype
 
 
 class Admitted(NamedTuple):
@@ -131,23 +158,14 @@ def admit(
             shapes[name] = arrays[name].shape
         elif name != "output":
             shapes[name] = shape(op, f"{name}_size", size)
-    common = promote(op, {GIVEN_NAMES[name]: array.dtype for name, array in arrays.items()})
     extras = {
         name: as_array(op, name, value) for name, value in (("bias", bias), ("residual", residual)) if value is not None
     }
-    dtype = like_result(op, common, {name: array.dtype for name, array in extras.items()})
-    plan = make_plan(
-        op,
-        call.rank,
-        site.transposed,
-        shapes["input"],
-        shapes["weight"],
-        call.geometry,
-        data_format,
-        weight_format,
-        bias is not None,
-        dtype_name(common),
-        dtype_name(dtype),
+    plan, dtype = plan_of(
+        call,
+        shapes,
+        {GIVEN_NAMES[name]: array.dtype for name, array in arrays.items()},
+        {name: array.dtype for name, array in extras.items()},
     )
     _check_given(op, plan, shapes)
     _check_padding_value(op, plan)
@@ -156,26 +174,37 @@ def admit(
     engine, chosen = choose(op, plan, site.direction, backend, algorithm)
     if found is not None:
         engine.check_activation(found, plan.compute_dtype)
-    wanted = {"input": plan.input_shape, "weight": plan.weight_shape, "output": plan.output_shape}[site.produces]
+    route = _route(site, op, plan, dtype, engine, chosen, found)
+    return Admitted(route, arrays[site.reads[0]], arrays[site.reads[1]], extras.get("bias"), extras.get("residual"))
+
+
+def _route(
+    site: Site,
+    op: str,
+    plan: ConvPlan,
+    dtype: np.dtype,
+    engine: Backend,
+    chosen: Algorithm,
+    activation: Activation | None,
+) -> Route:
+    shapes = {"input": plan.input_shape, "weight": plan.weight_shape, "output": plan.output_shape}
     see_data, see_weight = view_of_data(plan), view_of_weight(plan)
     views: list[View | None] = [see_weight if name == "weight" else see_data for name in (*site.reads, site.produces)]
     if chosen.flat:
         views = [view and view.reordered() for view in views]
-    first_view, second_view, result_view = views
-    route = Route(
-        site,
-        op,
-        plan,
-        engine,
-        chosen,
-        chosen.runner(plan),
-        found,
-        wanted,
-        dtype,
-        (first_view, second_view, result_view),
-        see_data,
+    return Route(
+        site=site,
+        op=op,
+        plan=plan,
+        engine=engine,
+        algorithm=chosen,
+        run=chosen.runner(plan),
+        activation=activation,
+        shape=shapes[site.produces],
+        dtype=dtype,
+        views=(views[0], views[1], views[2]),
+        residual_view=see_data,
     )
-    return Admitted(route, arrays[site.reads[0]], arrays[site.reads[1]], extras.get("bias"), extras.get("residual"))
 
 
 #: The routes of the newest calls.

@@ -9,7 +9,7 @@ from .errors import AlgorithmError, ArgumentError
 from .plan import ConvPlan, Ints, plan_conv
 from .routes import direction_of
 
-__all__ = ["Explanation", "explain"]
+__all__ = ["Explanation", "explain", "explain_plan"]
 
 _PRODUCES = {"forward": "output", "input": "input", "weight": "weight"}
 
@@ -96,7 +96,11 @@ def explain(
     if not isinstance(direction, str) or direction not in _PRODUCES:
         raise ArgumentError(f"explain: direction is {direction!r}, but must be one of {', '.join(_PRODUCES)}")
     plan = plan_conv(input_shape, weight_shape, **arguments)
-    primitive = direction_of(plan.transposed, _PRODUCES[direction])
+    return explain_plan(plan, direction_of(plan.transposed, _PRODUCES[direction]), backend, algorithm)
+
+
+def explain_plan(plan: ConvPlan, primitive: Direction, backend: str | None, algorithm: str | None) -> Explanation:
+    """What one primitive of a plan would run."""
     chosen, forced, disabled = resolve(backend), forced_algorithm(algorithm), disabled_algorithms()
     try:
         name: str | None = chosen.select("explain", plan, primitive, forced, disabled).name

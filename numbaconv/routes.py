@@ -12,7 +12,6 @@ A route (plan, algorithm, result) follows from shapes, dtypes and arguments. Its
 finding out what they mean is most of what a small convolution costs.
 """
 
-import threading
 from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
@@ -63,6 +62,11 @@ class Site:
     produces: str
     reads: tuple[str, str] = field(init=False)
     order: tuple[int, int, int] = field(init=False)
+    _names: dict[int | None, str] = field(init=False)
+
+    def op(self, rank: int | None) -> str:
+        """The function's name at a rank, or without one, as messages give it."""
+        return self._names[rank]
 
     @property
     def direction(self) -> Direction:
@@ -73,6 +77,8 @@ class Site:
         first, second = (name for name in GIVEN_NAMES if name != self.produces)
         roles = [_ROLES[self.transposed][name] for name in (first, second, self.produces)]
         object.__setattr__(self, "reads", (first, second))
+        names = {rank: self.name.format(f"{rank}d" if rank else "") for rank in (None, 1, 2, 3)}
+        object.__setattr__(self, "_names", names)
         object.__setattr__(self, "order", tuple(roles.index(role) for role in "xwy"))
 
 
@@ -226,7 +232,7 @@ def call_key(
 
 
 class Memory(Generic[T]):
-    """What was found for a key: the newest ``most`` of them. Looking up takes no lock.
+    """What was found for a key: the newest ``most`` of them. It takes no lock, which a fork could leave behind.
 
     Parameters
     ----------
@@ -237,25 +243,20 @@ class Memory(Generic[T]):
     def __init__(self, most: int):
         self._found: dict[Hashable, T] = {}
         self._most = most
-        self._lock = threading.Lock()
         self.get = self._found.get  # bound once: a look-up is one call into a dictionary
 
     def put(self, key: Hashable, value: T) -> None:
         """Remember a value."""
-        with self._lock:
-            while len(self._found) >= self._most:
-                del self._found[next(iter(self._found))]
-            self._found[key] = value
-
-    def values(self) -> list[T]:
-        """All that is remembered."""
-        with self._lock:
-            return list(self._found.values())
+        self._found[key] = value
+        while len(self._found) > self._most:
+            try:
+                self._found.pop(next(iter(self._found)), None)
+            except (RuntimeError, StopIteration):  # another thread was there in between
+                continue
 
     def clear(self) -> None:
         """Forget everything."""
-        with self._lock:
-            self._found.clear()
+        self._found.clear()
 
     def __len__(self) -> int:
         return len(self._found)

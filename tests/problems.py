@@ -229,6 +229,21 @@ PROBLEMS = {
     "stride and dilation share a factor": _P((13,), (4,), c_in=2, c_out=2, stride=(4,), dilation=(2,), pads=((3, 2),)),
     "stride and dilation coprime": _P((14,), (4,), c_in=2, c_out=2, stride=(3,), dilation=(2,), pads=((3, 4),)),
     "stride past the end": _P((5, 4), (2, 3), c_in=2, c_out=2, stride=(2**40, 10**9), pads=((1, 1), (0, 2))),
+    "long kernel": _P((2900,), (700,), batch=2, c_in=3, c_out=2, pads=((350, 20),)),
+    "long kernel, strided": _P((2500,), (301,), c_in=2, c_out=3, stride=(3,), pads=((40, 700),)),
+    "long kernel, strided and dilated": _P(
+        (2300,), (150,), c_in=2, c_out=2, stride=(4,), dilation=(6,), pads=((9, 8),)
+    ),
+    "long kernel, dilated, reflected": _P(
+        (1500,), (130,), c_in=2, c_out=2, groups=2, dilation=(5,), pads=((300, 400),), modes=("reflect",)
+    ),
+    "long kernel, constant, multiplier 2": _P(
+        (700,), (90,), batch=2, c_in=3, c_out=6, groups=3, pads=((100, 30),), modes=("constant",), value=2
+    ),
+    "long kernel, circular, strided": _P((900,), (600,), stride=(2,), pads=((400, 350),), modes=("circular",)),
+    "long kernel in width": _P((3, 600), (1, 70), batch=2, c_in=2, c_out=3, pads=((0, 0), (30, 5))),
+    "long kernel in height": _P((640, 3), (65, 1), c_in=2, c_out=9, stride=(2, 1), pads=((30, 5), (0, 0))),
+    "long kernel in depth": _P((600, 2, 3), (33, 1, 1), c_in=2, c_out=2, pads=((8, 9), (0, 0), (0, 0))),
     "one output, long rows": _P((1300,), (1300,), batch=2, stride=(2,)),
     "one output, wide rows, reflected": _P(
         (3, 600), (3, 601), stride=(1, 4), pads=((0, 0), (1, 0)), modes=("reflect",) * 2

@@ -13,7 +13,7 @@ PACKAGE = Path(numbaconv.__file__).parent
 
 #: For each room, the rooms of the package that it may import. Rooms are the longest prefixes listed here.
 ALLOWED = {
-    "": {"errors", "functional", "grad", "explain", "plan", "backends.registry", "backends", "_version"},
+    "": {"errors", "functional", "grad", "prepared", "explain", "plan", "backends.registry", "backends", "_version"},
     "_version": set(),
     "errors": set(),
     "plan": {"errors"},
@@ -24,6 +24,18 @@ ALLOWED = {
     "functional": {"dispatch", "routes", "columns", "arrays", "plan", "errors", "ranks"},
     "backward": {"dispatch", "routes", "functional", "arrays", "plan", "errors", "backends.activations"},
     "grad": {"backward", "routes", "arrays", "plan", "ranks"},
+    "prepared": {
+        "dispatch",
+        "routes",
+        "explain",
+        "functional",
+        "arrays",
+        "plan",
+        "errors",
+        "backends.base",
+        "backends.registry",
+        "backends.activations",
+    },
     "explain": {"routes", "plan", "errors", "backends.base", "backends.registry"},
     "dispatch": {"routes", "arrays", "plan", "errors", "backends.registry", "backends.base", "backends.activations"},
     "backends": {"backends.registry"},

@@ -6,11 +6,13 @@ from ..base import Backend, Direction
 from .activation import activation_grad, check_activation
 from .depthwise_conv import DEPTHWISE
 from .dot_gemm_conv import DOT_GEMM
+from .fft import FFT
 from .implicit_gemm import IMPLICIT_GEMM
 from .patch_gemm_conv import PATCH_GEMM
 from .patch_weight_conv import PATCH_GEMM_WEIGHT
 from .rows import DIRECT
 from .winograd_conv import WINOGRAD
+from .winograd_weight_conv import WINOGRAD_WEIGHT
 
 __all__ = ["BACKEND"]
 
@@ -23,6 +25,7 @@ BACKEND = Backend(
     name="cpu",
     tables={
         Direction.FORWARD: (
+            FFT[Direction.FORWARD],
             DEPTHWISE[Direction.FORWARD],
             *WINOGRAD[Direction.FORWARD],
             PATCH_GEMM[Direction.FORWARD],
@@ -30,6 +33,7 @@ BACKEND = Backend(
             DIRECT[Direction.FORWARD],
         ),
         Direction.INPUT_GRAD: (
+            FFT[Direction.INPUT_GRAD],
             DEPTHWISE[Direction.INPUT_GRAD],
             *WINOGRAD[Direction.INPUT_GRAD],
             PATCH_GEMM[Direction.INPUT_GRAD],
@@ -37,7 +41,9 @@ BACKEND = Backend(
             DIRECT[Direction.INPUT_GRAD],
         ),
         Direction.WEIGHT_GRAD: (
+            FFT[Direction.WEIGHT_GRAD],
             DEPTHWISE[Direction.WEIGHT_GRAD],
+            WINOGRAD_WEIGHT,
             PATCH_GEMM_WEIGHT,
             DOT_GEMM,
             DIRECT[Direction.WEIGHT_GRAD],

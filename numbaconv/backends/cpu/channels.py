@@ -7,7 +7,7 @@ from .jit import inner, kernel
 from .simd import ROWS, gather_tile
 from .simd_tiles import transpose_lanes
 
-__all__ = ["multiply_tiles", "panel_of", "stage_rows"]
+__all__ = ["deliver_panel", "multiply_tiles", "panel_of", "stage_rows"]
 
 
 @inner
@@ -111,3 +111,19 @@ def multiply_tiles(a, at, places, p_at, positions, offsets, o_at, b, b_at, depth
         to = c_at + position * vectors * lanes
         _gather_rows(a, at, places, p_at + position, offsets, o_at, b, b_at, depth, c, to, keep, some, vectors)
         position, left = position + some, max(left - 1, 1)
+
+
+@kernel
+def deliver_panel(partial, to, row_length, sums, at, rows, breadth, vectors, some, lanes, block):
+    """The sums of one panel, transposed into rows of the weight."""
+    for i in range(vectors):
+        valid = min(lanes, some - i * lanes)
+        for r in range(0, rows, lanes):
+            place, count = to + i * lanes * row_length + r, min(lanes, rows - r)
+            if valid == lanes and count == lanes:
+                transpose_lanes(sums, at + r * breadth + i * lanes, breadth, partial, place, row_length)
+            else:
+                transpose_lanes(sums, at + r * breadth + i * lanes, breadth, block, 0, lanes)
+                for m in range(valid):
+                    for j in range(count):
+                        partial[np.uintp(place + m * row_length + j)] = block[np.uintp(m * lanes + j)]

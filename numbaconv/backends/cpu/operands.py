@@ -67,14 +67,15 @@ def is_channels_last(array: Array) -> bool:
 
 
 def flat_strides(array: Array) -> tuple[Array, tuple[int, ...]]:
-    """An array that is one stretch of memory in either layout, flat, and its strides in elements."""
-    strides = tuple(stride // array.itemsize for stride in array.strides)
+    """An array that is one stretch of memory in either layout, flat, and its strides in elements.
+
+    Strides follow from the extents: those that NumPy gives axes of extent 1 are anything.
+    """
+    _, channels, depth, height, width = array.shape
+    plane = depth * height * width
     if array.flags.c_contiguous:
-        # Strides of axes of extent 1 are anything; kernels tell layouts apart by them.
-        steps = [1]
-        for extent in array.shape[:0:-1]:
-            steps.append(steps[-1] * extent)
-        return array.reshape(-1), tuple(steps[::-1])
+        return array.reshape(-1), (channels * plane, plane, height * width, width, 1)
+    strides = (plane * channels, 1, height * width * channels, width * channels, channels)
     return np.moveaxis(array, 1, -1).reshape(-1), strides
 
 
@@ -97,7 +98,11 @@ def target_like(out: Array, dtype: np.dtype) -> Array:
 
 def deliver(target: Array, out: Array) -> None:
     """Bring a kernel's result to ``out``, unless it is there."""
-    if target is not out:
+    if target is out:
+        return
+    if target.dtype == out.dtype:
+        out[...] = target
+    else:
         with np.errstate(over="ignore"):  # half types round to infinity
             out[...] = target
 

@@ -1,7 +1,7 @@
 """The patch GEMM algorithm of FORWARD and INPUT_GRAD: blocks of positions, packed weights, tasks counted."""
 
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 import numba
 import numpy as np
@@ -17,7 +17,7 @@ from .gathered import Axes, both_directions, gather_refusal
 from .launch import Kernel, reads
 from .operands import contiguous, deliver, either_layout, fill_value, flat_epilogue, flat_strides, is_channels_last
 from .simd import ROWS, VECTOR_BYTES, VECTORS
-from .workspace import aligned_empty
+from .workspace import aligned_empty, workspace
 
 __all__ = ["PATCH_GEMM", "all_inside", "lanes_worthwhile"]
 
@@ -47,8 +47,30 @@ _pack_kernel = Kernel(patch_gemm.pack_tasks, _pack_signature)
 _kernel = Kernel(patch_gemm.patch_gemm_tasks, _signature)
 
 
-def _pack(plan: ConvPlan, w: Array, by_input: bool, axes: Axes) -> PackedWeight:
-    """All phases' packed weights, and where each phase's begin."""
+class _Launch(NamedTuple):
+    """What follows from a plan alone, found once for many calls.
+
+    ``extents``: samples, groups, channels and rows. ``tasks``: without blocks. ``starts``: where each phase's packed
+    weights begin.
+    """
+
+    dtype: np.dtype
+    axes: Axes
+    extents: tuple[int, int, int, int]
+    largest: tuple[int, int]
+    width_phases: int
+    tasks: int
+    panels: int
+    lanes: int
+    in_place: int
+    work: int
+    fill: Any
+    starts: Array
+    pack_tasks: int
+    pack_shape: tuple[int, ...]
+
+
+def _launch(plan: ConvPlan, by_input: bool, axes: Axes) -> _Launch:
     dtype, groups = np.dtype(plan.compute_dtype), plan.groups
     lanes = VECTOR_BYTES // dtype.itemsize
     outputs, inputs = plan.y_channels // groups, plan.x_channels // groups
@@ -58,15 +80,39 @@ def _pack(plan: ConvPlan, w: Array, by_input: bool, axes: Axes) -> PackedWeight:
     sizes = np.multiply.outer(np.multiply.outer(taps[0], taps[1]), taps[2]).ravel()
     starts = np.zeros(sizes.size + 1, np.int64)
     np.cumsum(sizes * (groups * vectors * lanes * channels), out=starts[1:])
-    packed = aligned_empty(int(starts[-1]), dtype)
-    inner = prod(w.shape[2:])
+    inner = prod(plan.w_shape[2:])
     outer = inputs * inner
     # By input, rows are input channels and the depth runs over output channels.
     steps = (inner, outer, outputs * outer) if by_input else (outer, inner, outputs * outer)
-    shape = (groups, rows, channels, *steps, *w.shape[2:], lanes)
-    tasks = sizes.size * groups * vectors * -(-channels // lanes)
-    _pack_kernel(dtype, tasks, packed.size, contiguous(w, dtype).reshape(-1), packed, starts, shape, *axes)
-    return PackedWeight((packed, starts))
+    depth, height, width = axes
+    return _Launch(
+        dtype=dtype,
+        axes=axes,
+        extents=(plan.batch, groups, channels, rows),
+        largest=(int(height.positions.max(initial=1)), int(width.positions.max(initial=1))),
+        width_phases=width.positions.size,
+        tasks=groups * depth.positions.size * height.positions.size * int(depth.positions.max(initial=1)),
+        panels=-(-vectors // VECTORS),
+        lanes=lanes,
+        in_place=int(all(all_inside(axis) for axis in axes)),
+        work=plan.macs,
+        fill=fill_value(plan, dtype),
+        starts=starts,
+        pack_tasks=groups * vectors * -(-channels // lanes),
+        pack_shape=(groups, rows, channels, *steps, *plan.w_shape[2:], lanes),
+    )
+
+
+def _pack(plan: ConvPlan, w: Array, by_input: bool, launch: _Launch) -> PackedWeight:
+    """All phases' packed weights."""
+    packed = aligned_empty(int(launch.starts[-1]), launch.dtype)
+    _pack_into(packed, w, launch)
+    return PackedWeight((packed,))
+
+
+def _pack_into(packed: Array, w: Array, launch: _Launch) -> None:
+    operands = (contiguous(w, launch.dtype).reshape(-1), packed, launch.starts, launch.pack_shape, *launch.axes)
+    _pack_kernel(launch.dtype, launch.pack_tasks, packed.size, *operands)
 
 
 def all_inside(axis: PhasedAxis) -> bool:
@@ -75,15 +121,15 @@ def all_inside(axis: PhasedAxis) -> bool:
     return bool(np.all(axis.first == 0) and np.all(axis.last == whole))
 
 
-def _blocks(axes: Axes, batch: int, others: int, panels: int) -> tuple[int, int, int, int]:
+def _blocks(launch: _Launch) -> tuple[int, int, int, int]:
     """Samples, rows, columns and panels of a task.
 
     An activation runs along a row of a task, so columns follow from the plan alone; the others may be as few as it
     takes to occupy the threads, since a position's sum does not depend on its neighbours.
     """
-    _, height, width = (int(axis.positions.max(initial=1)) for axis in axes)
-    most = max(_POSITIONS // axes[2].positions.size, 2 * ROWS)
-    columns = -(-width // -(-width // most))
+    batch, (height, width), panels = launch.extents[0], launch.largest, launch.panels
+    columns = -(-width // -(-width // _POSITIONS))
+    most = max(_POSITIONS // launch.width_phases, columns)
     rows = min(max(most // columns, 1), height)
     rows = -(-height // -(-height // rows))
     samples = min(max(most // (rows * columns), 1), batch) if rows == height and columns == width else 1
@@ -92,7 +138,8 @@ def _blocks(axes: Axes, batch: int, others: int, panels: int) -> tuple[int, int,
     least_tasks = 2 * numba.get_num_threads()
 
     def tasks() -> int:
-        return others * -(-batch // samples) * -(-height // rows) * -(-width // columns) * -(-panels // task_panels)
+        blocks = -(-batch // samples) * -(-height // rows) * -(-width // columns) * -(-panels // task_panels)
+        return launch.tasks * blocks
 
     while tasks() < least_tasks and samples > 1:
         samples = -(-samples // 2)
@@ -103,37 +150,36 @@ def _blocks(axes: Axes, batch: int, others: int, panels: int) -> tuple[int, int,
     return samples, rows, columns, task_panels
 
 
-def _run(plan: ConvPlan, source: Array, w: Weight, out: Array, epilogue: Epilogue, by_input: bool, axes: Axes) -> None:
-    dtype, groups = np.dtype(plan.compute_dtype), plan.groups
+def _run(
+    plan: ConvPlan, source: Array, w: Weight, out: Array, epilogue: Epilogue, by_input: bool, launch: _Launch
+) -> None:
     if not out.size:
         return
-    rows, channels = out.shape[1] // groups, source.shape[1] // groups
-    lanes = VECTOR_BYTES // dtype.itemsize
-    packed, starts = (w if isinstance(w, PackedWeight) else _pack(plan, w, by_input, axes)).arrays
+    dtype = launch.dtype
     target = either_layout(out, dtype) if out.dtype == dtype else np.empty(out.shape, dtype)
     bias, residual, activation = flat_epilogue(epilogue, dtype)
     if epilogue.residual is not None and is_channels_last(target):
         residual = contiguous(np.moveaxis(epilogue.residual, 1, -1), dtype).reshape(-1)
     flat, strides = flat_strides(either_layout(source, dtype))
     flat_out, out_strides = flat_strides(target)
-    depth, height, width = (axis.positions for axis in axes)
-    vectors = -(-rows // lanes)
-    panels = -(-vectors // VECTORS)
-    phases = axes[0].positions.size * axes[1].positions.size
-    others = groups * phases * int(depth.max(initial=1))
-    samples, task_rows, columns, task_panels = _blocks(axes, plan.batch, others, panels)
-    blocks = (
-        -(-plan.batch // samples),
-        -(-int(height.max(initial=1)) // task_rows),
-        -(-int(width.max(initial=1)) // columns),
-    )
-    panel_blocks = -(-panels // task_panels)
-    in_place = int(all(all_inside(axis) for axis in axes))
-    sizes = (samples, task_rows, columns, *blocks, task_panels, panel_blocks)
-    shape = (plan.batch, groups, channels, rows, *sizes, in_place, lanes)
-    tasks = others * prod(blocks) * panel_blocks
-    operands = (flat, packed, starts, bias, residual, flat_out, shape, strides, out_strides)
-    _kernel(dtype, tasks, plan.macs, *operands, *axes, fill_value(plan, dtype), activation)
+    samples, rows, columns, task_panels = _blocks(launch)
+    height, width = launch.largest
+    blocks = (-(-plan.batch // samples), -(-height // rows), -(-width // columns))
+    panel_blocks = -(-launch.panels // task_panels)
+    sizes = (samples, rows, columns, *blocks, task_panels, panel_blocks)
+    shape = (*launch.extents, *sizes, launch.in_place, launch.lanes)
+    tasks = launch.tasks * prod(blocks) * panel_blocks
+
+    def multiply(packed: Array) -> None:
+        operands = (flat, packed, launch.starts, bias, residual, flat_out, shape, strides, out_strides)
+        _kernel(dtype, tasks, launch.work, *operands, *launch.axes, launch.fill, activation)
+
+    if isinstance(w, PackedWeight):
+        multiply(w.arrays[0])
+    else:
+        with workspace(int(launch.starts[-1]), dtype) as packed:
+            _pack_into(packed, w, launch)
+            multiply(packed)
     check_raised(epilogue.activation, activation)
     deliver(target, out)
 
@@ -142,7 +188,7 @@ def lanes_worthwhile(rows: int, dtype: str) -> str | None:
     """Whether the result channels of a group fill enough of their vectors."""
     lanes = VECTOR_BYTES // np.dtype(dtype).itemsize
     filled = rows / max(-(-rows // lanes) * lanes, 1)
-    return None if filled > 0.45 or not rows else f"{rows} result channels fill {filled:.0%} of its vectors"
+    return None if filled > 0.5 or not rows else f"{rows} result channels fill {filled:.0%} of its vectors"
 
 
 def _worthwhile(direction: Direction, plan: ConvPlan) -> str | None:
@@ -151,4 +197,4 @@ def _worthwhile(direction: Direction, plan: ConvPlan) -> str | None:
 
 
 #: The algorithm, for the two directions it computes.
-PATCH_GEMM = both_directions("patch_gemm", gather_refusal, _run, _pack, worthwhile=_worthwhile)
+PATCH_GEMM = both_directions("patch_gemm", gather_refusal, _run, _pack, _launch, worthwhile=_worthwhile)

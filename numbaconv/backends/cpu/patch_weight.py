@@ -19,13 +19,12 @@ Error factor: as for any order of summation (Higham 2002, section 4.2), the numb
 
 import numpy as np
 
-from .channels import multiply_tiles, stage_rows
+from .channels import deliver_panel, multiply_tiles, stage_rows
 from .gather import phase_of
 from .gemm import panel_width
 from .jit import kernel
 from .patch import fill_places, least, pack_patch, span, tap_offsets
 from .simd import ROWS, writable
-from .simd_tiles import transpose_lanes
 
 __all__ = ["patch_weight_tasks"]
 
@@ -54,22 +53,6 @@ def _turn(panel, y, at, strides, samples, rows, columns, whole, breadth, vectors
 
 
 @kernel
-def _deliver(partial, to, row_length, sums, at, rows, breadth, vectors, some, lanes, block):
-    """The sums of one panel, transposed into rows of the weight."""
-    for i in range(vectors):
-        valid = min(lanes, some - i * lanes)
-        for r in range(0, rows, lanes):
-            place, count = to + i * lanes * row_length + r, min(lanes, rows - r)
-            if valid == lanes and count == lanes:
-                transpose_lanes(sums, at + r * breadth + i * lanes, breadth, partial, place, row_length)
-            else:
-                transpose_lanes(sums, at + r * breadth + i * lanes, breadth, block, 0, lanes)
-                for m in range(valid):
-                    for j in range(count):
-                        partial[np.uintp(place + m * row_length + j)] = block[np.uintp(m * lanes + j)]
-
-
-@kernel
 def patch_weight_tasks(begin, end, x, y, partial, shape, strides, y_strides, depths, heights, widths, fill):
     """``shape``: samples, groups, channels and rows of a group, channels of a task, samples, rows and columns of a unit
     of positions, blocks of each, chunks, whether the input is its own patch, lanes.
@@ -90,7 +73,7 @@ def patch_weight_tasks(begin, end, x, y, partial, shape, strides, y_strides, dep
         else:
             pitches = (depth.base.size * high * wide, high * wide, wide, 1)
         sample_pitch = depth.base.size * high * wide * task_channels
-    patch = np.zeros(1 if in_place else sample_pitch * unit_samples, partial.dtype)
+    patch = np.zeros(1 if in_place else sample_pitch * unit_samples + lanes, partial.dtype)
     a = writable(x) if in_place else patch
     most = unit_samples * unit_rows * unit_columns
     offsets, places = np.zeros(most + ROWS, np.int64), np.zeros(task_channels * taps + ROWS, np.int64)
@@ -186,5 +169,5 @@ def patch_weight_tasks(begin, end, x, y, partial, shape, strides, y_strides, dep
             across = panel_width(vectors - vector)
             to = ((chunk * groups + g) * rows + vector * lanes) * row_length + c0 * taps
             at, valid = vector * lanes * sums_rows, min(across * lanes, rows - vector * lanes)
-            _deliver(partial, to, row_length, sums, at, some * taps, across * lanes, across, valid, lanes, block)
+            deliver_panel(partial, to, row_length, sums, at, some * taps, across * lanes, across, valid, lanes, block)
             vector += across

@@ -33,6 +33,7 @@ from .simd_tiles import DATA, OUTPUT, WEIGHT, linear_tile, transpose_lanes
 __all__ = [
     "MODES",
     "multiply_tasks",
+    "rows_product",
     "transform_tasks",
     "weights_tasks",
 ]
@@ -56,6 +57,21 @@ def _data_tile(mode, a, at, row, column, b, to, to_row, to_column):
         linear_tile(a, at, row, column, b, to, to_row, to_column, DATA, 4, 3, 1, 1)
     else:
         linear_tile(a, at, row, column, b, to, to_row, to_column, DATA, 2, 5, 2, 5)
+
+
+@inner
+def _grad_tile(mode, a, at, row, column, b, to, to_row, to_column):
+    """For the gradient by the weight outputs and taps change places: a tile of the output gradient is the filter."""
+    if mode == 0:
+        linear_tile(a, at, row, column, b, to, to_row, to_column, WEIGHT, 3, 4, 3, 4)
+    elif mode == 1:
+        linear_tile(a, at, row, column, b, to, to_row, to_column, WEIGHT, 3, 2, 3, 2)
+    elif mode == 2:
+        linear_tile(a, at, row, column, b, to, to_row, to_column, WEIGHT, 1, 1, 3, 4)
+    elif mode == 3:
+        linear_tile(a, at, row, column, b, to, to_row, to_column, WEIGHT, 3, 4, 1, 1)
+    else:
+        linear_tile(a, at, row, column, b, to, to_row, to_column, WEIGHT, 5, 2, 5, 2)
 
 
 @inner
@@ -162,33 +178,46 @@ def _load_row(patch, to, source, at, step, cells, block, lanes):
 def transform_tasks(begin, end, source, v, shape, cells, origins, steps, downs, acrosses):
     """The transformed source ``(f, sample, slice, row of tiles, tile, channel)`` of one part of a problem.
 
-    ``shape``: mode, first sample, first slice, slices, first row of tiles, rows of tiles, rows of a task, all channels,
-    channels with padding, cells from one frequency to the next, products down and across, lanes. ``cells``: of the
-    source's depth, height, width; ``origins``: what tap 0 of position 0 reads; ``steps``: the dilations; ``downs``
-    and ``acrosses``: where tiles start. A task is a sample, a slice, some rows of tiles, a vector of channels.
+    Of an output gradient instead, where groups of its channels have ``panel_rows``: ``(f, group, panel, sample, slice,
+    row of tiles, tile, panel width)``.
+
+    ``shape``: mode, first sample, samples, first slice, slices, first row of tiles, rows of tiles, rows of a task, all
+    channels, channels with padding, cells from one frequency to the next, products across, cells of a tile down and
+    across, lanes, panel rows (0: the source). ``cells``: of the source's depth, height, width; ``origins``: what tap 0
+    of position 0 reads; ``steps``: the dilations; ``downs`` and ``acrosses``: where tiles start. A task is a sample, a
+    slice, some rows of tiles, a vector of channels.
     """
-    mode, first_sample, first_slice, slices, first_row, rows, task_rows, channels = shape[:8]
-    padded, frequency, products_down, products_across, lanes = shape[8:]
+    mode, first_sample, samples, first_slice, slices, first_row, rows, task_rows, channels = shape[:9]
+    padded, frequency, products_across, cells_down, cells_across, lanes, panel_rows = shape[9:]
     blocks, groups = -(-channels // lanes), -(-rows // task_rows)
     tiles = acrosses.size
-    pitch = acrosses[tiles - 1] + steps[1] * (products_across - 1) + 1
+    pitch = acrosses[tiles - 1] + steps[1] * (cells_across - 1) + 1
     left = min(max(-origins[1], 0), pitch)
     right = max(min(pitch, cells[2] - origins[1]), left)
     span = 0
     for group in range(groups):
         last = first_row + min((group + 1) * task_rows, rows) - 1
-        span = max(span, downs[last] - downs[first_row + group * task_rows] + steps[0] * (products_down - 1) + 1)
+        span = max(span, downs[last] - downs[first_row + group * task_rows] + steps[0] * (cells_down - 1) + 1)
     patch, block = np.zeros(span * pitch * lanes, source.dtype), np.empty(lanes * lanes, source.dtype)
-    plane = cells[0] * cells[1] * cells[2]
+    plane, all_tiles = cells[0] * cells[1] * cells[2], samples * slices * rows * tiles
     for task in range(begin, end):
         rest, channel = divmod(task, blocks)
         rest, group = divmod(rest, groups)
         n, s = divmod(rest, slices)
+        base, tile_step = min(channel * lanes, channels - lanes), padded
+        if panel_rows:
+            vectors = panel_rows // lanes
+            g, vector = divmod(channel, vectors)
+            v0 = 0
+            while v0 + panel_width(vectors - v0) <= vector:
+                v0 += panel_width(vectors - v0)
+            tile_step = panel_width(vectors - v0) * lanes
+            base = (g * vectors + v0) * lanes * all_tiles + (vector - v0) * lanes
         channel = min(channel * lanes, channels - lanes)
         begin_row, end_row = first_row + group * task_rows, first_row + min((group + 1) * task_rows, rows)
         top = downs[begin_row]
         at = ((first_sample + n) * channels + channel) * plane + (first_slice + s) * cells[1] * cells[2]
-        for i in range(downs[end_row - 1] - top + steps[0] * (products_down - 1) + 1):
+        for i in range(downs[end_row - 1] - top + steps[0] * (cells_down - 1) + 1):
             h, to = top + i + origins[0], i * pitch * lanes
             if h < 0 or h >= cells[1]:
                 for j in range(pitch * lanes):
@@ -199,74 +228,76 @@ def transform_tasks(begin, end, source, v, shape, cells, origins, steps, downs, 
         row_step, step = steps[0] * pitch * lanes, steps[1] * lanes
         for row in range(begin_row, end_row):
             tile_at = (downs[row] - top) * pitch * lanes
-            to = ((n * slices + s) * rows + row - first_row) * tiles * padded + channel
+            to = ((n * slices + s) * rows + row - first_row) * tiles * tile_step + base
             for t in range(tiles):
                 cell = tile_at + acrosses[t] * lanes
-                _data_tile(
-                    mode, patch, cell, row_step, step, v, to + t * padded, products_across * frequency, frequency
-                )
+                place, down = to + t * tile_step, products_across * frequency
+                if panel_rows:
+                    _grad_tile(mode, patch, cell, row_step, step, v, place, down, frequency)
+                else:
+                    _data_tile(mode, patch, cell, row_step, step, v, place, down, frequency)
 
 
 @inner
-def _rows_product(a, at, a_row, b, b_at, depth, c, to, keep, rows, vectors):
+def rows_product(a, at, a_step, a_row, b, b_at, depth, c, to, keep, rows, vectors):
     """From half of ROWS up to ROWS rows of a panel."""
     if vectors == 3:
         if ROWS == 8:
             if rows == 8:
-                fma_tile(a, at, 1, a_row, b, b_at, depth, c, to, keep, 8, 3)
+                fma_tile(a, at, a_step, a_row, b, b_at, depth, c, to, keep, 8, 3)
             elif rows == 7:
-                fma_tile(a, at, 1, a_row, b, b_at, depth, c, to, keep, 7, 3)
+                fma_tile(a, at, a_step, a_row, b, b_at, depth, c, to, keep, 7, 3)
             elif rows == 6:
-                fma_tile(a, at, 1, a_row, b, b_at, depth, c, to, keep, 6, 3)
+                fma_tile(a, at, a_step, a_row, b, b_at, depth, c, to, keep, 6, 3)
             elif rows == 5:
-                fma_tile(a, at, 1, a_row, b, b_at, depth, c, to, keep, 5, 3)
+                fma_tile(a, at, a_step, a_row, b, b_at, depth, c, to, keep, 5, 3)
             else:
-                fma_tile(a, at, 1, a_row, b, b_at, depth, c, to, keep, 4, 3)
+                fma_tile(a, at, a_step, a_row, b, b_at, depth, c, to, keep, 4, 3)
         else:
             if rows == 4:
-                fma_tile(a, at, 1, a_row, b, b_at, depth, c, to, keep, 4, 3)
+                fma_tile(a, at, a_step, a_row, b, b_at, depth, c, to, keep, 4, 3)
             elif rows == 3:
-                fma_tile(a, at, 1, a_row, b, b_at, depth, c, to, keep, 3, 3)
+                fma_tile(a, at, a_step, a_row, b, b_at, depth, c, to, keep, 3, 3)
             else:
-                fma_tile(a, at, 1, a_row, b, b_at, depth, c, to, keep, 2, 3)
+                fma_tile(a, at, a_step, a_row, b, b_at, depth, c, to, keep, 2, 3)
     elif vectors == 2:
         if ROWS == 8:
             if rows == 8:
-                fma_tile(a, at, 1, a_row, b, b_at, depth, c, to, keep, 8, 2)
+                fma_tile(a, at, a_step, a_row, b, b_at, depth, c, to, keep, 8, 2)
             elif rows == 7:
-                fma_tile(a, at, 1, a_row, b, b_at, depth, c, to, keep, 7, 2)
+                fma_tile(a, at, a_step, a_row, b, b_at, depth, c, to, keep, 7, 2)
             elif rows == 6:
-                fma_tile(a, at, 1, a_row, b, b_at, depth, c, to, keep, 6, 2)
+                fma_tile(a, at, a_step, a_row, b, b_at, depth, c, to, keep, 6, 2)
             elif rows == 5:
-                fma_tile(a, at, 1, a_row, b, b_at, depth, c, to, keep, 5, 2)
+                fma_tile(a, at, a_step, a_row, b, b_at, depth, c, to, keep, 5, 2)
             else:
-                fma_tile(a, at, 1, a_row, b, b_at, depth, c, to, keep, 4, 2)
+                fma_tile(a, at, a_step, a_row, b, b_at, depth, c, to, keep, 4, 2)
         else:
             if rows == 4:
-                fma_tile(a, at, 1, a_row, b, b_at, depth, c, to, keep, 4, 2)
+                fma_tile(a, at, a_step, a_row, b, b_at, depth, c, to, keep, 4, 2)
             elif rows == 3:
-                fma_tile(a, at, 1, a_row, b, b_at, depth, c, to, keep, 3, 2)
+                fma_tile(a, at, a_step, a_row, b, b_at, depth, c, to, keep, 3, 2)
             else:
-                fma_tile(a, at, 1, a_row, b, b_at, depth, c, to, keep, 2, 2)
+                fma_tile(a, at, a_step, a_row, b, b_at, depth, c, to, keep, 2, 2)
     else:
         if ROWS == 8:
             if rows == 8:
-                fma_tile(a, at, 1, a_row, b, b_at, depth, c, to, keep, 8, 1)
+                fma_tile(a, at, a_step, a_row, b, b_at, depth, c, to, keep, 8, 1)
             elif rows == 7:
-                fma_tile(a, at, 1, a_row, b, b_at, depth, c, to, keep, 7, 1)
+                fma_tile(a, at, a_step, a_row, b, b_at, depth, c, to, keep, 7, 1)
             elif rows == 6:
-                fma_tile(a, at, 1, a_row, b, b_at, depth, c, to, keep, 6, 1)
+                fma_tile(a, at, a_step, a_row, b, b_at, depth, c, to, keep, 6, 1)
             elif rows == 5:
-                fma_tile(a, at, 1, a_row, b, b_at, depth, c, to, keep, 5, 1)
+                fma_tile(a, at, a_step, a_row, b, b_at, depth, c, to, keep, 5, 1)
             else:
-                fma_tile(a, at, 1, a_row, b, b_at, depth, c, to, keep, 4, 1)
+                fma_tile(a, at, a_step, a_row, b, b_at, depth, c, to, keep, 4, 1)
         else:
             if rows == 4:
-                fma_tile(a, at, 1, a_row, b, b_at, depth, c, to, keep, 4, 1)
+                fma_tile(a, at, a_step, a_row, b, b_at, depth, c, to, keep, 4, 1)
             elif rows == 3:
-                fma_tile(a, at, 1, a_row, b, b_at, depth, c, to, keep, 3, 1)
+                fma_tile(a, at, a_step, a_row, b, b_at, depth, c, to, keep, 3, 1)
             else:
-                fma_tile(a, at, 1, a_row, b, b_at, depth, c, to, keep, 2, 1)
+                fma_tile(a, at, a_step, a_row, b, b_at, depth, c, to, keep, 2, 1)
 
 
 @inner
@@ -280,7 +311,7 @@ def _multiply(a, at, a_row, tiles, b, b_at, panel, vectors, channels, c, to, kee
         while row < tiles:
             some = max(-(-(tiles - row) // left), ROWS // 2)
             from_a, from_b = at + row * a_row + k0, b_at + k0 * panel
-            _rows_product(a, from_a, a_row, b, from_b, depth, c, to + row * panel, keep + k0, some, vectors)
+            rows_product(a, from_a, 1, a_row, b, from_b, depth, c, to + row * panel, keep + k0, some, vectors)
             row, left = row + some, max(left - 1, 1)
 
 

@@ -32,7 +32,18 @@ from .simd import ROWS, VECTOR_BYTES, VECTORS
 from .toom_cook import matrices
 from .workspace import aligned_empty, workspace
 
-__all__ = ["WINOGRAD"]
+__all__ = [
+    "WINOGRAD",
+    "Part",
+    "Tiling",
+    "amplification",
+    "frequency_cells",
+    "mode_of",
+    "parts_of",
+    "tiling_of",
+    "transform",
+    "unsuited",
+]
 
 #: Bytes of transformed source at a time.
 _PART_BYTES = 6 << 20
@@ -55,7 +66,7 @@ def _weights_signature(kind: Any) -> tuple:
 
 def _transform_signature(kind: Any) -> tuple:
     tables = (_tuple(3), _tuple(2), _tuple(2), _INTEGERS, _INTEGERS)
-    return (reads(kind, 1), types.Array(kind, 1, "C"), _tuple(13), *tables)
+    return (reads(kind, 1), types.Array(kind, 1, "C"), _tuple(16), *tables)
 
 
 def _multiply_signature(kind: Any) -> tuple:
@@ -80,7 +91,7 @@ def _tile_starts(extent: int, outputs: int, dilation: int) -> Array:
 
 
 @dataclass(frozen=True)
-class _Tiling:
+class Tiling:
     """A plan as tiles; every extent is of the direction that it was made for."""
 
     mode: int
@@ -133,14 +144,14 @@ def _steps(axis: PhasedAxis) -> int:
 
 
 @lru_cache(maxsize=1024)
-def _tiling(direction: Direction, mode: int, plan: ConvPlan) -> _Tiling:
+def tiling_of(direction: Direction, mode: int, plan: ConvPlan) -> Tiling:
     by_input = direction is Direction.INPUT_GRAD
     depth, height, width = axes_of(direction, plan)
     (down, _), (across, _) = winograd.MODES[mode]
     x_channels, y_channels = plan.x_channels // plan.groups, plan.y_channels // plan.groups
     steps = (_steps(height), _steps(width))
     dtype = np.dtype(plan.compute_dtype)
-    return _Tiling(
+    return Tiling(
         mode=mode,
         dtype=dtype,
         groups=plan.groups,
@@ -157,7 +168,7 @@ def _tiling(direction: Direction, mode: int, plan: ConvPlan) -> _Tiling:
     )
 
 
-def _weights_shape(direction: Direction, tiling: _Tiling, w_shape: tuple[int, ...]) -> tuple[int, ...]:
+def _weights_shape(direction: Direction, tiling: Tiling, w_shape: tuple[int, ...]) -> tuple[int, ...]:
     """How kernels read and transform weights."""
     by_input = direction is Direction.INPUT_GRAD
     inner = prod(w_shape[2:])
@@ -168,7 +179,7 @@ def _weights_shape(direction: Direction, tiling: _Tiling, w_shape: tuple[int, ..
     return (*extents, *steps, w_shape[3], w_shape[4], int(by_input), tiling.products[1], tiling.lanes)
 
 
-def _transform_weights(direction: Direction, tiling: _Tiling, w: Array, packed: Array) -> None:
+def _transform_weights(direction: Direction, tiling: Tiling, w: Array, packed: Array) -> None:
     shape = _weights_shape(direction, tiling, w.shape)
     tasks = tiling.groups * tiling.row_vectors * -(-tiling.channels // tiling.lanes)
     flat = contiguous(w, tiling.dtype).reshape(-1)
@@ -177,14 +188,14 @@ def _transform_weights(direction: Direction, tiling: _Tiling, w: Array, packed: 
 
 def _pack(direction: Direction, mode: int, plan: ConvPlan, w: Array) -> PackedWeight:
     """The transformed weights."""
-    tiling = _tiling(direction, mode, plan)
+    tiling = tiling_of(direction, mode, plan)
     packed = aligned_empty(tiling.weight_size, tiling.dtype)
     _transform_weights(direction, tiling, w, packed)
     return PackedWeight((packed,))
 
 
 @dataclass(frozen=True)
-class _Part:
+class Part:
     """A range of samples, of result depths with the slices that they read, and of rows of tiles."""
 
     first_sample: int
@@ -197,14 +208,14 @@ class _Part:
     rows: int
 
 
-def _slices(tiling: _Tiling, first: int, depths: int) -> tuple[int, int]:
+def _slices(tiling: Tiling, first: int, depths: int) -> tuple[int, int]:
     """The slices ``[first, last)`` that result depths read."""
     begin = max(first + int(tiling.depth_taps.min()), 0)
     end = min(first + depths - 1 + int(tiling.depth_taps.max()) + 1, tiling.cells[0])
     return begin, max(end, begin)
 
 
-def _parts(tiling: _Tiling, batch: int) -> Iterator[_Part]:
+def parts_of(tiling: Tiling, batch: int) -> Iterator[Part]:
     """The problem in parts whose transformed source is small: samples first, then depths, then rows of tiles.
 
     Results do not depend on it: an element is summed within one tile.
@@ -220,7 +231,7 @@ def _parts(tiling: _Tiling, batch: int) -> Iterator[_Part]:
         for d in range(0, depths, deep):
             begin, end = _slices(tiling, d, min(deep, depths - d))
             for row in range(0, all_rows, rows):
-                yield _Part(
+                yield Part(
                     n,
                     min(samples, batch - n),
                     d,
@@ -232,7 +243,7 @@ def _parts(tiling: _Tiling, batch: int) -> Iterator[_Part]:
                 )
 
 
-def _task_tiles(tiling: _Tiling) -> int:
+def _task_tiles(tiling: Tiling) -> int:
     """Tiles of a row that are computed together: by the plan alone, since an activation runs along them."""
     tiles, step = tiling.acrosses.size, tiling.steps[1]
     if tiles <= 2 * _TASK_TILES or step > _TASK_TILES:
@@ -240,7 +251,7 @@ def _task_tiles(tiling: _Tiling) -> int:
     return _TASK_TILES // step * step  # whole sets of interleaved tiles: their positions are neighbours
 
 
-def _task_rows(tiling: _Tiling, part: _Part, task_tiles: int, others: int) -> int:
+def _task_rows(tiling: Tiling, part: Part, task_tiles: int, others: int) -> int:
     """Rows of tiles in a task of products: few, and so that tiles of registers are full and threads occupied."""
     if task_tiles < tiling.acrosses.size:
         return 1
@@ -256,9 +267,27 @@ def _task_rows(tiling: _Tiling, part: _Part, task_tiles: int, others: int) -> in
     return min(range(most, 0, -1), key=waste)
 
 
+def transform(tiling: Tiling, part: Part, source: Array, v: Array, frequency: int, panel_rows: int = 0) -> None:
+    """Transform a part of the source, or of an output gradient in groups of ``panel_rows`` channels."""
+    tiles, channels, grads = tiling.acrosses.size, tiling.groups * (panel_rows or tiling.channels), panel_rows > 0
+    task_rows = min(max(_TASK_TILES // tiles, 1), part.rows)
+    blocks, padded = -(-channels // tiling.lanes), -(-channels // tiling.lanes) * tiling.lanes
+    first_slice, slices = (part.first_depth, part.depths) if grads else (part.first_slice, part.slices)
+    shape = (
+        *(tiling.mode, part.first_sample, part.samples, first_slice, slices, part.first_row, part.rows, task_rows),
+        *(channels, padded, frequency, tiling.products[1], *(tiling.outputs if grads else tiling.products)),
+        *(tiling.lanes, panel_rows),
+    )
+    tasks = part.samples * slices * -(-part.rows // task_rows) * blocks
+    work = prod(tiling.products) * part.samples * slices * part.rows * tiles * padded
+    cells, origins = (tiling.target, (0, 0)) if grads else (tiling.cells, tiling.origins)
+    geometry = (cells, origins, tiling.steps, tiling.downs, tiling.acrosses)
+    _transform_kernel(tiling.dtype, tasks, work, source, v, shape, *geometry)
+
+
 def _run_part(
-    tiling: _Tiling,
-    part: _Part,
+    tiling: Tiling,
+    part: Part,
     source: Array,
     v: Array,
     operands: tuple,
@@ -266,26 +295,17 @@ def _run_part(
     activation: Array,
 ) -> None:
     tiles, padded = tiling.acrosses.size, tiling.padded_channels
-    products, channels = tiling.products, tiling.groups * tiling.channels
     rows_of_tiles = part.samples * part.slices * part.rows
-    v_frequency = _frequency(rows_of_tiles * tiles + ROWS, padded, tiling.lanes)
-    macs = rows_of_tiles * tiles * padded * tiling.groups * tiling.rows
+    v_frequency = frequency_cells(rows_of_tiles * tiles + ROWS, padded, tiling.lanes)
+    macs = prod(tiling.products) * rows_of_tiles * tiles * tiling.channels * tiling.groups * tiling.rows
     if rows_of_tiles:
-        task_rows = min(max(_TASK_TILES // tiles, 1), part.rows)
-        blocks = -(-channels // tiling.lanes)
-        shape = (
-            *(tiling.mode, part.first_sample, part.first_slice, part.slices, part.first_row, part.rows, task_rows),
-            *(channels, padded, v_frequency, *products, tiling.lanes),
-        )
-        tasks = part.samples * part.slices * -(-part.rows // task_rows) * blocks
-        geometry = (tiling.cells, tiling.origins, tiling.steps, tiling.downs, tiling.acrosses)
-        _transform_kernel(tiling.dtype, tasks, macs, source, v, shape, *geometry)
+        transform(tiling, part, source, v, v_frequency)
     _multiply_part(tiling, part, v_frequency, (v, *operands), weights_shape, macs, activation)
 
 
 def _multiply_part(
-    tiling: _Tiling,
-    part: _Part,
+    tiling: Tiling,
+    part: Part,
     v_frequency: int,
     operands: tuple,
     weights_shape: tuple[int, ...],
@@ -310,7 +330,7 @@ def _multiply_part(
     _multiply_kernel(tiling.dtype, tasks, macs, *operands, shape, bounds, weights_shape, *geometry, activation)
 
 
-def _frequency(rows: int, padded: int, lanes: int) -> int:
+def frequency_cells(rows: int, padded: int, lanes: int) -> int:
     """Cells from one frequency of the transformed source to the next; odd in vectors, as for the weights."""
     cells = rows * padded
     return cells + lanes * (1 - cells // lanes % 2)
@@ -320,13 +340,15 @@ def _run(direction: Direction, mode: int, plan: ConvPlan, x: Array, w: Weight, y
     source, out = (y, x) if direction is Direction.INPUT_GRAD else (x, y)
     if not out.size:
         return
-    tiling = _tiling(direction, mode, plan)
+    tiling = tiling_of(direction, mode, plan)
     bias, residual, activation = flat_epilogue(epilogue, tiling.dtype)
     target = flat_target(out, tiling.dtype)
     flat = contiguous(source, tiling.dtype).reshape(-1)
-    parts = list(_parts(tiling, plan.batch))
+    parts = list(parts_of(tiling, plan.batch))
     most = max((part.samples * part.slices * part.rows for part in parts), default=0)
-    size = prod(tiling.products) * _frequency(most * tiling.acrosses.size + ROWS, tiling.padded_channels, tiling.lanes)
+    size = prod(tiling.products) * frequency_cells(
+        most * tiling.acrosses.size + ROWS, tiling.padded_channels, tiling.lanes
+    )
     with ExitStack() as stack:
         raw = packed = np.empty(0, tiling.dtype)
         if isinstance(w, PackedWeight):
@@ -350,7 +372,7 @@ def _kernel_of(mode: int) -> tuple[int, int]:
     return down, across
 
 
-def _mode(plan: ConvPlan, tile: int) -> int | None:
+def mode_of(plan: ConvPlan, tile: int) -> int | None:
     """The filtering for a plan's kernel, of ``tile`` outputs along an axis of 3 taps."""
     kernel = tuple(axis.kernel for axis in plan.axes3[1:])
     for mode, ((down, _), (across, _)) in enumerate(winograd.MODES):
@@ -359,36 +381,38 @@ def _mode(plan: ConvPlan, tile: int) -> int | None:
     return None
 
 
-def _refusal(direction: Direction, tile: int, plan: ConvPlan) -> str | None:
-    source = plan.y_channels if direction is Direction.INPUT_GRAD else plan.x_channels
+def unsuited(tile: int, channels: int, plan: ConvPlan) -> str | None:
+    """Why tiles of a source of so many channels cannot be filtered for a plan, if they cannot."""
     kernel = tuple(axis.kernel for axis in plan.axes3[1:])
     if plan.compute_dtype not in ("float32", "float64"):
         return f"its transforms are of float32 and float64, not {plan.compute_dtype}"
-    if _mode(plan, tile) is None:
+    if mode_of(plan, tile) is None:
         return f"there is no filtering of {tile} outputs for a kernel of {kernel[0]}x{kernel[1]}"
     if any(axis.stride != 1 for axis in plan.axes3):
         return "tiles overlap at a stride of 1 alone"
     if any(axis.mode != "zeros" and axis.padded > axis.input for axis in plan.axes3):
         return "its padding is zeros"
     lanes = VECTOR_BYTES // np.dtype(plan.compute_dtype).itemsize
-    if source < lanes:
-        return f"a vector takes {lanes} channels, but there are {source}"
-    return None
+    return None if channels >= lanes else f"a vector takes {lanes} channels, but there are {channels}"
 
 
-def _amplification(outputs: int, taps: int) -> float:
+def _refusal(direction: Direction, tile: int, plan: ConvPlan) -> str | None:
+    return unsuited(tile, plan.y_channels if direction is Direction.INPUT_GRAD else plan.x_channels, plan)
+
+
+def amplification(outputs: int, taps: int) -> float:
     """How much the three matrices of a filtering can amplify a rounding."""
     output, weight, data = (np.abs(matrix) for matrix in matrices(outputs, taps))
     return float(np.max(np.einsum("if,fk,fj->ik", output, weight, data)))
 
 
 def _error_factor(direction: Direction, tile: int, plan: ConvPlan) -> float:
-    mode = _mode(plan, tile)
+    mode = mode_of(plan, tile)
     if mode is None:
         return 0.0
-    tiling = _tiling(direction, mode, plan)
+    tiling = tiling_of(direction, mode, plan)
     down, across = winograd.MODES[mode]
-    return _amplification(*down) * _amplification(*across) * (tiling.channels * tiling.depth_taps.size + 40)
+    return amplification(*down) * amplification(*across) * (tiling.channels * tiling.depth_taps.size + 40)
 
 
 def _cost(direction: Direction, mode: int, plan: ConvPlan) -> float:
@@ -397,7 +421,7 @@ def _cost(direction: Direction, mode: int, plan: ConvPlan) -> float:
     Transforms and transpositions were measured in units of one multiply-add of a vector: for each frequency about 6 a
     tile and vector of channels on the way in, 5 on the way out, and 5 a channel and vector of rows for the weights.
     """
-    tiling = _tiling(direction, mode, plan)
+    tiling = tiling_of(direction, mode, plan)
     tiles = tiling.downs.size * tiling.acrosses.size
     vectors = tiling.groups * tiling.row_vectors
     taps = tiling.depth_taps.size
@@ -410,9 +434,9 @@ def _cost(direction: Direction, mode: int, plan: ConvPlan) -> float:
 
 def _worthwhile(direction: Direction, tile: int, plan: ConvPlan) -> str | None:
     """Whether the estimate is below that of a plain product, which reaches about 3/4 of the peak."""
-    mode = _mode(plan, tile)
+    mode = mode_of(plan, tile)
     assert mode is not None
-    tiling = _tiling(direction, mode, plan)
+    tiling = tiling_of(direction, mode, plan)
     if min(tiling.channels, tiling.rows) < tiling.lanes // 2:
         return f"groups of {tiling.channels} to {tiling.rows} channels leave its vectors empty"
     rows = -(-tiling.rows // ROWS) * ROWS
@@ -427,7 +451,7 @@ def _worthwhile(direction: Direction, tile: int, plan: ConvPlan) -> str | None:
 
 def _algorithm(name: str, direction: Direction, tile: int) -> Algorithm:
     def mode(plan: ConvPlan) -> int:
-        found = _mode(plan, tile)
+        found = mode_of(plan, tile)
         assert found is not None
         return found
 
