@@ -8,15 +8,19 @@ import platform
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from rich.console import Console
+from rich.progress import track
 
 import layer_table
 from layer_table import Layer
 
 HERE = Path(__file__).parent
+Step = TypeVar("Step")
 DIRECTIONS = ("forward", "input", "weight")
 
 
@@ -79,6 +83,16 @@ def serve(answer: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
     """Answer requests until the input ends; what runs in a `Worker`'s process."""
     for line in sys.stdin:
         print(json.dumps(answer(json.loads(line))), flush=True)
+
+
+def console() -> Console:
+    """Where tables go: wide enough for them in a file."""
+    return Console(width=None if sys.stdout.isatty() else 180)
+
+
+def progress(steps: Sequence[Step]) -> Iterable[Step]:
+    """The steps, with a bar on standard error, so that tables can be sent to a file."""
+    return track(steps, "layers", console=Console(stderr=True))
 
 
 def geometric_mean(values: Iterable[float]) -> float:

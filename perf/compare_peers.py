@@ -12,10 +12,7 @@ turns. The folder of ``--output`` gets ``peers.json``, ``peers.png`` and ``roofl
 
 import argparse
 
-from rich.console import Console
-from rich.progress import track
-
-from command import Worker, cases, parser, save
+from command import Worker, cases, console, parser, progress, save
 from numbaconv import plan_conv
 from peers import PEERS, is_dense, runs
 from pictures import draw_ratios, draw_roofline
@@ -29,7 +26,7 @@ def compare(arguments: argparse.Namespace) -> list[Record]:
     workers = {name: Worker("peers.py", name, threads=threads) for name in arguments.peers}
     peak = Worker("peak.py", "--serve", "--threads", str(threads), threads=threads)
     records = []
-    for row, layer, direction in track(cases(arguments), "layers", console=Console(stderr=True)):
+    for row, layer, direction in progress(cases(arguments)):
         present = [name for name in workers if runs(name, layer, direction)]
         times: dict[str, list[float]] = {name: [] for name in present}
         samples: dict[str, list[float]] = {}
@@ -65,7 +62,7 @@ def main() -> None:
     arguments = options.parse_args()
     records = compare(arguments)
     found = summary(records)
-    print_peers(records, found, Console())
+    print_peers(records, found, console())
     save(arguments.output, "peers", {"threads": arguments.threads, "summary": found, "records": records})
     if arguments.output:
         draw_ratios(records, arguments.output / "peers.png")

@@ -17,12 +17,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 
 import layer_table
-from command import Worker, cases, parser, save, serve
+from command import Worker, cases, console, parser, progress, save, serve
 from layer_table import Layer
 from peers import PEERS
 
@@ -80,9 +78,9 @@ def main() -> None:
     workers = {
         name: Worker("memory.py", "--worker", name, threads=arguments.threads, environment=_MAP_ALONE) for name in NAMES
     }
-    console, records, above = Console(), [], {}
-    table = Table("layer", "direction", *(f"{name}, MiB" for name in NAMES), "")
-    for row, layer, direction in track(cases(arguments), "layers", console=Console(stderr=True)):
+    records, above = [], {}
+    table = Table("layer", "direction", *(f"{name}, MiB" for name in NAMES), "against PyTorch")
+    for row, layer, direction in progress(cases(arguments)):
         request = {"table": arguments.table, "row": row, "direction": direction}
         beyond = {name: worker.ask(**request)["beyond"] / 2**20 for name, worker in workers.items()}
         records.append({"layer": layer.name, "direction": direction, "MiB": beyond})
@@ -94,8 +92,8 @@ def main() -> None:
         table.add_row(layer.name.split("/", 1)[-1], direction, *figures, note)
     for worker in workers.values():
         worker.close()
-    console.print(table)
-    console.print(f"more than PyTorch's on {len(above)} of {len(records)} rows")
+    console().print(table)
+    console().print(f"more than PyTorch's on {len(above)} of {len(records)} rows")
     found = {"above": len(above), "rows": len(records), "rows above": above}
     save(arguments.output, "memory", {"threads": arguments.threads, "summary": found, "records": records})
 

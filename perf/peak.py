@@ -19,10 +19,9 @@ from typing import Any
 
 import numpy as np
 from numba import njit
-from rich.console import Console
 from rich.table import Table
 
-from command import serve
+from command import console, serve
 from numbaconv.backends.cpu.simd import ROWS, VECTOR_BYTES, VECTORS, fma_tile
 
 ROUNDS = 4
@@ -132,7 +131,7 @@ def main() -> None:
             values = [sample[count][place] for sample in samples]
             cells.append(f"{min(values):.1f} to {max(values):.1f}")
         table.add_row(str(count), *cells)
-    Console().print(table)
+    console().print(table)
 
 
 if __name__ == "__main__":

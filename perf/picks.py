@@ -14,12 +14,10 @@ import time
 from typing import Any
 
 import numba
-from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 
 import numbaconv
-from command import cases, geometric_mean, parser, save
+from command import cases, console, geometric_mean, parser, progress, save
 from layer_table import Layer
 from numbaconv.backends.base import DISABLED
 from peers import Call, measure, numbaconv_call, prepared_call
@@ -61,7 +59,7 @@ def loss(record: dict[str, Any]) -> float:
     return over
 
 
-def report(records: list[dict[str, Any]], arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
+def report(records: list[dict[str, Any]], arguments: argparse.Namespace) -> dict[str, Any]:
     """A table of the mis-picks, and the summary."""
     wrong = [record for record in records if loss(record) > 1 + arguments.margin]
     title = f"picks over {100 * arguments.margin:g} % slower than the best candidate"
@@ -76,9 +74,10 @@ def report(records: list[dict[str, Any]], arguments: argparse.Namespace, console
             *(pick, f"{1e3 * times[pick]:.3f}", best, f"{1e3 * times[best]:.3f}", f"{loss(record):.2f}"),
             " ".join(f"{name} {1e3 * value:.3f}" for name, value in others.items()),
         )
-    console.print(table)
+    console().print(table)
     found = {"cases": len(records), "wrong": len(wrong), "mean loss": geometric_mean(map(loss, records))}
-    console.print(f"{found['wrong']} of {found['cases']} are wrong; pick over best {found['mean loss']:.3f} on average")
+    mean = f"pick over best {found['mean loss']:.3f} on average"
+    console().print(f"{found['wrong']} of {found['cases']} are wrong; {mean}")
     return found
 
 
@@ -94,11 +93,11 @@ def main() -> None:
     if arguments.threads:
         numba.set_num_threads(arguments.threads)
     records = []
-    for _, layer, direction in track(cases(arguments), "layers", console=Console(stderr=True)):
+    for _, layer, direction in progress(cases(arguments)):
         pick, candidates = calls(layer, direction, arguments.prepared)
         times = least_times(candidates, arguments.seconds, arguments.hopeless)
         records.append({"layer": layer.name, "direction": direction, "pick": pick, "times": times})
-    found = report(records, arguments, Console(width=None if Console().is_terminal else 160))
+    found = report(records, arguments)
     save(arguments.output, "picks", {"prepared": arguments.prepared, "summary": found, "records": records})
     raise SystemExit(1 if found["wrong"] else 0)
 

@@ -27,8 +27,8 @@ def draw_ratios(records: list[Record], path: Path) -> None:
     """Ratio by layer, a panel for each direction."""
     directions = directions_of(records)
     most = max(len(of_direction(records, direction)) for direction in directions)
-    size = (5.5 * len(directions) + 1.5, 0.24 * most + 1.6)
-    figure, panels = plt.subplots(1, len(directions), figsize=size, squeeze=False, sharey=True)
+    size = (5.5 * len(directions) + 1.5, 0.24 * most + 2)
+    figure, panels = plt.subplots(1, len(directions), figsize=size, squeeze=False, sharex=True, sharey=True)
     for panel, direction in zip(panels[0], directions, strict=True):
         chosen = of_direction(records, direction)
         shown = [each for each in COMPARISONS if each.title in DRAWN and compares(chosen[0], each)]
@@ -43,10 +43,11 @@ def draw_ratios(records: list[Record], path: Path) -> None:
         panel.set_xscale("log", base=2)
         panel.xaxis.set_major_formatter("{x:g}")
         panel.set_xlabel("time ratio (right of 1: numbaconv is faster)")
-        panel.set_title(TITLES[direction])
         panel.grid(axis="x", alpha=0.3)
-        if shown:
-            panel.legend(loc="lower right", fontsize=8)
+        if shown:  # outside, since bars fill what is inside
+            panel.legend(
+                loc="lower center", bbox_to_anchor=(0.5, 1 + 0.28 / most), fontsize=8, ncols=2, title=TITLES[direction]
+            )
     panels[0][0].invert_yaxis()
     _write(figure, path)
 
@@ -80,5 +81,5 @@ def draw_roofline(records: list[Record], found: dict[str, Any], path: Path) -> N
 
 def _write(figure: Any, path: Path) -> None:
     figure.tight_layout()
-    figure.savefig(path, dpi=90)
+    figure.savefig(path, dpi=90, bbox_inches="tight")
     plt.close(figure)

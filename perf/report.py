@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from rich.console import Console
 from rich.table import Table
 
+from command import console
 from ratios import COMPARISONS, Record, compares, directions_of, gflops, of_direction, ratio, share, summary
 
 HERE = Path(__file__).parent
@@ -64,10 +65,10 @@ GOALS = (
     ),
     Goal("gradient by the input vs PyTorch", "peers", _mean("INPUT_GRAD vs torch"), 1.4, 1.8),
     Goal("gradient by the weight vs PyTorch", "peers", _mean("WEIGHT_GRAD vs torch"), 1.4, 1.8),
-    Goal("share of the peak, dense 3x3 and 1x1, 64 channels and more", "peers", _mean(SHARE), 0.8, 0.9, "%"),
+    Goal("mean share of the peak, dense 3x3 and 1x1, 64 channels and more", "peers", _mean(SHARE), 0.8, 0.9, "%"),
     Goal("1 to 2 threads, over 100 MFLOP", "scaling", lambda found: found["geometric mean"], 1.85, 1.95),
     Goal(
-        "memory beyond inputs and output: rows above PyTorch's",
+        "memory beyond inputs and output: rows over PyTorch's",
         "memory",
         lambda found: found["above"],
         0,
@@ -120,34 +121,39 @@ def _rows(results: Results) -> list[tuple[str, str, str, str, str]]:
     return rows
 
 
-def print_peers(records: list[Record], found: dict[str, Any], console: Console) -> None:
+def print_peers(records: list[Record], found: dict[str, Any], screen: Console) -> None:
     """A table of layers for each direction, and the summary."""
     for direction in directions_of(records):
         chosen = of_direction(records, direction)
         names = list(max(chosen, key=lambda record: len(record["times"]))["times"])
         ratios = [each for each in COMPARISONS if compares(chosen[0], each)]
         table = Table(title=f"{direction}: GFLOP/s (share of the peak, %), and ratios of time")
-        for column in ("layer", *names, *(each.title for each in ratios)):
-            table.add_column(column.replace("_", " "), justify="left" if column == "layer" else "right")
+        table.add_column("layer")
+        for column in (*names, *(each.title for each in ratios)):
+            table.add_column(column.replace("_", " "), justify="right", overflow="fold", min_width=7)
         for record in chosen:
             cells = [record["layer"].split("/", 1)[-1]]
             for name in names:
                 timed = name in record["times"]
                 cells.append(f"{gflops(record, name):.1f} ({100 * share(record, name):.0f})" if timed else "")
             table.add_row(*cells, *(f"{ratio(record, each):.2f}" for each in ratios))
-        console.print(table)
+        screen.print(table)
     for title, values in found.items():
         if title in {each.title for each in COMPARISONS}:
             lost = values["lost by more than 5 %"]
-            console.print(f"{title}: {values['geometric mean']:.2f}, lost {len(lost)} of {values['layers']}")
-    console.print(f"{found['gflops_1']:.0f} and {found['gflops']:.0f} GFLOP/s, {found['gbytes']:.0f} GB/s")
+            screen.print(f"{title}: {values['geometric mean']:.2f}, lost {len(lost)} of {values['layers']}")
+    if SHARE in found:
+        screen.print(
+            f"{SHARE}: {100 * found[SHARE]['geometric mean']:.0f} %, least {100 * found[SHARE]['least']:.0f} %"
+        )
+    screen.print(f"{found['gflops_1']:.0f} and {found['gflops']:.0f} GFLOP/s, {found['gbytes']:.0f} GB/s")
 
 
-def print_numbers(results: Results, console: Console) -> None:
+def print_numbers(results: Results, screen: Console) -> None:
     table = Table("number", "asked", "stretch", "measured", "")
     for row in _rows(results):
         table.add_row(*row)
-    console.print(table)
+    screen.print(table)
 
 
 def markdown(results: Results) -> str:
@@ -167,7 +173,7 @@ def _of_peers(peers: dict[str, Any]) -> list[str]:
     machine, found = peers["machine"], peers["summary"]
     libraries = ", ".join(f"{name} {machine[name]}" for name in ("numba", "numpy", "torch", "onnxruntime"))
     lines = [
-        f"{machine['cores']} cores ({machine['processor']}, {machine['vectors']}), {peers['threads']} threads; "
+        f"Cores: {machine['cores']} ({machine['processor']}, {machine['vectors']}), {peers['threads']} threads; "
         f"Python {machine['python']}, {libraries}. The micro-kernel reaches {found['gflops_1']:.0f} GFLOP/s on one "
         f"thread and {found['gflops']:.0f} on all, memory {found['gbytes']:.0f} GB/s (medians over the run).",
         "",
@@ -224,8 +230,8 @@ def main() -> None:
         draw_roofline(records, results["peers"]["summary"], arguments.results / "roofline.png")
     else:
         if records:
-            print_peers(records, results["peers"]["summary"], Console())
-        print_numbers(results, Console())
+            print_peers(records, results["peers"]["summary"], console())
+        print_numbers(results, console())
 
 
 if __name__ == "__main__":

@@ -12,11 +12,9 @@ import statistics
 from typing import Any
 
 import numba
-from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 
-from command import cases, geometric_mean, parser, save
+from command import cases, console, geometric_mean, parser, progress, save
 from peak import Machine
 from peers import Call, measure, numbaconv_call, prepared_call
 
@@ -57,23 +55,22 @@ def main() -> None:
     options.add_argument("--rounds", type=int, default=5)
     options.add_argument("--seconds", type=float, default=0.1)
     arguments = options.parse_args()
-    console = Console()
     machine, records = Machine(arguments.threads), []
     chosen = [case for case in cases(arguments) if 2 * case[1].mmac > arguments.least_mflop]
     table = Table("layer", "direction", "ms, 1 thread", f"ms, {arguments.threads} threads", "ratio", "micro-kernel")
-    for _, layer, direction in track(chosen, "layers", console=Console(stderr=True)):
+    for _, layer, direction in progress(chosen):
         call = (prepared_call if direction == "forward" else numbaconv_call)(layer, direction)
         record = {"layer": layer.name, "direction": direction, **gains(call, machine, arguments)}
         records.append(record)
         milliseconds = [f"{1e3 * min(times):.3f}" for times in record["times"].values()]
         figures = (f"{record[name]:.2f}" for name in ("ratio", "micro-kernel"))
         table.add_row(layer.name.split("/", 1)[-1], direction, *milliseconds, *figures)
-    console.print(table)
+    console().print(table)
     if not records:
         raise SystemExit(f"no chosen layer has over {arguments.least_mflop:g} MFLOP")
     found = summary(records, arguments.asked)
-    console.print({name: value for name, value in found.items() if name != "below"})
-    console.print(f"below {arguments.asked:g}:", found["below"])
+    console().print({name: value for name, value in found.items() if name != "below"})
+    console().print(f"below {arguments.asked:g}:", found["below"])
     save(arguments.output, "scaling", {"threads": arguments.threads, "summary": found, "records": records})
 
 

@@ -16,12 +16,10 @@ import tempfile
 import time
 from typing import Any
 
-from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 
 import numbaconv
-from command import chosen, parser, save
+from command import chosen, console, parser, progress, save
 from layer_table import Layer
 
 IMPORT = "import numba"
@@ -87,11 +85,11 @@ def main() -> None:
     records: list[dict[str, Any]] = []
     costs = ("numba's import, s", "cached: beyond it, s", "cold: beyond it, s", "cold: the call, s")
     table = Table("layer", "algorithm", *costs)
-    for algorithm, layer in track(layers(arguments), "layers", console=Console(stderr=True)):
+    for algorithm, layer in progress(layers(arguments)):
         found = cost(layer, arguments.repeats)
         records.append({"layer": layer.name, "algorithm": algorithm, **found})
         table.add_row(layer.name.split("/", 1)[-1], algorithm, *(f"{value:.2f}" for value in found.values()))
-    Console().print(table)
+    console().print(table)
     most = {name: max(record[name] for record in records) for name in ("cached", "cold", "cold call")}
     save(arguments.output, "startup", {"summary": most, "records": records})
 

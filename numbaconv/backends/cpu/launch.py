@@ -86,6 +86,9 @@ class Kernel:
                 compiled = self._dispatcher.overloads[loop]
                 address = compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name)
                 fanned = (types.int64, types.int64, types.int64, types.Tuple(operands))
+                # A parallel loop from Numba's cache starts the pool and with it registers what it calls, but a caller
+                # that was compiled against a cached loop does not: the process would end with "LLVM ERROR".
+                parallel_threads()
                 fan_out.compile(types.void(*fanned))
                 parallel = fan_out.overloads[fanned].entry_point
                 self._ready[dtype] = (
