@@ -27,6 +27,10 @@ __all__ = [
 Array: TypeAlias = np.ndarray[Any, Any]
 
 
+#: Dtypes that have a convolution, in native byte order, as far as they were met.
+_usable: set[np.dtype] = set()
+
+
 def as_array(op: str, name: str, value: object) -> Array:
     """An operand as an aligned array in native byte order, copied only if it is neither.
 
@@ -35,6 +39,8 @@ def as_array(op: str, name: str, value: object) -> Array:
     DTypeError
         For masked arrays (the mask would be lost) and dtypes that have no convolution.
     """
+    if type(value) is np.ndarray and value.dtype in _usable and value.flags.aligned:
+        return value
     if isinstance(value, np.ma.MaskedArray):
         raise DTypeError(f"{op}: {name} is a masked array, whose mask would be ignored; pass filled values")
     try:
@@ -42,7 +48,9 @@ def as_array(op: str, name: str, value: object) -> Array:
     except (ValueError, TypeError, RuntimeError) as error:  # whatever another library's array answers
         raise DTypeError(f"{op}: {name} is no array: {error}") from error
     dtype_rule(op, name, array.dtype)
-    if not array.dtype.isnative:
+    if array.dtype.isnative:
+        _usable.add(array.dtype)
+    else:
         array = array.astype(array.dtype.newbyteorder("="))
     return array if array.flags.aligned else array.copy()
 

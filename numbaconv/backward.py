@@ -93,6 +93,10 @@ def _conjugate(value: Any) -> Any:
     return np.conj(value) if np.iscomplexobj(value) else value
 
 
+def _nothing() -> None:
+    """What fills a gradient that is there already."""
+
+
 @lru_cache(maxsize=64)
 def _compute_dtype(op: str, name: str) -> np.dtype:
     return np.dtype(dtype_rule(op, "grad_output", name).compute)
@@ -119,7 +123,7 @@ def scaled_gradient(
     if activation is None:
         if pre_activation is not None or output is not None:
             raise ArgumentError(f"{op}: a saved array was given, but no activation")
-        return grad, lambda: None
+        return grad, _nothing
     chosen = named_backend(op, backend)
     arrays = {"grad_output": grad}
     for name, saved in (("pre_activation", pre_activation), ("output", output)):
@@ -172,13 +176,15 @@ def _prepare(
     **arguments: Any,
 ) -> Job:
     """The primitive that produces an operand's gradient; conjugation makes it the adjoint."""
-    array: Array = as_array(site.name.format(f"{rank}d"), site.reads[0], other)
-    if "padding_value" in arguments and "c" in (array.dtype.kind, grad.dtype.kind):  # padding is part of the input
-        arguments["padding_value"] = _conjugate(arguments["padding_value"])
+    array: Array = as_array(site.op(rank), site.reads[0], other)
+    if "c" in (array.dtype.kind, grad.dtype.kind):
+        array = _conjugate(array)
+        if "padding_value" in arguments:  # padding is part of the input
+            arguments["padding_value"] = _conjugate(arguments["padding_value"])
     return prepare_job(
         site,
         rank,
-        _conjugate(array),
+        array,
         grad,
         tuple(arguments),
         tuple(arguments.values()),
@@ -208,7 +214,7 @@ def gradient(
     ``other`` is the operand that the site reads besides the gradient, ``size`` the shape of what it produces.
     """
     assert rank is not None
-    op, backend = site.name.format(f"{rank}d"), options.get("backend")
+    op, backend = site.op(rank), options.get("backend")
     grad, fill = scaled_gradient(op, grad_output, activation, pre_activation, output, backend)
     job = _prepare(site, rank, other, grad, size, **options)
     fill()
@@ -262,7 +268,7 @@ def backward(
 ) -> ConvGradients:
     """All gradients that are asked for, everything checked first, the activation's derivative taken once."""
     assert rank is not None
-    op, backend = by_input.name.format(f"{rank}d"), options.get("backend")
+    op, backend = by_input.op(rank), options.get("backend")
     wanted = _mask(op, output_mask)
     grad, fill = scaled_gradient(op, grad_output, activation, pre_activation, output, backend)
     x, w = (as_array(op, name, value) for name, value in (("input", input), ("weight", weight)))

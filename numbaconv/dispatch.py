@@ -51,9 +51,9 @@ class Call:
     ) -> "Call":
         """Check a call's plain arguments. ``weight`` is an array or a shape; without a rank, it gives one."""
         if rank is None:
-            name = site.name.format("")
+            name = site.op(None)
             rank = rank_of(name, _extents_of(name, weight))
-        op = site.name.format(f"{rank}d")
+        op = site.op(rank)
         weight_order(op, rank, weight_format, is_channels_last(op, rank, data_format))  # checks both names
         return cls(site, op, rank, Geometry.of(op, rank, **arguments), data_format, weight_format)
 

@@ -63,7 +63,7 @@ class PreparedConv:
         if transposed not in (True, False):
             raise DTypeError(f"prepare: transposed must be a bool, but is {transposed!r}")
         self._site = CONV_TRANSPOSE if transposed else CONV
-        self.weight: Array = _kept(self._site.name.format(""), "weight", weight)
+        self.weight: Array = _kept(self._site.op(None), "weight", weight)
         arguments = {name: options[name] for name in _GEOMETRY}
         call = Call.of(self._site, None, self.weight, arguments, options["data_format"], options["weight_format"])
         self._call, self._op, self._rank = call, call.op, call.rank

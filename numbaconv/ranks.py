@@ -88,7 +88,7 @@ def _forwarding(
         raise TypeError(f"{title}() got an unexpected keyword argument: {unknown}")
 
     space: dict[str, Any] = {**defaults, "_rank": rank, "_template": template, "_known": accepted, "_refuse": refuse}
-    exec("\n".join(lines), space)
+    exec(compile("\n".join(lines), f"<{title} of {template.__module__}>", "exec"), space)
     found: Callable[P, R] = space[title]
     return found
 

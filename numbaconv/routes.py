@@ -62,6 +62,11 @@ class Site:
     produces: str
     reads: tuple[str, str] = field(init=False)
     order: tuple[int, int, int] = field(init=False)
+    _names: dict[int | None, str] = field(init=False)
+
+    def op(self, rank: int | None) -> str:
+        """The function's name at a rank, or without one, as messages give it."""
+        return self._names[rank]
 
     @property
     def direction(self) -> Direction:
@@ -72,6 +77,8 @@ class Site:
         first, second = (name for name in GIVEN_NAMES if name != self.produces)
         roles = [_ROLES[self.transposed][name] for name in (first, second, self.produces)]
         object.__setattr__(self, "reads", (first, second))
+        names = {rank: self.name.format(f"{rank}d" if rank else "") for rank in (None, 1, 2, 3)}
+        object.__setattr__(self, "_names", names)
         object.__setattr__(self, "order", tuple(roles.index(role) for role in "xwy"))
 
 

@@ -11,11 +11,11 @@ from ...plan import ConvPlan
 from ..base import Algorithm, Direction, Epilogue, any_order_factor
 from . import depthwise
 from .activation import ACTIVATION, check_raised
-from .gather import PHASED, PhasedAxis, forward_axis
 from .gathered import Axes, both_directions, gather_refusal
 from .launch import Kernel, reads
 from .operands import chunk_count, contiguous, deliver, fill_value, flat_epilogue, flat_target, target_extents, tree_sum
 from .simd import VECTOR_BYTES
+from .sweep import SWEEP, make_sweep
 
 __all__ = ["DEPTHWISE"]
 
@@ -25,54 +25,50 @@ _LEAST_TASKS = 32
 #: Output channels of a group, each of which packs the group's input again.
 _MOST_MULTIPLIER = 4
 
-_TARGET = types.UniTuple(types.int64, 3)
+_FIVE, _FOUR = (types.UniTuple(types.int64, count) for count in (5, 4))
 
 
 def _signature(kind: Any) -> tuple:
-    flat, out, shape = reads(kind, 1), types.Array(kind, 1, "C"), types.UniTuple(types.int64, 7)
-    return (flat, reads(kind, 5), flat, flat, out, shape, _TARGET, PHASED, PHASED, PHASED, kind, ACTIVATION)
+    flat, out = reads(kind, 1), types.Array(kind, 1, "C")
+    return (flat, flat, flat, flat, out, _FIVE, _FOUR, SWEEP, kind, ACTIVATION)
 
 
 def _weight_signature(kind: Any) -> tuple:
-    flat, shape = reads(kind, 1), types.UniTuple(types.int64, 6)
-    return (flat, flat, types.Array(kind, 3, "C"), shape, PHASED, PHASED, PHASED, kind)
+    flat = reads(kind, 1)
+    return (flat, flat, types.Array(kind, 3, "C"), _FIVE, SWEEP, kind)
 
 
 _kernel = Kernel(depthwise.depthwise_tasks, _signature)
 _weight_kernel = Kernel(depthwise.depthwise_weight_tasks, _weight_signature)
 
 
-def _bands(axis: PhasedAxis) -> int:
-    return -(-int(axis.positions.max()) // depthwise.BAND)
-
-
-def _run(plan: ConvPlan, source: Array, w: Array, out: Array, epilogue: Epilogue, by_input: bool, axes: Axes) -> None:
+def _run(plan: ConvPlan, source: Array, w: Array, out: Array, epilogue: Epilogue, by_input: bool, _: Axes) -> None:
     dtype, groups = np.dtype(plan.compute_dtype), plan.groups
+    lanes = VECTOR_BYTES // dtype.itemsize
+    kind = "input" if by_input else "forward"
+    sweep = make_sweep(kind if epilogue.residual is None else f"{kind}+", lanes, plan.axes3)
     channels, rows = source.shape[1] // groups, out.shape[1] // groups
     bias, residual, activation = flat_epilogue(epilogue, dtype)
     target = flat_target(out, dtype)
-    depth, height, width = axes
-    bands, phases = _bands(height), depth.positions.size * height.positions.size * width.positions.size
-    shape = (plan.batch, groups, channels, rows, bands, VECTOR_BYTES // dtype.itemsize, int(by_input))
-    extents = target_extents(out)
-    operands = (contiguous(source, dtype).ravel(), contiguous(w, dtype), bias, residual, target.reshape(-1))
-    tasks = phases * plan.batch * groups * rows * int(depth.positions.max()) * bands
-    _kernel(dtype, tasks, plan.macs, *operands, shape, extents, *axes, fill_value(plan, dtype), activation)
+    shape = (groups * rows, rows, channels, lanes, int(by_input))
+    extents = (*target_extents(out), w.shape[2] * w.shape[3] * w.shape[4])
+    operands = (contiguous(source, dtype).ravel(), contiguous(w, dtype).ravel(), bias, residual, target.reshape(-1))
+    tasks = plan.batch * groups * rows * len(sweep.slices) * sweep.bands * sweep.blocks
+    _kernel(dtype, tasks, plan.macs, *operands, shape, extents, sweep, fill_value(plan, dtype), activation)
     check_raised(epilogue.activation, activation)
     deliver(target, out)
 
 
 def _weight_grad(plan: ConvPlan, x: Array, w: Array, y: Array, epilogue: Epilogue) -> None:
-    dtype, groups = np.dtype(plan.compute_dtype), plan.groups
-    depth, height, width = (forward_axis(axis) for axis in plan.axes3)
-    rows, bands = plan.y_channels // groups, _bands(height)
-    units = plan.batch * int(depth.positions.max()) * bands
+    dtype = np.dtype(plan.compute_dtype)
+    lanes = VECTOR_BYTES // dtype.itemsize
+    sweep = make_sweep("weight", lanes, plan.axes3)
+    units = plan.batch * len(sweep.slices) * sweep.bands * sweep.blocks
     chunks = chunk_count(plan.y_channels, units, _LEAST_TASKS)
-    sums = np.empty((chunks, plan.y_channels, int(np.prod(w.shape[2:]))), dtype)
-    shape = (plan.batch, groups, rows, bands, chunks, VECTOR_BYTES // dtype.itemsize)
-    operands = (contiguous(x, dtype).ravel(), contiguous(y, dtype).ravel(), sums)
-    tasks = chunks * plan.y_channels
-    _weight_kernel(dtype, tasks, plan.macs, *operands, shape, depth, height, width, fill_value(plan, dtype))
+    sums = np.empty((chunks, plan.y_channels, sweep.taps), dtype)
+    shape = (plan.batch, plan.y_channels, plan.y_channels // plan.groups, lanes, chunks)
+    operands = (contiguous(x, dtype).ravel(), contiguous(y, dtype).ravel(), sums, shape, sweep)
+    _weight_kernel(dtype, chunks * plan.y_channels, plan.macs, *operands, fill_value(plan, dtype))
     deliver(tree_sum(sums).reshape(w.shape), w)
 
 

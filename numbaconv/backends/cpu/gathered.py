@@ -10,7 +10,7 @@ from ...plan import ConvPlan
 from ..base import Algorithm, Direction, Epilogue, PackedWeight, Packing, Runner, any_order_factor
 from .gather import PhasedAxis, axis_tables, forward_axis, input_grad_axis
 
-__all__ = ["Axes", "axes_of", "both_directions", "gather_refusal"]
+__all__ = ["Axes", "axes_of", "both_directions", "gather_refusal", "weight_gradient"]
 
 Axes = tuple[PhasedAxis, PhasedAxis, PhasedAxis]
 Run = Callable[[ConvPlan, Array, Any, Array, Epilogue, bool, Any], None]
@@ -37,7 +37,7 @@ def gather_refusal(direction: Direction, plan: ConvPlan) -> str | None:
 
 
 def axes_of(direction: Direction, plan: ConvPlan) -> Axes:
-    """How FORWARD or INPUT_GRAD reads its source, axis by axis."""
+    """How a primitive reads its source, axis by axis; WEIGHT_GRAD reads the input as FORWARD does."""
     make = input_grad_axis if direction is Direction.INPUT_GRAD else forward_axis
     depth, height, width = plan.axes3
     return make(depth), make(height), make(width)
@@ -46,6 +46,11 @@ def axes_of(direction: Direction, plan: ConvPlan) -> Axes:
 def _taps_key(direction: Direction, plan: ConvPlan) -> Hashable:
     """What a packed weight depends on: which taps each stride phase has."""
     return tuple((axis.tap.tobytes(), axis.taps.tobytes()) for axis in axes_of(direction, plan))
+
+
+def _is_small(axes: Axes) -> bool:
+    """Whether tables take so little memory that each of many plans may keep its own."""
+    return sum(table.size for axis in axes for table in axis_tables(axis)) <= _MOST_KEPT
 
 
 def _axes_alone(plan: ConvPlan, by_input: bool, axes: Axes) -> Axes:
@@ -81,7 +86,7 @@ def both_directions(
 
         def ready(plan: ConvPlan) -> Runner:
             axes = axes_of(direction, plan)
-            if sum(table.size for axis in axes for table in axis_tables(axis)) > _MOST_KEPT:
+            if not _is_small(axes):
                 return partial(take, plan)
             made = launch(plan, by_input, axes)
             if by_input:
@@ -104,3 +109,30 @@ def both_directions(
         )
 
     return {direction: algorithm(direction) for direction in (Direction.FORWARD, Direction.INPUT_GRAD)}
+
+
+def weight_gradient(
+    name: str,
+    refusal: Callable[[ConvPlan], str | None],
+    run: Callable[[Any, Array, Array, Array], None],
+    launch: Callable[[ConvPlan, Axes], Any],
+    flat: bool = False,
+    worthwhile: Callable[[ConvPlan], str | None] = lambda plan: None,
+) -> Algorithm:
+    """An algorithm for WEIGHT_GRAD: ``run(launched, x, w, y)`` fills ``w``, given what ``launch`` made once."""
+
+    def axes_of_plan(plan: ConvPlan) -> Axes:
+        return axes_of(Direction.WEIGHT_GRAD, plan)
+
+    def take(plan: ConvPlan, x: Array, w: Array, y: Array, epilogue: Epilogue) -> None:
+        run(launch(plan, axes_of_plan(plan)), x, w, y)
+
+    def ready(plan: ConvPlan) -> Runner:
+        axes = axes_of_plan(plan)
+        if not _is_small(axes):
+            return partial(take, plan)
+        made = launch(plan, axes)
+        return lambda x, w, y, epilogue: run(made, x, w, y)
+
+    factor = partial(any_order_factor, Direction.WEIGHT_GRAD)
+    return Algorithm(name, refusal, take, factor, worthwhile=worthwhile, ready=ready, flat=flat)

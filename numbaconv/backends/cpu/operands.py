@@ -98,7 +98,11 @@ def target_like(out: Array, dtype: np.dtype) -> Array:
 
 def deliver(target: Array, out: Array) -> None:
     """Bring a kernel's result to ``out``, unless it is there."""
-    if target is not out:
+    if target is out:
+        return
+    if target.dtype == out.dtype:
+        out[...] = target
+    else:
         with np.errstate(over="ignore"):  # half types round to infinity
             out[...] = target
 

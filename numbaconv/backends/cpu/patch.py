@@ -14,7 +14,7 @@ import numpy as np
 
 from ...plan import CONSTANT, ZERO
 from .jit import inner, kernel
-from .simd import ROWS
+from .simd import ROWS, VECTOR_BYTES, copy_between
 
 __all__ = ["fill_places", "least", "pack_patch", "span", "tap_offsets"]
 
@@ -54,21 +54,22 @@ def _fill(patch, at, count, value):
 
 
 @inner
-def _pack_row(patch, to, source, at, step, first_cell, count, cells, bordered, pad, table, fill):
+def _pack_row(patch, to, source, at, step, first_cell, count, cells, bordered, pad, table, fill, lanes):
     """One row of one channel: cells ``first_cell .. first_cell + count - 1``, ``step`` apart in the source."""
     left = min(max(-first_cell, 0), count)
     right = max(min(cells - first_cell, count), left)
-    for j in range(left):
-        patch[to + j] = 0
+    start = at + first_cell
     if step == 1:
-        start = at + first_cell
-        for j in range(left, right):
-            patch[np.uintp(to + j)] = source[np.uintp(start + j)]
+        # Whole vectors: what lies behind the row is packed later, or room to spare.
+        for j in range(0, count, lanes):
+            copy_between(source, start + j, patch, to + j, left - j, right - j)
     else:
+        for j in range(left):
+            patch[to + j] = 0
         for j in range(left, right):
             patch[np.uintp(to + j)] = source[np.uintp(at + (first_cell + j) * step)]
-    for j in range(right, count):
-        patch[to + j] = 0
+        for j in range(right, count):
+            patch[to + j] = 0
     if bordered:
         for j in range(count):
             if left <= j < right:
@@ -114,7 +115,8 @@ def pack_patch(
 ):
     """Cells that positions of depth ``od`` and from row ``first_row`` on read, of some channels, from ``column`` on.
 
-    Channels are neighbours in the patch, as they are in the source, unless its cells are.
+    Channels are neighbours in the patch, as they are in the source, unless its cells are. The patch has room for a
+    vector more, and what is behind these cells is not kept.
 
     ``pitches`` and ``strides``: distances of neighbouring channels, depth taps, rows, cells in the patch, and of
     channels, depths, rows, cells in the source. ``at``: cell 0 of the first channel. ``rows`` and ``columns`` are the
@@ -126,7 +128,7 @@ def pack_patch(
         height.reach[0] - height.base[0] if height.bordered else 0,
         width.reach[0] - width.base[0] if width.bordered else 0,
     )
-    together = channels if pitches[3] != 1 else 1
+    together, lanes = channels if pitches[3] != 1 else 1, VECTOR_BYTES // patch.itemsize
     for c in range(0, channels, together):
         for td in range(depth.base.size):
             d = _code(od * depth.step + depth.base[td], depth.cells, depth.bordered, pads[0], depth.source)
@@ -155,6 +157,7 @@ def pack_patch(
                         pads[2],
                         width.source,
                         fill,
+                        lanes,
                     )
                 else:
                     _pack_cells(

@@ -25,9 +25,9 @@ import numpy as np
 from .channels import multiply_tiles, panel_of, stage_rows
 from .gather import phase_of
 from .gemm import add_stretch, flat_taps, panel_width, store_stretch
-from .jit import kernel
+from .jit import inner, kernel
 from .patch import fill_places, least, pack_patch, span, tap_offsets
-from .simd import ROWS, call_row, writable
+from .simd import ROWS, call_row, copy_vector, writable
 from .simd_tiles import transpose_lanes, transpose_sum
 
 __all__ = ["DEPTH", "pack_tasks", "patch_gemm_tasks"]
@@ -41,35 +41,38 @@ def pack_tasks(begin, end, w, packed, starts, shape, depth, height, width):
     """For each phase and group, panels ``(channels * taps, panel width)``; rows past the last are zero.
 
     ``shape``: groups, rows, channels, steps in ``w`` from row to row, channel to channel and group to group, extents of
-    the kernel, lanes. A task is a phase, a group, a vector of rows, and as many channels as it has lanes.
+    the kernel, lanes. A task is a group, a vector of rows, and as many channels as it has lanes.
     """
-    groups, rows, channels, row_step, channel_step, group_step, deep, high, wide, lanes = shape
+    _, rows, channels, row_step, channel_step, group_step, deep, high, wide, lanes = shape
     vectors, blocks, cells = -(-rows // lanes), -(-channels // lanes), deep * high * wide
-    taps = np.empty(max(depth.tap.size * height.tap.size * width.tap.size, 1), np.int64)
+    phases = starts.size - 1
+    taps, firsts = np.empty(max(cells, 1), np.int64), np.zeros(phases + 1, np.int64)
+    for phase in range(phases):
+        rest, pw = divmod(phase, width.positions.size)
+        pd, ph = divmod(rest, height.positions.size)
+        count = flat_taps(taps[firsts[phase] :], depth, height, width, pd, ph, pw, high, wide)
+        firsts[phase + 1] = firsts[phase] + count
     together = lanes if channel_step == cells else 1  # channels that are neighbours in memory
     stage = np.empty((together * cells + lanes) * lanes, packed.dtype)
     for task in range(begin, end):
         rest, block = divmod(task, blocks)
-        rest, vector = divmod(rest, vectors)
-        phase, g = divmod(rest, groups)
-        rest, pw = divmod(phase, width.positions.size)
-        pd, ph = divmod(rest, height.positions.size)
-        count = flat_taps(taps, depth, height, width, pd, ph, pw, high, wide)
+        g, vector = divmod(rest, vectors)
         v = 0
         while v + panel_width(vectors - v) <= vector:
             v += panel_width(vectors - v)
         panel = panel_width(vectors - v) * lanes
-        to = starts[phase] + (g * vectors + v) * lanes * channels * count + (vector - v) * lanes
         first, last = block * lanes, min((block + 1) * lanes, channels)
         for c0 in range(first, last, together):
             some = min(together, last - c0)
             source = g * group_step + vector * lanes * row_step + c0 * channel_step
             stage_rows(stage, 0, lanes, w, source, row_step, min(lanes, rows - vector * lanes), some * cells, lanes)
-            for c in range(some):
-                for t in range(count):
-                    at, place = (c * cells + taps[t]) * lanes, to + ((c0 + c) * count + t) * panel
-                    for r in range(lanes):
-                        packed[np.uintp(place + r)] = stage[np.uintp(at + r)]
+            for phase in range(phases):
+                count = firsts[phase + 1] - firsts[phase]
+                to = starts[phase] + (g * vectors + v) * lanes * channels * count + (vector - v) * lanes
+                for c in range(some):
+                    for t in range(count):
+                        at = (c * cells + taps[firsts[phase] + t]) * lanes
+                        copy_vector(stage, at, packed, to + ((c0 + c) * count + t) * panel)
 
 
 @kernel
@@ -106,36 +109,55 @@ def _store_block(block, c, c_at, breadth, cells, some, lanes, offset, o_at, out,
                     out[np.uintp(place + m * plane + done + j)] = block[np.uintp(m * lanes + j)]
 
 
-@kernel
-def _assemble(line, lines, l_at, l_phase, row, columns, firsts, step, phases):
-    """A row of the result from the rows of its stride phases."""
+@inner
+def _weave(out, to, one, other, lines, low_cells, high_cells, offset):
+    """Two rows alternately, an offset added."""
+    for j in range(high_cells):
+        out[np.uintp(to + 2 * j)] = lines[np.uintp(one + j)] + offset
+        out[np.uintp(to + 2 * j + 1)] = lines[np.uintp(other + j)] + offset
+    if low_cells > high_cells:
+        out[to + 2 * high_cells] = lines[one + high_cells] + offset
+
+
+@inner
+def _assemble(line, to, lines, l_at, l_phase, row, columns, firsts, step, phases, offset):
+    """A row of the result from the rows of its stride phases, an offset added."""
     if step == 2 and phases == 2 and firsts[0] + firsts[1] == 1:
         low = 0 if firsts[0] == 0 else 1
-        pairs = min(columns[0], columns[1])
         one = l_at + low * l_phase + row * columns[low]
         other = l_at + (1 - low) * l_phase + row * columns[1 - low]
-        for j in range(pairs):
-            line[np.uintp(2 * j)] = lines[np.uintp(one + j)]
-            line[np.uintp(2 * j + 1)] = lines[np.uintp(other + j)]
-        for j in range(pairs, columns[low]):
-            line[2 * j] = lines[one + j]
+        _weave(line, to, one, other, lines, columns[low], columns[1 - low], offset)
     else:
         for p in range(phases):
             at = l_at + p * l_phase + row * columns[p]
             for j in range(columns[p]):
-                line[np.uintp(firsts[p] + j * step)] = lines[np.uintp(at + j)]
+                line[np.uintp(to + firsts[p] + j * step)] = lines[np.uintp(at + j)] + offset
 
 
-@kernel
-def _finish_row(line, cells, offset, residual, activation, out, place, step):
-    """Bias, residual, activation and store of a row."""
-    for j in range(cells):
-        line[np.uintp(j)] += offset
+@inner
+def _finish_row(line, cells, residual, activation, out, place, step):
+    """Residual, activation and store of a row."""
     if residual.size:
         add_stretch(line, 0, cells, residual, place, step)
     if activation[0] and call_row(activation[0], line, 0, cells):
         activation[1] = 1  # it raised; every task writes the same value
     store_stretch(line, 0, cells, out, place, step)
+
+
+@kernel
+def _most_taps(depth, height, widths):
+    """The taps of the phase of the width that has most."""
+    most = 0
+    for pw in range(widths.positions.size):
+        most = max(most, widths.taps[pw + 1] - widths.taps[pw])
+    return depth.base.size * height.base.size * most
+
+
+@kernel
+def _together(depth, height, widths, channels):
+    """Channels that are summed in registers: about DEPTH products, whatever the split into tasks."""
+    taps = _most_taps(depth, height, widths)
+    return max(min(max(DEPTH // max(taps, 1), 1), channels), 1)
 
 
 @kernel
@@ -168,20 +190,19 @@ def patch_gemm_tasks(
     phases, vectors, panels, vector = widths.positions.size, -(-rows // lanes), 0, 0
     while vector < vectors:
         vector, panels = vector + panel_width(vectors - vector), panels + 1
-    most_taps, longest, step = 0, 1, widths.step
+    most_depth, longest, step, together = 1, 1, widths.step, 1
     wide_span, wide_least = span(widths.base), least(widths.base)
     most_wide = (task_columns - 1) * step + wide_span
     for pd in range(depths.positions.size):
         for ph in range(heights.positions.size):
             depth, height = phase_of(depths, pd), phase_of(heights, ph)
             high = (task_rows - 1) * height.step + span(height.base)
-            longest = max(longest, depth.base.size * high * most_wide)
-            for pw in range(phases):
-                most_taps = max(most_taps, depth.base.size * height.base.size * phase_of(widths, pw).base.size)
-    together = max(min(max(DEPTH // max(most_taps, 1), 1), channels), 1)
-    patch = np.zeros(1 if in_place else longest * together * task_samples, out.dtype)
+            together = _together(depth, height, widths, channels)
+            longest = max(longest, depth.base.size * high * most_wide * together)
+            most_depth = max(most_depth, together * _most_taps(depth, height, widths))
+    patch = np.zeros(1 if in_place else longest * task_samples + lanes, out.dtype)
     a = writable(source) if in_place else patch
-    most_positions, most_depth = task_samples * task_rows * task_columns + ROWS, together * max(most_taps, 1)
+    most_positions = task_samples * task_rows * task_columns + ROWS
     offsets, places = np.zeros(phases * most_depth, np.int64), np.zeros(phases * most_positions, np.int64)
     positions = most_positions + lanes
     c_phase = positions * min(task_panels * 3, vectors) * lanes
@@ -205,6 +226,7 @@ def patch_gemm_tasks(
         if phase != built:
             pd, ph = divmod(phase, heights.positions.size)
             depth, height = phase_of(depths, pd), phase_of(heights, ph)
+            together = _together(depth, height, widths, channels)
             if not in_place:
                 high = (task_rows - 1) * height.step + span(height.base)
                 wide = most_wide
@@ -251,7 +273,8 @@ def patch_gemm_tasks(
         last_panel = min(first_panel + task_panels, panels)
         first_vector = panel_of(vectors, first_panel)[0]
         phase *= phases
-        for c0 in range(0, channels if most_taps else 0, together):
+        some_taps = _most_taps(depth, height, widths) > 0
+        for c0 in range(0, channels if some_taps else 0, together):
             some = min(together, channels - c0)
             for n in range(0 if in_place else samples):
                 pack_patch(
@@ -273,6 +296,8 @@ def patch_gemm_tasks(
                     fill,
                 )
             for pw in range(phases):
+                if taps[pw] == 0:
+                    continue
                 weights = starts[phase + pw] + g * vectors * lanes * channels * taps[pw]
                 for panel in range(first_panel, last_panel):
                     vector, across = panel_of(vectors, panel)
@@ -293,8 +318,9 @@ def patch_gemm_tasks(
                         across,
                         lanes,
                     )
-        if not most_taps or not channels:
-            c[:] = 0
+        for pw in range(phases):
+            if taps[pw] == 0 or channels == 0:
+                c[pw * c_phase : (pw + 1) * c_phase] = 0
         place = first_sample * out_strides[0] + (depth.target_first + od * depth.target_step) * out_strides[2]
         place += (height.target_first + first_row * height.target_step) * out_strides[3]
         row_step = height.target_step * out_strides[3]
@@ -363,12 +389,15 @@ def patch_gemm_tasks(
                     for r in range(samples * count):
                         n, row = divmod(r, count)
                         start = to + m * out_strides[1] + n * out_strides[0] + row * row_step
+                        bare = not residual.size and not activation[0]
                         if column_blocks == 1:
                             cells = 0
                             for pw in range(phases):
                                 cells = max(cells, firsts[pw] + (columns[pw] - 1) * widths.target_step + 1)
+                            whole, to_line = (out, start) if bare else (line, 0)
                             _assemble(
-                                line,
+                                whole,
+                                to_line,
                                 lines,
                                 m * length,
                                 3 * lanes * length,
@@ -377,18 +406,19 @@ def patch_gemm_tasks(
                                 firsts,
                                 widths.target_step,
                                 phases,
+                                offset[m],
                             )
-                            _finish_row(line, cells, offset[m], residual, activation, out, start, 1)
+                            if not bare:
+                                _finish_row(line, cells, residual, activation, out, start, 1)
                         else:
                             for pw in range(phases):
                                 from_line = (pw * 3 * lanes + m) * length + r * columns[pw]
                                 for j in range(columns[pw]):
-                                    line[np.uintp(j)] = lines[np.uintp(from_line + j)]
+                                    line[np.uintp(j)] = lines[np.uintp(from_line + j)] + offset[m]
                                 cell = firsts[pw] + first_column * widths.target_step
                                 _finish_row(
                                     line,
                                     columns[pw],
-                                    offset[m],
                                     residual,
                                     activation,
                                     out,

@@ -98,7 +98,7 @@ def _launch(plan: ConvPlan, by_input: bool, axes: Axes) -> _Launch:
         work=plan.macs,
         fill=fill_value(plan, dtype),
         starts=starts,
-        pack_tasks=sizes.size * groups * vectors * -(-channels // lanes),
+        pack_tasks=groups * vectors * -(-channels // lanes),
         pack_shape=(groups, rows, channels, *steps, *plan.w_shape[2:], lanes),
     )
 
@@ -128,8 +128,8 @@ def _blocks(launch: _Launch) -> tuple[int, int, int, int]:
     takes to occupy the threads, since a position's sum does not depend on its neighbours.
     """
     batch, (height, width), panels = launch.extents[0], launch.largest, launch.panels
-    most = max(_POSITIONS // launch.width_phases, 2 * ROWS)
-    columns = -(-width // -(-width // most))
+    columns = -(-width // -(-width // _POSITIONS))
+    most = max(_POSITIONS // launch.width_phases, columns)
     rows = min(max(most // columns, 1), height)
     rows = -(-height // -(-height // rows))
     samples = min(max(most // (rows * columns), 1), batch) if rows == height and columns == width else 1

@@ -73,7 +73,7 @@ def patch_weight_tasks(begin, end, x, y, partial, shape, strides, y_strides, dep
         else:
             pitches = (depth.base.size * high * wide, high * wide, wide, 1)
         sample_pitch = depth.base.size * high * wide * task_channels
-    patch = np.zeros(1 if in_place else sample_pitch * unit_samples, partial.dtype)
+    patch = np.zeros(1 if in_place else sample_pitch * unit_samples + lanes, partial.dtype)
     a = writable(x) if in_place else patch
     most = unit_samples * unit_rows * unit_columns
     offsets, places = np.zeros(most + ROWS, np.int64), np.zeros(task_channels * taps + ROWS, np.int64)

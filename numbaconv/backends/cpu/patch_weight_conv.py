@@ -1,18 +1,18 @@
 """The patch GEMM algorithm of WEIGHT_GRAD: blocks of channels and positions, chunks fixed by the plan."""
 
-from functools import partial
+from collections.abc import Callable
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import types
 
 from ...arrays import Array
 from ...plan import ConvPlan
-from ..base import Algorithm, Direction, Epilogue, any_order_factor
+from ..base import Direction
 from . import patch_weight
-from .gather import PHASED, forward_axis
-from .gathered import gather_refusal
+from .gather import PHASED
+from .gathered import Axes, gather_refusal, weight_gradient
 from .launch import Kernel, reads
 from .operands import chunk_count, deliver, either_layout, fill_value, flat_strides, tree_sum
 from .patch_gemm_conv import all_inside, lanes_worthwhile
@@ -46,34 +46,53 @@ def _even(extent: int, most: int) -> int:
     return -(-extent // -(-extent // most))
 
 
-def _run(plan: ConvPlan, x: Array, w: Array, y: Array, epilogue: Epilogue) -> None:
-    if not w.size:
-        return
+class _Launch(NamedTuple):
+    """What follows from a plan alone; ``kernel`` is bound to its tasks."""
+
+    dtype: np.dtype
+    chunks: int
+    shape: tuple[int, ...]
+    axes: Axes
+    fill: Any
+    kernel: Callable[..., None]
+
+
+def _launch(plan: ConvPlan, axes: Axes) -> _Launch:
     dtype, groups = np.dtype(plan.compute_dtype), plan.groups
-    depth, height, width = (forward_axis(axis) for axis in plan.axes3)
-    channels, rows, taps = plan.x_channels // groups, plan.y_channels // groups, prod(w.shape[2:])
+    _, height, width = plan.axes3
+    channels, rows, taps = plan.x_channels // groups, plan.y_channels // groups, prod(plan.w_shape[2:])
     lanes = VECTOR_BYTES // dtype.itemsize
     sum_bytes = taps * -(-rows // lanes) * lanes * dtype.itemsize
-    task_channels = _even(channels, _SUMS_BYTES // sum_bytes)
-    columns = _even(plan.axes3[2].output, _POSITIONS)
-    unit_rows = _even(plan.axes3[1].output, _POSITIONS // columns)
-    whole = columns == plan.axes3[2].output and unit_rows == plan.axes3[1].output
+    task_channels = _even(channels, _SUMS_BYTES // max(sum_bytes, 1))
+    columns = _even(width.output, _POSITIONS)
+    unit_rows = _even(height.output, _POSITIONS // columns)
+    whole = columns == width.output and unit_rows == height.output
     samples = _even(plan.batch, _POSITIONS // (columns * unit_rows)) if whole else 1
-    blocks = (
-        -(-plan.batch // samples),
-        -(-plan.axes3[1].output // unit_rows),
-        -(-plan.axes3[2].output // columns),
-    )
+    blocks = (-(-plan.batch // samples), -(-height.output // unit_rows), -(-width.output // columns))
     tasks = groups * -(-channels // task_channels)
     chunks = chunk_count(tasks, prod(blocks) * plan.axes3[0].output, _LEAST_TASKS)
-    in_place = int(all(all_inside(axis) for axis in (depth, height, width)))
-    target = w if chunks == 1 and w.flags.c_contiguous and w.dtype == dtype else None
-    sums = np.empty((chunks, *w.shape), dtype) if target is None else target[None]
+    in_place = int(all(all_inside(axis) for axis in axes))
+    shape = (plan.batch, groups, channels, rows, task_channels, samples, unit_rows, columns, *blocks, chunks)
+    return _Launch(
+        dtype=dtype,
+        chunks=chunks,
+        shape=(*shape, in_place, lanes),
+        axes=axes,
+        fill=fill_value(plan, dtype),
+        kernel=_kernel.bound(dtype, tasks * chunks, plan.macs),
+    )
+
+
+def _run(launch: _Launch, x: Array, w: Array, y: Array) -> None:
+    if not w.size:
+        return
+    dtype = launch.dtype
+    target = w if launch.chunks == 1 and w.flags.c_contiguous and w.dtype == dtype else None
+    sums = np.empty((launch.chunks, *w.shape), dtype) if target is None else target[None]
     flat, strides = flat_strides(either_layout(x, dtype))
     flat_y, y_strides = flat_strides(either_layout(y, dtype))
-    shape = (plan.batch, groups, channels, rows, task_channels, samples, unit_rows, columns, *blocks, chunks)
-    operands = (flat, flat_y, sums.reshape(-1), (*shape, in_place, lanes), strides, y_strides)
-    _kernel(dtype, tasks * chunks, plan.macs, *operands, depth, height, width, fill_value(plan, dtype))
+    operands = (flat, flat_y, sums.reshape(-1), launch.shape, strides, y_strides)
+    launch.kernel(*operands, *launch.axes, launch.fill)
     if target is None:
         deliver(tree_sum(sums), w)
 
@@ -90,6 +109,4 @@ def _worthwhile(plan: ConvPlan) -> str | None:
 
 
 #: The algorithm.
-PATCH_GEMM_WEIGHT = Algorithm(
-    "patch_gemm", _refusal, _run, partial(any_order_factor, Direction.WEIGHT_GRAD), worthwhile=_worthwhile
-)
+PATCH_GEMM_WEIGHT = weight_gradient("patch_gemm", _refusal, _run, _launch, worthwhile=_worthwhile)

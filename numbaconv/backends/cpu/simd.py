@@ -22,6 +22,8 @@ __all__ = [
     "accumulate",
     "add_lanes",
     "call_row",
+    "copy_between",
+    "copy_vector",
     "dot_tile",
     "fma_tile",
     "gather_tile",
@@ -333,6 +335,54 @@ def tap_dots(typingctx, row, row_at, source, s_at, offsets, first, depth, c, c_a
         sums = [load_vector(builder, target, place, kind, size) for place in places]
         for place, value in zip(places, accumulate(builder, args[6], sums, step), strict=True):
             store_vector(builder, value, target, place, kind, size)
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+@intrinsic
+def copy_vector(typingctx, source, s_at, target, t_at):
+    """``target[t_at :] = source[s_at :]`` for one vector."""
+    signature = types.void(source, types.int64, target, types.int64)
+
+    def generate(context, builder, signature, args):
+        cells, results = pointers_of(context, builder, signature, args, (0, 2))
+        kind, size = vector_type(cells.type.pointee)
+        start = ir.Constant(ir.IntType(64), 0)
+        store_vector(builder, load_vector(builder, cells, start, kind, size), results, start, kind, size)
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+@intrinsic
+def copy_between(typingctx, source, s_at, target, t_at, first, last):
+    """One vector: lanes ``first .. last - 1`` of ``source[s_at :]``, zeros in the others, to ``target[t_at :]``.
+
+    Only those lanes are read, so the others may lie outside the source.
+    """
+    integer = types.int64
+    signature = types.void(source, integer, target, integer, integer, integer)
+
+    def generate(context, builder, signature, args):
+        cells, results = pointers_of(context, builder, signature, args, (0, 2))
+        kind, size = vector_type(cells.type.pointee)
+        lane = ir.VectorType(ir.IntType(32), kind.count)
+        numbers = ir.Constant(lane, list(range(kind.count)))
+        low, high = (splat_of(builder, builder.trunc(args[place], ir.IntType(32)), lane) for place in (4, 5))
+        mask = builder.and_(builder.icmp_signed(">=", numbers, low), builder.icmp_signed("<", numbers, high))
+        element = "f32" if size == 4 else "f64"
+        pointer = kind.as_pointer()
+        kinds = [pointer, ir.IntType(32), mask.type, kind]
+        load = cgutils.get_or_insert_function(
+            builder.module,
+            ir.FunctionType(kind, kinds),
+            f"llvm.masked.load.v{kind.count}{element}.p0",
+        )
+        nothing = ir.Constant(kind, [0.0] * kind.count)
+        place = builder.bitcast(cells, pointer)
+        value = builder.call(load, [place, ir.Constant(ir.IntType(32), size), mask, nothing])
+        store_vector(builder, value, results, ir.Constant(ir.IntType(64), 0), kind, size)
         return context.get_dummy_value()
 
     return signature, generate

@@ -297,7 +297,7 @@ def _run_part(
     tiles, padded = tiling.acrosses.size, tiling.padded_channels
     rows_of_tiles = part.samples * part.slices * part.rows
     v_frequency = frequency_cells(rows_of_tiles * tiles + ROWS, padded, tiling.lanes)
-    macs = rows_of_tiles * tiles * padded * tiling.groups * tiling.rows
+    macs = prod(tiling.products) * rows_of_tiles * tiles * tiling.channels * tiling.groups * tiling.rows
     if rows_of_tiles:
         transform(tiling, part, source, v, v_frequency)
     _multiply_part(tiling, part, v_frequency, (v, *operands), weights_shape, macs, activation)
