@@ -32,6 +32,7 @@ from .functional import (
 )
 from .plan import ConvPlan, ReceptiveField, count_parameters, output_shape, plan_conv, receptive_field
 from .prepared import PreparedConv, prepare
+from .tuning import Tuning, tune
 
 if TYPE_CHECKING:
     from .backends.registry import backends
@@ -49,6 +50,7 @@ __all__ = [
     "PreparedConv",
     "ReceptiveField",
     "ShapeError",
+    "Tuning",
     "__version__",
     "backends",
     "conv",
@@ -80,6 +82,7 @@ __all__ = [
     "separable_conv2d",
     "separable_conv3d",
     "set_backend",
+    "tune",
     "unfold",
     "use_backend",
 ]

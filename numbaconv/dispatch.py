@@ -10,6 +10,7 @@ from .arrays import Array, View, as_array, like_result, promote, view_of_data, v
 from .backends.activations import Activation, resolve_activation
 from .backends.base import Algorithm, Backend, Direction
 from .backends.registry import choices, disabled_algorithms, forced_algorithm, is_in_use, resolve
+from .backends.winners import recall, tuning_mode
 from .errors import ArgumentError, DTypeError, ShapeError
 from .plan import ConvPlan, Geometry, dtype_name, make_plan, rank_of
 from .plan.arguments import shape
@@ -81,7 +82,22 @@ def choose(
     chosen = named_backend(op, backend)
     if algorithm is not None and not isinstance(algorithm, str):
         raise DTypeError(f"{op}: algorithm must be a name, but is {algorithm!r}")
-    return chosen, chosen.select(op, plan, direction, forced_algorithm(algorithm), disabled_algorithms())
+    forced, disabled = forced_algorithm(algorithm), disabled_algorithms()
+    tuned = None if forced is not None else _tuned(chosen, plan, direction, disabled)
+    return chosen, chosen.select(op, plan, direction, forced, disabled, tuned)
+
+
+def _tuned(backend: Backend, plan: ConvPlan, direction: Direction, disabled: frozenset[str]) -> str | None:
+    """The algorithm that is remembered as the fastest, or None; measured now if the environment asks for that."""
+    mode = tuning_mode()
+    if mode == "off":
+        return None
+    winner = recall(backend, plan, direction)
+    if winner is None and mode == "measure":
+        from .measure import measure_first  # rarely needed
+
+        winner = measure_first(backend, plan, direction, disabled)
+    return None if winner is None else winner.algorithm
 
 
 def named_backend(op: str, backend: str | None) -> Backend:

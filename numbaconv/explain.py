@@ -5,6 +5,7 @@ from typing import Any
 
 from .backends.base import Candidate, Direction
 from .backends.registry import disabled_algorithms, forced_algorithm, resolve
+from .backends.winners import Winner, recall, tuning_mode
 from .errors import AlgorithmError, ArgumentError
 from .plan import ConvPlan, Ints, plan_conv
 from .routes import direction_of
@@ -93,18 +94,35 @@ def explain(
         -> numpy: accepts
       'numpy' is the first that accepts
     """
-    if not isinstance(direction, str) or direction not in _PRODUCES:
-        raise ArgumentError(f"explain: direction is {direction!r}, but must be one of {', '.join(_PRODUCES)}")
     plan = plan_conv(input_shape, weight_shape, **arguments)
-    return explain_plan(plan, direction_of(plan.transposed, _PRODUCES[direction]), backend, algorithm)
+    return explain_plan(plan, primitive_of("explain", plan, direction), backend, algorithm)
+
+
+def primitive_of(op: str, plan: ConvPlan, direction: object) -> Direction:
+    """The primitive that a call, or its gradient by an operand, comes down to."""
+    if not isinstance(direction, str) or direction not in _PRODUCES:
+        raise ArgumentError(f"{op}: direction is {direction!r}, but must be one of {', '.join(_PRODUCES)}")
+    return direction_of(plan.transposed, _PRODUCES[direction])
+
+
+def _times(winner: Winner) -> str:
+    return ", ".join(f"{name} {taken * 1e3:.3g} ms" for name, taken in sorted(winner.seconds.items(), key=_by_time))
+
+
+def _by_time(entry: tuple[str, float]) -> float:
+    return entry[1]
 
 
 def explain_plan(plan: ConvPlan, primitive: Direction, backend: str | None, algorithm: str | None) -> Explanation:
     """What one primitive of a plan would run."""
     chosen, forced, disabled = resolve(backend), forced_algorithm(algorithm), disabled_algorithms()
+    winner = recall(chosen, plan, primitive) if tuning_mode() != "off" else None
+    tuned = None if winner is None else winner.algorithm
     try:
-        name: str | None = chosen.select("explain", plan, primitive, forced, disabled).name
+        name: str | None = chosen.select("explain", plan, primitive, forced, disabled, tuned).name
         note = f"{name!r} is forced" if forced else f"{name!r} is the first that accepts"
+        if winner is not None and not forced and name == tuned:
+            note = f"tuned: {name!r} was the fastest at batch {winner.batch} ({_times(winner)})"
     except AlgorithmError as error:
         name, note = None, str(error)
     candidates = tuple(chosen.candidates(plan, primitive, disabled))

@@ -13,7 +13,18 @@ PACKAGE = Path(numbaconv.__file__).parent
 
 #: For each room, the rooms of the package that it may import. Rooms are the longest prefixes listed here.
 ALLOWED = {
-    "": {"errors", "functional", "grad", "prepared", "explain", "plan", "backends.registry", "backends", "_version"},
+    "": {
+        "errors",
+        "functional",
+        "grad",
+        "prepared",
+        "explain",
+        "plan",
+        "backends.registry",
+        "backends",
+        "_version",
+        "tuning",
+    },
     "_version": set(),
     "errors": set(),
     "plan": {"errors"},
@@ -36,10 +47,23 @@ ALLOWED = {
         "backends.registry",
         "backends.activations",
     },
-    "explain": {"routes", "plan", "errors", "backends.base", "backends.registry"},
-    "dispatch": {"routes", "arrays", "plan", "errors", "backends.registry", "backends.base", "backends.activations"},
+    "explain": {"routes", "plan", "errors", "backends.base", "backends.registry", "backends.winners"},
+    "measure": {"arrays", "plan", "errors", "backends.base", "backends.winners"},
+    "tuning": {"measure", "explain", "plan", "errors", "backends.base", "backends.registry"},
+    "dispatch": {
+        "measure",
+        "routes",
+        "arrays",
+        "plan",
+        "errors",
+        "backends.winners",
+        "backends.registry",
+        "backends.base",
+        "backends.activations",
+    },
     "backends": {"backends.registry"},
-    "backends.registry": {"backends.base", "errors"},
+    "backends.registry": {"backends.base", "backends.winners", "errors"},
+    "backends.winners": {"backends.base", "plan", "errors", "_version"},
     "backends.base": {"arrays", "plan", "errors", "backends.activations"},
     "backends.activations": {"errors"},
     "backends.tables": {"arrays", "plan"},
@@ -47,7 +71,15 @@ ALLOWED = {
     "backends.cpu": {"arrays", "plan", "errors", "backends.base", "backends.tables", "backends.activations"},
 }
 #: Which third-party packages each room may import; NumPy is allowed wherever a room is not listed.
-OUTSIDE = {"plan": set(), "errors": set(), "ranks": set(), "backends.cpu": {"numpy", "numba", "llvmlite"}}
+OUTSIDE = {
+    "plan": set(),
+    "errors": set(),
+    "ranks": set(),
+    "measure": {"numpy", "ml_dtypes"},
+    "tuning": {"rich"},
+    "backends.winners": {"platformdirs"},
+    "backends.cpu": {"numpy", "numba", "llvmlite"},
+}
 
 
 def room_of(module):
@@ -127,7 +159,9 @@ def test_importing_brings_in_neither_numba_nor_scipy():
     loaded = python("import sys, numbaconv; print(*{name.split('.')[0] for name in sys.modules})").split()
     assert not {"numba", "llvmlite", "scipy", "ml_dtypes", "torch"} & set(loaded)
     backends = python("import sys, numbaconv; print(*(n for n in sys.modules if n.startswith('numbaconv.backends.')))")
-    assert set(backends.split()) == {f"numbaconv.backends.{name}" for name in ("registry", "base", "activations")}
+    assert set(backends.split()) == {
+        f"numbaconv.backends.{name}" for name in ("registry", "base", "activations", "winners")
+    }
 
 
 def test_importing_is_quick():

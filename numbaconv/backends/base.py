@@ -1,5 +1,6 @@
 """What a backend is made of: directions, algorithms in ordered tables, and the epilogue."""
 
+import platform
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from enum import Enum
@@ -193,6 +194,8 @@ class Backend:
         ``check_activation(activation, compute_dtype)`` raises where the activation cannot be used.
     unavailable : callable
         None where the backend can be used, else the reason as a sentence.
+    host : callable
+        What measured times hold for, as a short text: the processor, as far as this backend uses it.
     """
 
     name: str
@@ -200,6 +203,7 @@ class Backend:
     activation_grad: Callable[[Callable[..., object], Array, Array, Array], None]
     check_activation: Callable[[Activation, str], None] = lambda activation, dtype: None
     unavailable: Callable[[], str | None] = lambda: None
+    host: Callable[[], str] = platform.machine
 
     def candidates(
         self, plan: ConvPlan, direction: Direction, disabled: frozenset[str] = frozenset()
@@ -208,11 +212,17 @@ class Backend:
         return [_candidate(each, plan, disabled) for each in self.tables[direction]]
 
     def select(
-        self, op: str, plan: ConvPlan, direction: Direction, forced: str | None, disabled: frozenset[str] = frozenset()
+        self,
+        op: str,
+        plan: ConvPlan,
+        direction: Direction,
+        forced: str | None,
+        disabled: frozenset[str] = frozenset(),
+        tuned: str | None = None,
     ) -> Algorithm:
-        """The forced algorithm; or the first that accepts and is worthwhile; or, failing that, that accepts.
+        """The forced algorithm; or the tuned one, if it accepts; or the first that accepts and is worthwhile.
 
-        One whose name is in ``disabled`` is never chosen.
+        Failing all, the first that accepts. One whose name is in ``disabled`` is never chosen.
 
         Raises
         ------
@@ -222,6 +232,10 @@ class Backend:
         table = self.tables[direction]
         if forced is not None:
             return self._forced(op, plan, direction, forced, disabled)
+        if tuned is not None and tuned not in disabled:
+            for algorithm in table:
+                if algorithm.name == tuned and algorithm.accepts(plan) is None:
+                    return algorithm
         possible = None
         for algorithm in table:
             if algorithm.name not in disabled and algorithm.accepts(plan) is None:

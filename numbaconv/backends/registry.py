@@ -7,7 +7,7 @@ imported when it is first asked for. Other distributions add theirs through the 
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from importlib import import_module
@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from ..errors import AlgorithmError, BackendError
 from .base import Backend
+from .winners import CACHE_VARIABLE, TUNE_VARIABLE, revision
 
 __all__ = [
     "BackendStatus",
@@ -38,7 +39,7 @@ AUTOMATIC = "cpu"
 #: The variables' names as `os.environ` has them inside.
 _ENCODED = {
     name: getattr(os.environ, "encodekey", str)(name)
-    for name in (BACKEND_VARIABLE, ALGORITHM_VARIABLE, DISABLE_VARIABLE)
+    for name in (BACKEND_VARIABLE, ALGORITHM_VARIABLE, DISABLE_VARIABLE, TUNE_VARIABLE, CACHE_VARIABLE)
 }
 
 _modules = {"cpu": "numbaconv.backends.cpu", "reference": "numbaconv.backends.reference"}
@@ -223,12 +224,17 @@ def _chosen_backend(name: str | None) -> str:
     return _scoped.get() or _default or _variable(BACKEND_VARIABLE) or AUTOMATIC
 
 
-def choices(backend: str | None, algorithm: str | None) -> tuple[str, str | None, str | None]:
-    """What rules a call's choice, unchecked: the backend's name, a forced algorithm's, and what is disabled.
+def choices(backend: str | None, algorithm: str | None) -> tuple[str, str | None, str | None, tuple[Hashable, ...]]:
+    """What rules a call's choice, unchecked: the backend's name, a forced algorithm's, what is disabled, tuning.
 
     What a call runs is remembered under these and its plan, so whatever else comes to rule the choice belongs here.
     """
-    return _chosen_backend(backend), forced_algorithm(algorithm), _variable(DISABLE_VARIABLE)
+    return (
+        _chosen_backend(backend),
+        forced_algorithm(algorithm),
+        _variable(DISABLE_VARIABLE),
+        (_variable(TUNE_VARIABLE), _variable(CACHE_VARIABLE), revision()),
+    )
 
 
 def is_in_use(name: str, backend: Backend) -> bool:

@@ -1,6 +1,9 @@
 """The CPU backend: ``@njit(parallel=True)`` kernels, and for each direction the ordered table of algorithms."""
 
+from functools import cache
+
 import numba
+from llvmlite.binding import get_host_cpu_name
 
 from ..base import Backend, Direction
 from .activation import activation_grad, check_activation
@@ -11,6 +14,7 @@ from .implicit_gemm import IMPLICIT_GEMM
 from .patch_gemm_conv import PATCH_GEMM
 from .patch_weight_conv import PATCH_GEMM_WEIGHT
 from .rows import DIRECT
+from .simd import VECTOR_BYTES
 from .winograd_conv import WINOGRAD
 from .winograd_weight_conv import WINOGRAD_WEIGHT
 
@@ -19,6 +23,11 @@ __all__ = ["BACKEND"]
 
 def _unavailable() -> str | None:
     return "NUMBA_DISABLE_JIT is set, and its kernels are nothing uncompiled" if numba.config.DISABLE_JIT else None
+
+
+@cache
+def _host() -> str:
+    return f"{get_host_cpu_name()} with vectors of {VECTOR_BYTES} bytes"
 
 
 BACKEND = Backend(
@@ -52,4 +61,5 @@ BACKEND = Backend(
     activation_grad=activation_grad,
     check_activation=check_activation,
     unavailable=_unavailable,
+    host=_host,
 )

@@ -22,6 +22,7 @@ in float32, serially, and whose bits are those of the installation; spectra of t
 transform, which needs both halves of the weight's spectrum and an even number of blocks.
 """
 
+from collections.abc import Hashable
 from functools import lru_cache, partial
 from math import log2, prod
 from typing import Any
@@ -247,6 +248,12 @@ class _Job:
         return some_rows, some_columns
 
 
+def _packing_key(direction: Direction, plan: ConvPlan) -> Hashable:
+    """What the weight's spectra depend on: the taps of each phase, and the block."""
+    rows = rows_of(direction, plan)
+    return rows.block, rows.phases, rows.phase_step
+
+
 def _pack(direction: Direction, plan: ConvPlan, w: Array) -> PackedWeight:
     """The weight's spectra: rows are result channels, steps what is summed over."""
     job = _Job(direction, plan)
@@ -444,7 +451,9 @@ def _algorithm(direction: Direction) -> Algorithm:
         partial(refusal, direction),
         _RUNS[direction],
         partial(_error_factor, direction),
-        None if direction is Direction.WEIGHT_GRAD else Packing(partial(rows_of, direction), partial(_pack, direction)),
+        None
+        if direction is Direction.WEIGHT_GRAD
+        else Packing(partial(_packing_key, direction), partial(_pack, direction)),
         spreading=True,
         worthwhile=partial(worthwhile, direction),
     )
