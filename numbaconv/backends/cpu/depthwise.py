@@ -27,8 +27,8 @@ import numpy as np
 
 from ...plan import CONSTANT, ZERO
 from .jit import inner, kernel
-from .simd import VECTOR_BYTES, add_lanes, call_row
-from .simd_taps import ACROSS, address, split_row, sweep_dots, sweep_rows
+from .simd import add_lanes, call_row
+from .simd_taps import address, sweep_dots, sweep_rows
 
 __all__ = ["depthwise_tasks", "depthwise_weight_tasks"]
 
@@ -80,22 +80,16 @@ def _pack_lines(
     ``rows[first : first + count]``: the source rows. ``ahead``: how far a column's number is ahead of its place in a
     packed row, in bytes. ``zeros``: the address of a row of zeros, ahead as well.
     """
-    width, step, slots, cells, least, bordered = geometry
+    width, _step, slots, cells, _least, bordered = geometry
     zero = packed.dtype.type(0)
-    lanes = VECTOR_BYTES // packed.itemsize
     for j in range(count):
         h, to = rows[first + j], (at + j) * slots * cells
         outside, start, constant = d < 0 or h < 0, slice_at + h * width, (h if h < 0 else d) == CONSTANT
         if outside and not constant and not bordered:
             lines[at + j] = zeros
             continue
-        if step == 2 and slots == 2 and not outside and not bordered:
-            cell, even = origin + least, address(packed, to)
-            odd = even + cells * packed.itemsize
-            split_row(zero, address(source, start + cell), -cell, width - cell, even, odd, cells // lanes)
-        else:
-            value = fill if constant else zero
-            _pack_line(packed, to, source, start, outside, value, border, geometry, origin, fill)
+        value = fill if constant else zero
+        _pack_line(packed, to, source, start, outside, value, border, geometry, origin, fill)
         lines[at + j] = address(packed, to) - ahead
 
 
@@ -132,7 +126,7 @@ def depthwise_tasks(begin, end, source, w, bias, residual, out, shape, target, s
     """
     outputs, group_outputs, channels, lanes, by_input = shape
     target_height, target_width, target_plane, kernel_taps = target
-    zero, size, wide = out.dtype.type(0), out.itemsize, ACROSS * lanes
+    zero, size, wide, across = out.dtype.type(0), out.itemsize, sweep.across * lanes, sweep.across
     band, block, most_lines, depth_taps, taps = sweep.band, sweep.block, sweep.lines, sweep.depth_taps, sweep.taps
     row_stride, column_stride = sweep.height_stride, sweep.width_stride
     slices, rows, cells, row_groups = sweep.slices, sweep.rows, sweep.cells, sweep.row_groups
@@ -144,7 +138,7 @@ def depthwise_tasks(begin, end, source, w, bias, residual, out, shape, target, s
         sweep.border,
     )
     first_taps, offsets_at, first_masks = sweep.first_taps, address(sweep.offsets, 0), address(sweep.masks, 0)
-    mask_bytes = sweep.masks.shape[1] * ACROSS * 2
+    mask_bytes = sweep.masks.shape[1] * 4
     height_phases, width_phases, bordered, packing = len(rows), len(columns), sweep.bordered, sweep.packing
     source_slice, row_bytes = sweep.height_cells * sweep.width_cells, sweep.width_cells * size
     bands, blocks, pieces = sweep.bands, sweep.blocks, len(slices) * sweep.bands * sweep.blocks
@@ -153,28 +147,38 @@ def depthwise_tasks(begin, end, source, w, bias, residual, out, shape, target, s
     weights, biases = np.empty(max(channels * taps, 1), out.dtype), np.empty(lanes, out.dtype)
     lines = np.empty(channels * depth_taps * most_lines, np.int64)
     packed = np.empty(lines.size * sweep.slots * sweep.slot_cells, out.dtype)
-    blank_cells = max(block + sweep.reach + lanes, sweep.slots * sweep.slot_cells)
+    blank_cells = max((block + lanes) * sweep.stride + sweep.reach, sweep.slots * sweep.slot_cells)
     blank = np.zeros(2 * blank_cells, out.dtype)
     _fill(blank, blank_cells, blank_cells, fill)
     parts = np.empty(width_phases * band * block if column_stride > 1 else 0, out.dtype)
     weights_at, biases_at, lines_at = address(weights, 0), address(biases, 0), address(lines, 0)
-    for task in range(begin, end):
-        result_plane, slot, band_number, block_number = task, 0, 0, 0
+    in_place = sweep.ordered and channels == 1
+    result_plane, piece = divmod(begin, pieces)
+    result_plane, channel, piece = result_plane - 1, (result_plane - 1) % outputs, piece - 1 + pieces
+    for _ in range(begin, end):
+        piece += 1  # counted, since divisions would take as long as a small plane
+        if piece >= pieces:
+            piece -= pieces
+            result_plane += 1
+            channel = channel + 1 if channel + 1 < outputs else 0
+        slot, band_number, block_number = 0, 0, 0
         if pieces > 1:
-            result_plane, rest = divmod(task, pieces)
-            rest, block_number = divmod(rest, blocks)
+            rest, block_number = divmod(piece, blocks)
             slot, band_number = divmod(rest, bands)
         first_row, first_column = band_number * band, block_number * block
-        channel, source_group, m = result_plane % outputs, result_plane, 0
+        source_group, m = result_plane, 0
         if group_outputs > 1:
             source_group, m = divmod(result_plane, group_outputs)
         first_pair, pair_step = channel * channels, 1
         if by_input:
             first_pair, pair_step = (channel - m) * channels + m, group_outputs
-        for c in range(channels):
-            at = (first_pair + c * pair_step) * kernel_taps
-            for t in range(taps):
-                weights[np.uintp(c * taps + t)] = w[np.uintp(at + order[np.uintp(t)])]
+        if in_place:
+            weights_at = address(w, first_pair * kernel_taps)
+        else:
+            for c in range(channels):
+                at = (first_pair + c * pair_step) * kernel_taps
+                for t in range(taps):
+                    weights[np.uintp(c * taps + t)] = w[np.uintp(at + order[np.uintp(t)])]
         start = bias[channel] if bias.size else zero
         for q in range(lanes):
             biases[np.uintp(q)] = start
@@ -194,7 +198,7 @@ def depthwise_tasks(begin, end, source, w, bias, residual, out, shape, target, s
                 for q in range(down * right // stretches):
                     at = place + i * target_width + q
                     out[np.uintp(at)] = residual[np.uintp(at)] + start
-        zeros = address(blank, 0) - (0 if packing else (first_column + least) * size)
+        zeros = address(blank, 0) - (0 if packing else (first_column * column_step + least) * size)
         for ph in range(height_phases):
             some, row_taps = min(band, rows[ph, 0] - first_row), rows[ph, 8]
             if some <= 0:
@@ -254,7 +258,7 @@ def depthwise_tasks(begin, end, source, w, bias, residual, out, shape, target, s
                 first_inside, last_inside, first_edge = columns[pw, 6], columns[pw, 7], columns[pw, 8]
                 strip, last_strip = first_column // wide, (first_column + some_columns + wide - 1) // wide
                 while strip < last_strip:
-                    column, vectors, run, run_pitch, masks = strip * wide, ACROSS, 1, 0, first_masks
+                    column, vectors, run, run_pitch, masks = strip * wide, across, 1, 0, first_masks
                     second = column + lanes
                     if first_inside <= strip < last_inside:
                         if along:
@@ -279,7 +283,7 @@ def depthwise_tasks(begin, end, source, w, bias, residual, out, shape, target, s
                                             zero,
                                             line + r * row_step * 8,
                                             0 if along else line_step,
-                                            run_pitch,
+                                            run_pitch * sweep.stride,
                                             to_row,
                                             pitch,
                                             biases_at if fresh else to_row,
@@ -287,11 +291,12 @@ def depthwise_tasks(begin, end, source, w, bias, residual, out, shape, target, s
                                             0 if fresh else 1,
                                             run if along else (some - r + apart - 1) // apart,
                                             offsets_at + column_groups[gw, 0] * 8,
+                                            sweep.stride,
                                             column,
                                             second,
                                             vectors,
-                                            masks + column_groups[gw, 1] * ACROSS * 2,
-                                            masks + column_taps * ACROSS * 2,
+                                            masks + column_groups[gw, 1] * 4,
+                                            masks + column_taps * 4,
                                             weight,
                                             row_groups[gh, 1],
                                             column_groups[gw, 2],
@@ -321,7 +326,7 @@ def depthwise_weight_tasks(begin, end, source, y, partial, shape, sweep, fill):
     slices, rows, cells, row_groups = sweep.slices, sweep.rows, sweep.cells, sweep.row_groups
     columns, column_groups, edges, border = sweep.columns, sweep.column_groups, sweep.edges, sweep.border
     offsets_at, first_masks = address(sweep.offsets, 0), address(sweep.masks, 0)
-    mask_bytes = sweep.masks.shape[1] * ACROSS * 2
+    mask_bytes = sweep.masks.shape[1] * 4
     bordered, packing = sweep.bordered, sweep.packing
     height, width, row_taps, column_taps = rows[0, 0], columns[0, 0], rows[0, 8], columns[0, 4]
     apart, line_step = rows[0, 6], rows[0, 7]
@@ -334,7 +339,7 @@ def depthwise_weight_tasks(begin, end, source, y, partial, shape, sweep, fill):
     sums = np.empty(sweep.taps * lanes, partial.dtype)
     lines = np.empty(depth_taps * most_lines, np.int64)
     packed = np.empty(lines.size * sweep.slots * sweep.slot_cells, partial.dtype)
-    blank_cells = max(block + sweep.reach + lanes, sweep.slots * sweep.slot_cells)
+    blank_cells = max((block + lanes) * sweep.stride + sweep.reach, sweep.slots * sweep.slot_cells)
     blank = np.zeros(2 * blank_cells, partial.dtype)
     _fill(blank, blank_cells, blank_cells, fill)
     lines_at, sums_at = address(lines, 0), address(sums, 0)
@@ -350,7 +355,7 @@ def depthwise_weight_tasks(begin, end, source, y, partial, shape, sweep, fill):
             first_row, first_column = band_number * band, block_number * block
             some = min(band, height - first_row)
             along = some == 1 and row_taps == 1
-            zeros = address(blank, 0) - (0 if packing else (first_column + least) * size)
+            zeros = address(blank, 0) - (0 if packing else (first_column * column_step + least) * size)
             first, count = first_row * row_step, (some - 1) * row_step + rows[0, 3]
             for td in range(depth_taps):
                 d, at = slices[slot, 3 + td], td * most_lines
@@ -408,14 +413,15 @@ def depthwise_weight_tasks(begin, end, source, y, partial, shape, sweep, fill):
                                     zero,
                                     line + r * row_step * 8,
                                     0 if along else line_step,
-                                    run_pitch,
+                                    run_pitch * sweep.stride,
                                     y_at + r * y_pitch,
                                     run_pitch if along else apart * y_pitch,
                                     run if along else (some - r + apart - 1) // apart,
                                     offsets_at + column_groups[gw, 0] * 8,
+                                    sweep.stride,
                                     column,
-                                    masks + column_groups[gw, 1] * ACROSS * 2,
-                                    masks + column_taps * ACROSS * 2,
+                                    masks + column_groups[gw, 1] * 4,
+                                    masks + column_taps * 4,
                                     sums_of,
                                     row_groups[gh, 1],
                                     column_groups[gw, 2],

@@ -6,8 +6,8 @@ row of any length is whole vectors. AVX-512 has masks for nothing and AVX2 for l
 a branch to single lanes, taken at edges alone.
 
 Numbers of taps are constants of a loop, whose weights, masks and offsets stay in registers: one loop is emitted for
-each combination up to `TAPS` and a switch chooses. Loops over the taps at run time took 1.3 times as long, those over
-rows in tiles of 4 read every row 1.5 times.
+each of a few shapes and a switch chooses. Loops over the taps at run time took 1.3 times as long, those over rows in
+tiles of 4 read every row 1.5 times.
 """
 
 from llvmlite import ir
@@ -17,12 +17,18 @@ from numba.extending import intrinsic
 
 from .simd import VECTOR_BYTES, accumulate, multiply_add_of, splat_of, vector_type
 
-__all__ = ["ACROSS", "TAPS", "address", "split_row", "sweep_dots", "sweep_rows"]
+__all__ = ["ACROSS", "LONG", "TALL", "TAPS", "address", "sweep_dots", "sweep_rows"]
 
-#: The most taps along a column, and along a row, of one sweep.
+#: The most taps of one sweep along a column and along a row, where both have several.
 TAPS = 3
+#: Taller columns, whose rows have at most 2 taps in one sweep, and longer rows, where there is one tap in a column. A
+#: tall sweep reads each row once for all its taps.
+TALL, LONG = (5, 7), (5, 7)
 #: The most vectors of a row in one sweep. Their cells under all taps stay in registers, of which AVX-512 has 32.
 ACROSS = 2 if VECTOR_BYTES == 64 else 1
+
+_SQUARES = [(height, width) for height in range(1, TAPS + 1) for width in range(1, TAPS + 1)]
+_TALL, _LONG = [(height, width) for height in TALL for width in (1, 2)], [(1, width) for width in LONG]
 
 _INDEX, _BITS = ir.IntType(64), ir.IntType(16)
 
@@ -112,19 +118,76 @@ class _Rows:
         return builder.inttoptr(builder.add(start, builder.mul(i, self.pitch)), self.element.as_pointer())
 
 
-def _for_each_shape(builder, rows, columns, emit):
-    """``emit(rows, columns)`` for each number of taps up to `TAPS`, behind a switch."""
-    shape = builder.add(builder.mul(rows, _constant(TAPS)), columns)
+def _choose(builder, rows, columns, stride, vectors, variants, emit):
+    """``emit(rows, columns, stride, vectors)`` for each of the variants, behind a switch."""
+
+    def code(rows, columns, stride, vectors):
+        return ((rows * 16 + columns) * 4 + stride) * 4 + vectors
+
+    value = rows
+    for factor, digit in ((16, columns), (4, stride), (4, vectors)):
+        value = builder.add(builder.mul(value, _constant(factor)), digit)
     done = builder.append_basic_block("swept")
-    switch = builder.switch(shape, done)
-    for height in range(1, TAPS + 1):
-        for width in range(1, TAPS + 1):
-            block = builder.append_basic_block(f"taps_{height}_{width}")
-            switch.add_case(_constant(height * TAPS + width), block)
-            builder.position_at_end(block)
-            emit(height, width)
-            builder.branch(done)
+    switch = builder.switch(value, done)
+    for variant in variants:
+        block = builder.append_basic_block("taps_{}_{}_by_{}_{}".format(*variant))
+        switch.add_case(_constant(code(*variant)), block)
+        builder.position_at_end(block)
+        emit(*variant)
+        builder.branch(done)
     builder.position_at_end(done)
+
+
+class _Cells:
+    """What the taps of a row read, for vectors of columns.
+
+    At a stride of 2 the taps are neighbours: two taps are the even and odd cells of two vectors, side by side.
+    """
+
+    def __init__(self, builder, masks, lines, starts, places, masks_at, width, stride):
+        self.builder, self.masks, self.lines, self.width, self.stride = builder, masks, lines, width, stride
+        starts = builder.inttoptr(starts, _INDEX.as_pointer())
+        self.offsets, self.edges = [], []
+        for t in range(0, width, stride):
+            start = builder.load(builder.gep(starts, [_constant(t)]))
+            columns = places
+            if stride == 2:
+                first = builder.mul(places[0], _constant(2))
+                columns = [first, builder.add(first, _constant(masks.kind.count))]
+            self.offsets += [builder.add(start, each) for each in columns]
+            self.edges += [masks.read(masks_at, _constant(t // stride * 2 + v)) for v in range(len(columns))]
+
+    def __call__(self, i):
+        row = self.lines[i]
+        read = [self.masks.load(row, each, edge) for each, edge in zip(self.offsets, self.edges, strict=True)]
+        if self.stride == 1:
+            return read
+        cells = []
+        for t in range(self.width):
+            pair = read[t // 2 * 2 : t // 2 * 2 + 2]
+            chosen = [2 * q + t % 2 for q in range(self.masks.kind.count)]
+            index = ir.Constant(ir.VectorType(ir.IntType(32), len(chosen)), chosen)
+            cells.append(self.builder.shuffle_vector(*pair, index))
+        return cells
+
+
+def _apart(context, builder, signature, args, name, emit):
+    """``emit(builder, args)`` in a function of its own, called here.
+
+    Inside the kernel's loops the many variants took its registers: that doubled the time of a small plane.
+    """
+    module, zero = builder.module, args[0]
+    name = f"numbaconv.{name}.{zero.type}"
+    function = module.globals.get(name)
+    if function is None:
+        function = ir.Function(module, ir.FunctionType(ir.VoidType(), [each.type for each in args]), name)
+        function.linkage = "linkonce_odr"
+        function.attributes.add("noinline")
+        inside = ir.IRBuilder(function.append_basic_block())
+        emit(inside, function.args)
+        inside.ret_void()
+    builder.call(function, args)
+    return context.get_dummy_value()
 
 
 @intrinsic
@@ -141,6 +204,7 @@ def sweep_rows(
     follow,
     count,
     starts,
+    stride,
     column,
     second,
     vectors,
@@ -153,42 +217,34 @@ def sweep_rows(
     """``out[i, :] = initial[i, :] + sum over k, t of weights[k, t] * line[i + k, starts[t] :]`` for a few vectors.
 
     Everything but ``zero``, whose type is that of the cells, is an int64. ``lines`` addresses a table of row
-    addresses: every ``lines_step``-th is taken, ``lines_pitch`` bytes later at each row. Rows of ``out`` and
-    ``initial`` lie their pitch apart; where ``follow`` is 0, ``initial`` is a single vector. The ``vectors`` vectors
-    stand at ``column`` and ``second``. ``masks`` addresses ``(along_row, ACROSS)`` masks of what is read, ``tails``
-    one a vector of what is stored.
+    addresses: every ``lines_step``-th is taken, ``lines_pitch`` bytes later at each row, and of a row every
+    ``stride``-th cell, 1 or 2. Rows of ``out`` and ``initial`` lie their pitch apart; where ``follow`` is 0,
+    ``initial`` is a single vector. The ``vectors`` vectors stand at ``column`` and ``second``. ``masks`` addresses two
+    masks for each tap: of each vector that is read, or at a stride of 2 of the two vectors that a tap and the next
+    share; ``tails`` one a vector of what is stored.
     """
-    signature = types.void(zero, *[types.int64] * 18)
+    signature = types.void(zero, *[types.int64] * 19)
 
-    def generate(context, builder, signature, args):
+    def generate(builder, args):
         zero, lines, lines_step, lines_pitch, out, out_pitch, initial, initial_pitch, follow, count = args[:10]
-        starts, column, second, vectors, masks_at, tails_at, weights, along_column, along_row = args[10:]
+        starts, stride, column, second, vectors, masks_at, tails_at, weights, along_column, along_row = args[10:]
         element = zero.type
         kind, size = vector_type(element)
         multiply_add, masks = multiply_add_of(builder, kind), _Masks(builder, kind, size)
         lines = _Rows(builder, element, lines, lines_pitch, lines_step)
         outs, initials = _Rows(builder, element, out, out_pitch), _Rows(builder, element, initial, initial_pitch)
-        starts = builder.inttoptr(starts, _INDEX.as_pointer())
         masks_at, tails_at = (builder.inttoptr(place, _BITS.as_pointer()) for place in (masks_at, tails_at))
         weights = builder.inttoptr(weights, element.as_pointer())
 
-        def emit(height, width, across):
+        def emit(height, width, stride, across):
             columns = [column, second][:across]
             firsts = [builder.mul(each, follow) for each in columns]
             tails = [masks.read(tails_at, _constant(v)) for v in range(across)]
-            offsets, edges = [], []
-            for t in range(width):
-                start = builder.load(builder.gep(starts, [_constant(t)]))
-                offsets += [builder.add(start, each) for each in columns]
-                edges += [masks.read(masks_at, _constant(t * ACROSS + v)) for v in range(across)]
+            cells = _Cells(builder, masks, lines, starts, columns, masks_at, width, stride)
             factors = [
                 splat_of(builder, builder.load(builder.gep(weights, [_constant(position)])), kind)
                 for position in range(height * width)
             ]
-
-            def cells(i):
-                row = lines[i]
-                return [masks.load(row, offset, edge) for offset, edge in zip(offsets, edges, strict=True)]
 
             def step(i, held):
                 held = [*held, *cells(builder.add(i, _constant(height - 1)))]
@@ -205,20 +261,11 @@ def sweep_rows(
             held = [cell for k in range(height - 1) for cell in cells(_constant(k))]
             accumulate(builder, count, held, step)
 
-        def emit_for(across):
-            _for_each_shape(builder, along_column, along_row, lambda height, width: emit(height, width, across))
+        variants = [(*shape, 1, across) for shape in _SQUARES + _LONG for across in range(1, ACROSS + 1)]
+        variants += [(*shape, 1, 1) for shape in _TALL] + [(*shape, 2, 1) for shape in _SQUARES]
+        _choose(builder, along_column, along_row, stride, vectors, variants, emit)
 
-        if ACROSS == 1:
-            emit_for(1)
-        else:
-            with builder.if_else(builder.icmp_signed("==", vectors, _constant(2))) as (two, one):
-                with two:
-                    emit_for(2)
-                with one:
-                    emit_for(1)
-        return context.get_dummy_value()
-
-    return signature, generate
+    return signature, lambda *given: _apart(*given, "sweep_rows", generate)
 
 
 @intrinsic
@@ -232,6 +279,7 @@ def sweep_dots(
     rows_pitch,
     count,
     starts,
+    stride,
     column,
     masks,
     tail,
@@ -243,29 +291,23 @@ def sweep_dots(
 
     As `sweep_rows`, with ``rows`` their pitch apart; ``sums`` addresses vectors ``(along_column, along_row)``.
     """
-    signature = types.void(zero, *[types.int64] * 13)
+    signature = types.void(zero, *[types.int64] * 14)
 
-    def generate(context, builder, signature, args):
+    def generate(builder, args):
         zero, lines, lines_step, lines_pitch, rows, rows_pitch, count = args[:7]
-        starts, column, masks_at, tail_at, sums_at, along_column, along_row = args[7:]
+        starts, stride, column, masks_at, tail_at, sums_at, along_column, along_row = args[7:]
         element = zero.type
         kind, size = vector_type(element)
         multiply_add, masks = multiply_add_of(builder, kind), _Masks(builder, kind, size)
         lines = _Rows(builder, element, lines, lines_pitch, lines_step)
         rows = _Rows(builder, element, rows, rows_pitch)
-        starts = builder.inttoptr(starts, _INDEX.as_pointer())
         masks_at, tail_at = (builder.inttoptr(place, _BITS.as_pointer()) for place in (masks_at, tail_at))
         sums_at = builder.inttoptr(sums_at, kind.as_pointer())
 
-        def emit(height, width):
+        def emit(height, width, stride, _):
             tail = masks.read(tail_at, _constant(0))
-            offsets = [builder.add(builder.load(builder.gep(starts, [_constant(t)])), column) for t in range(width)]
-            edges = [masks.read(masks_at, _constant(t * ACROSS)) for t in range(width)]
+            cells = _Cells(builder, masks, lines, starts, [column], masks_at, width, stride)
             places = [builder.gep(sums_at, [_constant(position)]) for position in range(height * width)]
-
-            def cells(i):
-                row = lines[i]
-                return [masks.load(row, offset, edge) for offset, edge in zip(offsets, edges, strict=True)]
 
             def step(i, carried):
                 held = [*carried[len(places) :], *cells(builder.add(i, _constant(height - 1)))]
@@ -281,53 +323,7 @@ def sweep_dots(
             for place, value in zip(places, accumulate(builder, count, totals + held, step), strict=False):
                 builder.store(value, place, align=size)
 
-        _for_each_shape(builder, along_column, along_row, emit)
-        return context.get_dummy_value()
+        variants = [(*shape, 1, 1) for shape in _SQUARES + _LONG + _TALL] + [(*shape, 2, 1) for shape in _SQUARES]
+        _choose(builder, along_column, along_row, stride, _constant(1), variants, emit)
 
-    return signature, generate
-
-
-@intrinsic
-def split_row(typingctx, zero, source, first, last, even, odd, count):
-    """Cells ``2 q`` and ``2 q + 1`` of a row to ``even[q]`` and ``odd[q]``, for ``count`` vectors of each.
-
-    ``source``, ``even`` and ``odd`` are addresses; cells outside ``[first, last)`` are not read, but 0.
-    """
-    signature = types.void(zero, *[types.int64] * 6)
-
-    def generate(context, builder, signature, args):
-        zero, source, first, last, even, odd, count = args
-        element = zero.type
-        kind, size = vector_type(element)
-        masks, narrow = _Masks(builder, kind, size), ir.IntType(32)
-        numbers = ir.VectorType(_INDEX, kind.count)
-        lane = ir.Constant(numbers, list(range(kind.count)))
-        source, even, odd = (builder.inttoptr(place, element.as_pointer()) for place in (source, even, odd))
-
-        def lanes_from(column):
-            """The mask of the vector at a column."""
-            cells = builder.add(splat_of(builder, column, numbers), lane)
-            after = builder.icmp_signed(">=", cells, splat_of(builder, first, numbers))
-            before = builder.icmp_signed("<", cells, splat_of(builder, last, numbers))
-            beyond = builder.add(column, _constant(kind.count))
-            full = builder.and_(builder.icmp_signed(">=", column, first), builder.icmp_signed("<=", beyond, last))
-            return builder.and_(after, before), full
-
-        def pick(low, high, parity):
-            chosen = [ir.Constant(narrow, 2 * q + parity) for q in range(kind.count)]
-            return builder.shuffle_vector(low, high, ir.Constant(ir.VectorType(narrow, kind.count), chosen))
-
-        def step(i, nothing):
-            column = builder.mul(i, _constant(2 * kind.count))
-            columns = [column, builder.add(column, _constant(kind.count))]
-            low, high = (masks.load(source, each, lanes_from(each)) for each in columns)
-            to = builder.mul(i, _constant(kind.count))
-            for target, parity in ((even, 0), (odd, 1)):
-                place = builder.bitcast(builder.gep(target, [to]), kind.as_pointer())
-                builder.store(pick(low, high, parity), place, align=size)
-            return []
-
-        accumulate(builder, count, [], step)
-        return context.get_dummy_value()
-
-    return signature, generate
+    return signature, lambda *given: _apart(*given, "sweep_dots", generate)

@@ -8,7 +8,7 @@ apart and ``lcm = lcm(stride, spacing)``::
     stride 2, dilation 1    every lcm / spacing = 2nd tap is a group    k0 k2 | k1        every row after the other
     stride 1, dilation 2    one group                                   k0 k1 k2          every lcm / stride = 2nd row
 
-so any stride and dilation is sweeps of groups of neighbours. Groups are cut to at most `TAPS` taps.
+so any stride and dilation is sweeps of groups of neighbours. Groups are cut to what one sweep can keep.
 
 Columns are swept in strips of one or two vectors. A strip whose taps all read cells of the source is *inside*; the
 others, at both ends of a row, have masks::
@@ -27,7 +27,7 @@ from numba import types
 from ...arrays import Array
 from ...plan import ZERO, Axis
 from .gather import PhasedAxis, forward_axis, input_grad_axis
-from .simd_taps import ACROSS, TAPS
+from .simd_taps import ACROSS, LONG, TALL, TAPS
 
 __all__ = ["SWEEP", "Sweep", "make_sweep"]
 
@@ -49,12 +49,17 @@ class Sweep(NamedTuple):
     bordered : int
         1 where padding is not zeros on some axis; 2 where on the width.
     packing : int
-        Whether rows are packed, as what one tap reads is not side by side or has a border.
+        Whether rows are packed: where padding is not zeros, the stride is above 2, or 2 with a dilation.
     slots, slot_cells, reach, least : int
-        Stride phases of a packed row, cells of each (whole vectors), cells that one column's taps span, and the first
-        of them.
+        Stride phases of a packed row, cells of each, cells that one column's taps span, and the first of them.
     band, bands, block, blocks : int
         Rows and columns of a task, and how many tasks that makes.
+    stride : int
+        Of a sweep along a row: 1 or 2.
+    across : int
+        The most vectors of a strip.
+    ordered : int
+        Whether the sweeps take the kernel's taps in their own order.
     taps, depth_taps, lines : int
         Taps in all phases; at most in a column of the depth; source rows that a band reads at most.
     slices : array (slots of the result's depth, 3 + depth_taps)
@@ -74,7 +79,7 @@ class Sweep(NamedTuple):
         Where each tap of a row reads, from a column's own cell.
     edges : array (strips at the ends, 3)
         First and second vector's column, vectors.
-    masks : array of uint16 (strips at the ends + 1, taps of a row + 1, ACROSS)
+    masks : array of uint16 (strips at the ends + 1, taps of a row + 1, 2)
         Lanes that each tap reads, and that are stored; the first for a strip inside.
     order, first_taps : array
         Taps of the kernel in the order of the sweeps; where each phase's begin.
@@ -99,6 +104,9 @@ class Sweep(NamedTuple):
     bands: int
     block: int
     blocks: int
+    stride: int
+    across: int
+    ordered: int
     taps: int
     depth_taps: int
     lines: int
@@ -119,7 +127,7 @@ class Sweep(NamedTuple):
 _LIST, _TABLE = (types.Array(types.int64, ndim, "C") for ndim in (1, 2))
 #: The Numba type of a sweep.
 SWEEP = types.NamedTuple(
-    [types.int64] * 20
+    [types.int64] * 23
     + [_TABLE, _TABLE, _LIST, _TABLE, _TABLE, _TABLE, _LIST, _TABLE]
     + [types.Array(types.uint16, 3, "C")]
     + [_LIST] * 3,
@@ -149,14 +157,18 @@ class _Phase(NamedTuple):
         return max((base for base, _ in self.taps), default=0) - self.least + 1
 
 
-def _cut(taps: list[_Tap]) -> list[list[_Tap]]:
-    """Neighbouring taps in groups of at most `TAPS`, as even as possible."""
-    count = -(-len(taps) // TAPS)
-    return [taps[i * len(taps) // count : (i + 1) * len(taps) // count] for i in range(count)]
+def _cut(taps: list[_Tap], sizes: tuple[int, ...]) -> list[list[_Tap]]:
+    """Neighbouring taps in groups of the given sizes, the largest first."""
+    groups: list[list[_Tap]] = []
+    while taps:
+        size = max(size for size in sizes if size <= len(taps))
+        groups.append(taps[:size])
+        taps = taps[size:]
+    return groups
 
 
-def _phases(axis: PhasedAxis, share: bool) -> list[_Phase]:
-    """The phases of an axis; with ``share``, taps that share source rows are in one group."""
+def _phases(axis: PhasedAxis, sizes: tuple[int, ...], share: bool) -> list[_Phase]:
+    """The phases of an axis, with groups of the given sizes; with ``share``, of taps that share source rows."""
     phases = []
     for phase in range(axis.positions.size):
         begin, end = axis.taps[phase], axis.taps[phase + 1]
@@ -166,11 +178,21 @@ def _phases(axis: PhasedAxis, share: bool) -> list[_Phase]:
             spacing = taps[1][0] - taps[0][0]
             lines = lcm(axis.step, spacing)
             classes = lines // spacing
-        groups = [group for c in range(classes) for group in _cut(taps[c::classes])]
+        groups = [group for c in range(classes) for group in _cut(taps[c::classes], sizes)]
         taps = [tap for group in groups for tap in group]
         positions, target = int(axis.positions[phase]), int(axis.target_first[phase])
         phases.append(_Phase(positions, target, taps, groups, lines // axis.step, lines))
     return phases
+
+
+def _both_phases(height: PhasedAxis, width: PhasedAxis, stride: int) -> tuple[list[_Phase], list[_Phase]]:
+    """The phases of height and width, in groups that one sweep can take together."""
+    few = tuple(range(1, TAPS + 1))
+    heights = _phases(height, few if stride == 2 else (*few, *TALL), True)
+    tallest = max((len(group) for phase in heights for group in phase.groups), default=0)
+    if tallest > TAPS:
+        return heights, _phases(width, (1, 2), False)
+    return heights, _phases(width, (*few, *LONG) if tallest == 1 and stride == 1 else few, False)
 
 
 def _cells(axis: PhasedAxis, first: int, count: int) -> Array:
@@ -221,12 +243,12 @@ def _lanes_within(columns: Array, lanes: int, first: int, last: int) -> Array:
     """For vectors at the columns, the lanes within ``[first, last)`` as bits."""
     low = np.clip(first - columns, 0, lanes)
     high = np.clip(last - columns, low, lanes)
-    bits: Array = (np.left_shift(1, high) - np.left_shift(1, low)).astype(np.uint16)
-    return bits
+    lanes_of: Array = (np.left_shift(1, high) - np.left_shift(1, low)).astype(np.uint16)
+    return lanes_of
 
 
 class _Strips(NamedTuple):
-    """Lanes of a vector and vectors of a strip; columns of a block; whether rows are packed.
+    """Lanes of a vector and vectors of a strip; columns of a block; source cells between columns; whether packed.
 
     ``overlap``: the last vector goes back over the one before it, whose cells it computes again. ``dots``: nothing
     is read beside a cell that is not there.
@@ -235,6 +257,7 @@ class _Strips(NamedTuple):
     lanes: int
     across: int
     block: int
+    stride: int
     packing: bool
     overlap: bool
     dots: bool
@@ -251,21 +274,43 @@ def _edge(strips: _Strips, number: int, positions: int) -> list[int]:
     return [columns[0], columns[-1], vectors]
 
 
+def _edge_masks(strips: _Strips, edges: Array, phase: _Phase, cells: int, most: int) -> Array:
+    """What a phase's strips at the ends read and store, two masks for each of ``most`` taps."""
+    masks = np.zeros((len(edges), most + 1, 2), np.uint16)
+    stored = _lanes_within(edges[:, :2], strips.lanes, 0, phase.positions)
+    masks[:, len(phase.taps)] = stored
+    local = 0
+    for group in phase.groups:
+        for t, (base, _) in enumerate(group[:: strips.stride]):
+            if strips.packing:
+                read = np.full_like(stored, (1 << strips.lanes) - 1)
+            elif strips.stride == 1:
+                read = _lanes_within(edges[:, :2], strips.lanes, -base, cells - base)
+                read = read & stored if strips.dots else read
+            else:  # two vectors hold the cells of this tap and of the next
+                both = 2 * edges[:, :1] + [[0, strips.lanes]]
+                last = min(cells - base, 2 * phase.positions) if strips.dots else cells - base
+                read = _lanes_within(both, strips.lanes, -base, last)
+            masks[:, local + t] = read
+        local += len(group)
+    return masks
+
+
 def _column_tables(axis: PhasedAxis, phases: list[_Phase], strips: _Strips) -> tuple[Array, Array, Array, Array]:
     """``columns``, ``column_groups``, ``edges`` and ``masks``."""
     wide, most = strips.across * strips.lanes, max(len(phase.taps) for phase in phases)
     rows: list[list[int]] = []
     groups: list[list[int]] = []
     edges: list[list[int]] = []
-    masks = [np.full((1, most + 1, ACROSS), (1 << strips.lanes) - 1, np.uint16)]
+    masks = [np.full((1, most + 1, 2), (1 << strips.lanes) - 1, np.uint16)]
     first_tap = 0
     for phase in phases:
-        count, cells = -(-phase.positions // wide), axis.cells - (phase.least + phase.span - 1)
-        begin = 0 if strips.packing else min(-(min(phase.least, 0) // wide), count)
-        inside = phase.positions if strips.packing else min(cells, phase.positions)
-        end = max(inside // wide, begin)
-        row = [phase.positions, phase.target, len(groups)]
-        local = 0
+        count, begin, end = -(-phase.positions // wide), 0, phase.positions // wide
+        if not strips.packing:
+            beyond = axis.cells - (phase.least + phase.span - 1) - (strips.stride - 1)
+            begin = min(-(min(phase.least, 0) // (wide * strips.stride)), count)
+            end = max(min(end, beyond // (wide * strips.stride)), begin)
+        row, local = [phase.positions, phase.target, len(groups)], 0
         for group in phase.groups:
             groups.append([first_tap + local, local, len(group)])
             local += len(group)
@@ -273,16 +318,7 @@ def _column_tables(axis: PhasedAxis, phases: list[_Phase], strips: _Strips) -> t
         rows.append([*row, len(groups), len(phase.taps), count, begin, end, len(edges)])
         found = _table([_edge(strips, i, phase.positions) for i in range(count) if not begin <= i < end], 3)
         edges += found.tolist()
-        at = found[:, :2][:, :ACROSS]
-        mask = np.zeros((len(found), most + 1, ACROSS), np.uint16)
-        stored = _lanes_within(at, strips.lanes, 0, phase.positions)
-        mask[:, len(phase.taps)] = stored
-        for t, (base, _) in enumerate(phase.taps):
-            read = _lanes_within(at, strips.lanes, -base, axis.cells - base)
-            if strips.packing:
-                read = np.full_like(stored, (1 << strips.lanes) - 1)
-            mask[:, t] = read & stored if strips.dots else read
-        masks.append(mask)
+        masks.append(_edge_masks(strips, found, phase, axis.cells, most))
     return _table(rows, 9), _table(groups, 3), _table(edges, 3), np.concatenate(masks)
 
 
@@ -318,25 +354,25 @@ def _split(rows: int, columns: int, wide: int) -> tuple[int, int, int, int]:
 def _make(kind: str, lanes: int, axes: tuple[Axis, Axis, Axis]) -> Sweep:
     make = input_grad_axis if kind.startswith("input") else forward_axis
     depth, height, width = (make(axis) for axis in axes)
-    depths, heights, widths = _phases(depth, False), _phases(height, True), _phases(width, False)
-    across = 1 if kind == "weight" else ACROSS
+    packing = width.bordered > 0 or width.step > 2 or (width.step == 2 and axes[2].dilation > 1)
+    stride = 1 if packing else width.step
+    depths = _phases(depth, (1,), False)
+    heights, widths = _both_phases(height, width, stride)
+    tallest = max((len(group) for phase in heights for group in phase.groups), default=0)
+    across = 1 if kind == "weight" or stride == 2 or tallest > TAPS else ACROSS
     rows, columns = (max(phase.positions for phase in phases) for phases in (heights, widths))
     band, bands, block, blocks = _split(rows, columns, across * lanes)
-    packing = width.step > 1 or width.bordered > 0
     least = min(phase.least for phase in widths)
     reach = max(phase.least + phase.span for phase in widths) - least
     slots = min(width.step, reach) if packing else 0
-    slot_cells = -(-(-(-block // lanes) * lanes + (reach - 1) // width.step) // lanes) * lanes if packing else 0
+    slot_cells = -(-block // lanes) * lanes + (reach - 1) // width.step if packing else 0
     offsets = np.array([base for phase in widths for base, _ in phase.taps], np.int64)
     if packing:
         offsets = (offsets - least) % width.step * slot_cells + (offsets - least) // width.step
-    row_tables = _row_tables(height, heights)
-    strips = _Strips(lanes, across, block, packing, kind in ("forward", "input"), kind == "weight")
+    strips = _Strips(lanes, across, block, stride, packing, kind in ("forward", "input"), kind == "weight")
     column_table, column_groups, edges, masks = _column_tables(width, widths, strips)
     order, first_taps = _tap_order((depths, heights, widths), tuple(axis.kernel for axis in axes))
     slices = _slices(depth, depths)
-    bordered = 2 if width.bordered else int(bool(height.bordered or depth.bordered))
-    lines = (band - 1) * height.step + max(phase.span for phase in heights)
     return Sweep(
         depth.cells,
         height.cells,
@@ -345,7 +381,7 @@ def _make(kind: str, lanes: int, axes: tuple[Axis, Axis, Axis]) -> Sweep:
         width.step,
         height.target_step,
         width.target_step,
-        bordered,
+        2 if width.bordered else int(bool(height.bordered or depth.bordered)),
         int(packing),
         slots,
         slot_cells,
@@ -355,11 +391,14 @@ def _make(kind: str, lanes: int, axes: tuple[Axis, Axis, Axis]) -> Sweep:
         bands,
         block,
         blocks,
+        stride,
+        across,
+        int(np.array_equal(order, np.arange(order.size))),
         order.size,
         slices.shape[1] - 3,
-        lines,
+        (band - 1) * height.step + max(phase.span for phase in heights),
         slices,
-        *row_tables,
+        *_row_tables(height, heights),
         column_table,
         column_groups,
         offsets,
