@@ -216,7 +216,7 @@ def phase_of(axis, phase):
     )
 
 
-@kernel
+@inner
 def _cell(axis, position, t):
     """The cell that tap ``t`` reads from a position, or ``ZERO`` or ``CONSTANT``."""
     if axis.first[t] <= position < axis.last[t]:
@@ -226,14 +226,14 @@ def _cell(axis, position, t):
     return ZERO
 
 
-@kernel
-def _add_run(runs, count, at, source, length):
-    runs[count, 0], runs[count, 1], runs[count, 2] = at, source, length
+@inner
+def _add_run(runs, tap, count, at, source, length):
+    runs[tap, count, 0], runs[tap, count, 1], runs[tap, count, 2] = at, source, length
     return count + 1
 
 
-@kernel
-def _row_runs(runs, count, at, d, h, first, length, plane_row, width, t):
+@inner
+def _row_runs(runs, tap, count, at, d, h, first, length, plane_row, width, t):
     """Runs of one row's positions ``first .. first + length - 1``, numbered from ``at``, for one tap."""
     outside = d < 0 or h < 0
     code = h if h < 0 else d
@@ -242,18 +242,18 @@ def _row_runs(runs, count, at, d, h, first, length, plane_row, width, t):
     if end > begin:
         place = at + begin - first
         if not outside:
-            count = _add_run(runs, count, place, plane_row + width.base[t] + width.step * begin, end - begin)
+            count = _add_run(runs, tap, count, place, plane_row + width.base[t] + width.step * begin, end - begin)
         elif code == CONSTANT:
-            count = _add_run(runs, count, place, CONSTANT, end - begin)
+            count = _add_run(runs, tap, count, place, CONSTANT, end - begin)
     if width.bordered:
         for o in range(first, first + length):
             if begin <= o < end:
                 continue
             cell = width.source[o * width.step + width.reach[t]]
             if cell == CONSTANT or (cell >= 0 and outside and code == CONSTANT):
-                count = _add_run(runs, count, at + o - first, CONSTANT, 1)
+                count = _add_run(runs, tap, count, at + o - first, CONSTANT, 1)
             elif cell >= 0 and not outside:
-                count = _add_run(runs, count, at + o - first, plane_row + cell, 1)
+                count = _add_run(runs, tap, count, at + o - first, plane_row + cell, 1)
     return count
 
 
@@ -265,18 +265,21 @@ def build_runs(runs, counts, begin, length, depth, height, width):
     run covers is zero. ``counts[t]`` is (how many runs, how many positions they cover).
     """
     taps = 0
+    rest, first_o = divmod(begin, width.positions)
+    first_od, first_oh = divmod(rest, height.positions)
     for td in range(depth.tap.size):
         for th in range(height.tap.size):
             for tw in range(width.tap.size):
-                count, at = 0, 0
+                count, at, o, oh, od = 0, 0, first_o, first_oh, first_od
                 while at < length:
-                    rest, o = divmod(begin + at, width.positions)
-                    od, oh = divmod(rest, height.positions)
                     row = min(width.positions - o, length - at)
                     d, h = _cell(depth, od, td), _cell(height, oh, th)
                     plane_row = (d * height.cells + h) * width.cells
-                    count = _row_runs(runs[taps], count, at, d, h, o, row, plane_row, width, tw)
-                    at += row
+                    count = _row_runs(runs, taps, count, at, d, h, o, row, plane_row, width, tw)
+                    # Counted, not divided: where rows are short, divisions took most of the time.
+                    at, o, oh = at + row, 0, oh + 1
+                    if oh == height.positions:
+                        oh, od = 0, od + 1
                 counts[taps, 0] = count
                 covered = 0
                 for r in range(count):

@@ -161,7 +161,7 @@ def store_stretch(row, start, length, out, at, step):
             out[np.uintp(at + i * step)] = row[np.uintp(start + i)]
 
 
-@kernel
+@inner
 def _store_positions(row, begin, length, residual, activation, out, plane, depth, height, width, target):
     """The epilogue of one channel's positions, and their way to their places.
 
@@ -183,7 +183,7 @@ def _store_positions(row, begin, length, residual, activation, out, plane, depth
         at += cells
 
 
-@kernel
+@inner
 def _stretch(position, left, whole, depth, height, width, target):
     """Where a position is stored in its plane, and how many that follow are evenly spaced from it."""
     if whole:
