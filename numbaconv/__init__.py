@@ -31,6 +31,8 @@ from .functional import (
     unfold,
 )
 from .plan import ConvPlan, ReceptiveField, count_parameters, output_shape, plan_conv, receptive_field
+from .prepared import PreparedConv, prepare
+from .tuning import Tuning, tune
 
 if TYPE_CHECKING:
     from .backends.registry import backends
@@ -45,8 +47,10 @@ __all__ = [
     "ConvPlan",
     "DTypeError",
     "Explanation",
+    "PreparedConv",
     "ReceptiveField",
     "ShapeError",
+    "Tuning",
     "__version__",
     "backends",
     "conv",
@@ -70,6 +74,7 @@ __all__ = [
     "grad",
     "output_shape",
     "plan_conv",
+    "prepare",
     "receptive_field",
     "register_backend",
     "separable_conv",
@@ -77,6 +82,7 @@ __all__ = [
     "separable_conv2d",
     "separable_conv3d",
     "set_backend",
+    "tune",
     "unfold",
     "use_backend",
 ]

@@ -4,6 +4,7 @@ Canonical data is ``(N, C, D, H, W)`` and canonical weights ``(O, I, KD, KH, KW)
 nothing, whatever the rank and layout of the array behind them.
 """
 
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -13,16 +14,21 @@ from .plan import ConvPlan, dtype_name, dtype_rule
 
 __all__ = [
     "Array",
+    "View",
     "as_array",
-    "canonical_data",
-    "canonical_weight",
     "data_view",
     "like_result",
     "promote",
     "result",
+    "view_of_data",
+    "view_of_weight",
 ]
 
 Array: TypeAlias = np.ndarray[Any, Any]
+
+
+#: Dtypes that have a convolution, in native byte order, as far as they were met.
+_usable: set[np.dtype] = set()
 
 
 def as_array(op: str, name: str, value: object) -> Array:
@@ -33,6 +39,8 @@ def as_array(op: str, name: str, value: object) -> Array:
     DTypeError
         For masked arrays (the mask would be lost) and dtypes that have no convolution.
     """
+    if type(value) is np.ndarray and value.dtype in _usable and value.flags.aligned:
+        return value
     if isinstance(value, np.ma.MaskedArray):
         raise DTypeError(f"{op}: {name} is a masked array, whose mask would be ignored; pass filled values")
     try:
@@ -40,7 +48,9 @@ def as_array(op: str, name: str, value: object) -> Array:
     except (ValueError, TypeError, RuntimeError) as error:  # whatever another library's array answers
         raise DTypeError(f"{op}: {name} is no array: {error}") from error
     dtype_rule(op, name, array.dtype)
-    if not array.dtype.isnative:
+    if array.dtype.isnative:
+        _usable.add(array.dtype)
+    else:
         array = array.astype(array.dtype.newbyteorder("="))
     return array if array.flags.aligned else array.copy()
 
@@ -79,21 +89,49 @@ def data_view(array: Array, channels_last: bool, batched: bool) -> Array:
     return np.moveaxis(full, -1, 1) if channels_last else full
 
 
-def canonical_data(plan: ConvPlan, array: Array) -> Array:
-    """Data in the plan's layout as a ``(N, C, D, H, W)`` view."""
-    view = data_view(array, plan.channels_last, plan.batched)
-    return view[(slice(None), slice(None), *(np.newaxis,) * (3 - plan.rank))]
+@dataclass(frozen=True, slots=True)
+class View:
+    """How stored arrays of one shape and layout are viewed as canonical: an order of axes, then new ones."""
+
+    order: tuple[int, ...] | None
+    index: tuple[Any, ...] | None
+
+    def of(self, array: Array) -> Array:
+        """The canonical view of an array."""
+        if self.order is not None:
+            array = array.transpose(self.order)
+        return array if self.index is None else array[self.index]
+
+    def reordered(self) -> "View | None":
+        """Without new axes; None where nothing is left to do."""
+        return None if self.order is None else View(self.order, None)
 
 
-def canonical_weight(plan: ConvPlan, array: Array) -> Array:
-    """A weight in the plan's layout as an ``(O, I, KD, KH, KW)`` view."""
-    view = array.transpose(plan.weight_axes)
-    return view[(slice(None), slice(None), *(np.newaxis,) * (3 - plan.rank))]
+def _view(order: tuple[int, ...], batched: bool) -> View:
+    """The view that brings axes into an order and inserts those which the rank lacks."""
+    every, missing = slice(None), 5 - len(order) - (not batched)
+    given = (every, every) if batched else (np.newaxis, every)
+    index = (*given, *(np.newaxis,) * missing) if missing or not batched else None
+    return View(None if order == tuple(range(len(order))) else order, index)
+
+
+def view_of_data(plan: ConvPlan) -> View:
+    """Data in the plan's layout as ``(N, C, D, H, W)``."""
+    batch = int(plan.batched)
+    channel = plan.rank + batch if plan.channels_last else batch
+    spatial = (axis for axis in range(batch, plan.rank + batch + 1) if axis != channel)
+    order = (*range(batch), channel, *spatial)
+    return _view(order, plan.batched)
+
+
+def view_of_weight(plan: ConvPlan) -> View:
+    """A weight in the plan's layout as ``(O, I, KD, KH, KW)``."""
+    return _view(plan.weight_axes, True)
 
 
 def _overlaps_itself(array: Array) -> bool:
     """Whether two elements may share memory: an axis steps inside what the finer axes span."""
-    if array.size == 0:
+    if array.size == 0 or array.flags.c_contiguous:
         return False
     span = array.itemsize
     for step, extent in sorted((abs(s), n) for s, n in zip(array.strides, array.shape, strict=True) if n > 1):

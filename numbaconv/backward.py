@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import lru_cache
 from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
 
-from .arrays import Array, as_array, data_view
-from .dispatch import Call, Job, named_backend, prepare_job, scaled_gradient
+from .arrays import Array, as_array, data_view, promote
+from .backends.activations import resolve_activation
+from .dispatch import named_backend, prepare_job
 from .errors import ArgumentError, DTypeError, ShapeError
 from .functional import Activation
 from .plan import Ints, PaddingMode, Scalar, dtype_name, dtype_rule
 from .plan.layout import is_channels_last
+from .routes import Job, Site
 
 __all__ = [
     "BiasOptions",
@@ -89,49 +93,130 @@ def _conjugate(value: Any) -> Any:
     return np.conj(value) if np.iscomplexobj(value) else value
 
 
-def _prepare(
+def _nothing() -> None:
+    """What fills a gradient that is there already."""
+
+
+@lru_cache(maxsize=64)
+def _compute_dtype(op: str, name: str) -> np.dtype:
+    return np.dtype(dtype_rule(op, "grad_output", name).compute)
+
+
+def scaled_gradient(
     op: str,
-    rank: int | None,
-    transposed: bool,
-    produces: str,
-    operands: dict[str, object],
+    grad_output: object,
+    activation: object,
+    pre_activation: object,
+    output: object,
+    backend: str | None,
+) -> tuple[Array, Callable[[], None]]:
+    """The gradient by the pre-activation, ``grad_output * activation'(saved)``, and what fills it.
+
+    Checking and filling are apart so that a caller can check everything else before any work.
+
+    Raises
+    ------
+    ArgumentError
+        If what the derivative needs was not saved.
+    """
+    grad: Array = as_array(op, "grad_output", grad_output)
+    if activation is None:
+        if pre_activation is not None or output is not None:
+            raise ArgumentError(f"{op}: a saved array was given, but no activation")
+        return grad, _nothing
+    chosen = named_backend(op, backend)
+    arrays = {"grad_output": grad}
+    for name, saved in (("pre_activation", pre_activation), ("output", output)):
+        if saved is not None:
+            arrays[name] = as_array(op, name, saved)
+    common = promote(op, {name: array.dtype for name, array in arrays.items()})
+    compute = _compute_dtype(op, dtype_name(common))
+    found = resolve_activation(op, activation, compute.name)
+    assert found is not None
+    if found.derivative is None:
+        raise ArgumentError(
+            f"{op}: activation {found.name!r} is a function without a derivative; pass (function, derivative)"
+        )
+    if "pre_activation" in arrays:
+        name, derivative = "pre_activation", found.derivative
+    elif "output" in arrays and found.derivative_from_output is not None:
+        name, derivative = "output", found.derivative_from_output
+    else:
+        either = "pre_activation" if found.derivative_from_output is None else "pre_activation or output"
+        raise ArgumentError(
+            f"{op}: the derivative of activation {found.name!r} needs {either}, saved from the forward call"
+        )
+    values = arrays[name]
+    if values.shape != grad.shape:
+        raise ShapeError(f"{op}: {name} has shape {values.shape}, but grad_output has {grad.shape}")
+    scaled = np.empty(grad.shape, common)
+
+    def fill() -> None:
+        # The derivative of a holomorphic function acts by its conjugate: conj(conj(g) * d) = g * conj(d).
+        factor = np.conj(grad) if compute.kind == "c" else grad
+        chosen.activation_grad(derivative, factor.astype(compute), values.astype(compute), scaled)
+        if compute.kind == "c":
+            np.conj(scaled, out=scaled)
+
+    return scaled, fill
+
+
+def _prepare(
+    site: Site,
+    rank: int,
+    other: object,
+    grad: Array,
+    size: object,
     *,
     data_format: str | None = None,
     weight_format: str | None = None,
     out: Array | None = None,
     algorithm: str | None = None,
     backend: str | None = None,
-    **geometry: Any,
+    **arguments: Any,
 ) -> Job:
     """The primitive that produces an operand's gradient; conjugation makes it the adjoint."""
-    other = "weight" if produces == "input" else "input"
-    array = as_array(op.format(f"{rank}d"), other, operands[other])
-    grad: Any = operands["output"]
-    if (
-        np.iscomplexobj(array) or np.iscomplexobj(grad)
-    ) and "padding_value" in geometry:  # padding is part of the input
-        geometry["padding_value"] = _conjugate(geometry["padding_value"])
-    given = {**operands, other: _conjugate(array)}
-    call = Call.of(op, rank, given["weight"], transposed, produces, data_format, weight_format, **geometry)
-    return prepare_job(call, given, out=out, algorithm=algorithm, backend=backend)
+    array: Array = as_array(site.op(rank), site.reads[0], other)
+    if "c" in (array.dtype.kind, grad.dtype.kind):
+        array = _conjugate(array)
+        if "padding_value" in arguments:  # padding is part of the input
+            arguments["padding_value"] = _conjugate(arguments["padding_value"])
+    return prepare_job(
+        site,
+        rank,
+        array,
+        grad,
+        tuple(arguments),
+        tuple(arguments.values()),
+        data_format=data_format,
+        weight_format=weight_format,
+        size=size,
+        out=out,
+        algorithm=algorithm,
+        backend=backend,
+    )
 
 
 def gradient(
-    op: str,
+    site: Site,
     rank: int | None,
-    transposed: bool,
-    produces: str,
-    operands: dict[str, object],
+    other: object,
+    grad_output: object,
+    size: object,
     *,
     activation: Activation = None,
     pre_activation: object = None,
     output: object = None,
     **options: Any,
 ) -> Array:
-    """One gradient: the activation's derivative first, then the primitive that produces the operand."""
-    name, backend = op.format(f"{rank}d"), options.get("backend")
-    grad, fill = scaled_gradient(name, operands["output"], activation, pre_activation, output, backend)
-    job = _prepare(op, rank, transposed, produces, {**operands, "output": grad}, **options)
+    """One gradient: the activation's derivative first, then the primitive that produces the operand.
+
+    ``other`` is the operand that the site reads besides the gradient, ``size`` the shape of what it produces.
+    """
+    assert rank is not None
+    op, backend = site.op(rank), options.get("backend")
+    grad, fill = scaled_gradient(op, grad_output, activation, pre_activation, output, backend)
+    job = _prepare(site, rank, other, grad, size, **options)
     fill()
     return job.execute()
 
@@ -168,10 +253,12 @@ def bias_gradient(
 
 
 def backward(
-    op: str,
+    by_input: Site,
+    by_weight: Site,
     rank: int | None,
-    transposed: bool,
-    operands: dict[str, object],
+    grad_output: object,
+    input: object,
+    weight: object,
     *,
     activation: Activation = None,
     pre_activation: object = None,
@@ -180,20 +267,21 @@ def backward(
     **options: Any,
 ) -> ConvGradients:
     """All gradients that are asked for, everything checked first, the activation's derivative taken once."""
-    name, backend = op.format(f"{rank}d"), options.get("backend")
-    wanted = _mask(name, output_mask)
-    grad, fill = scaled_gradient(name, operands["output"], activation, pre_activation, output, backend)
-    arrays = {each: as_array(name, each, operands[each]) for each in ("input", "weight")}
-    jobs = {}
-    for produces, array in arrays.items():
-        given = {**arrays, "output": grad, produces: array.shape}
-        job = _prepare(op, rank, transposed, produces, given, **options)
-        if wanted[produces]:
-            jobs[produces] = job
+    assert rank is not None
+    op, backend = by_input.op(rank), options.get("backend")
+    wanted = _mask(op, output_mask)
+    grad, fill = scaled_gradient(op, grad_output, activation, pre_activation, output, backend)
+    x, w = (as_array(op, name, value) for name, value in (("input", input), ("weight", weight)))
+    jobs = {
+        "input": _prepare(by_input, rank, w, grad, x.shape, **options),
+        "weight": _prepare(by_weight, rank, x, grad, w.shape, **options),
+    }
     fill()
-    found = {produces: job.execute() for produces, job in jobs.items()}
+    found = {produces: job.execute() for produces, job in jobs.items() if wanted[produces]}
     if wanted["bias"]:
-        found["bias"] = bias_gradient(op, rank, grad, data_format=options.get("data_format"), backend=backend)
+        found["bias"] = bias_gradient(
+            by_input.name, rank, grad, data_format=options.get("data_format"), backend=backend
+        )
     return ConvGradients(found.get("input"), found.get("weight"), found.get("bias"))
 
 

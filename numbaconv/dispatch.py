@@ -1,51 +1,40 @@
-"""The road of a call: arrays, plan, backend, algorithm, result.
+"""The road of a call: arrays, plan, backend, algorithm, result; for a call like an earlier one, its route at once."""
 
-Which primitive a call is follows from the operand that it produces and from whether it is transposed::
-
-                     input   weight   output
-    conv               x       w        y        the plan's names
-    conv_transpose     y       w        x
-
-Producing ``y`` is FORWARD, ``x`` INPUT_GRAD, ``w`` WEIGHT_GRAD.
-"""
-
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from functools import lru_cache
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from .arrays import Array, as_array, canonical_data, canonical_weight, like_result, promote, result
-from .backends.activations import resolve_activation
-from .backends.base import NO_EPILOGUE, Algorithm, Backend, Direction, Epilogue
-from .backends.registry import forced_algorithm, resolve
+from .arrays import Array, View, as_array, like_result, promote, view_of_data, view_of_weight
+from .backends.activations import Activation, resolve_activation
+from .backends.base import Algorithm, Backend, Direction
+from .backends.registry import choices, disabled_algorithms, forced_algorithm, is_in_use, resolve
+from .backends.winners import recall, tuning_mode
 from .errors import ArgumentError, DTypeError, ShapeError
-from .plan import ConvPlan, Geometry, dtype_name, dtype_rule, make_plan, rank_of
+from .plan import ConvPlan, Geometry, dtype_name, make_plan, rank_of
 from .plan.arguments import shape
 from .plan.layout import is_channels_last, weight_order
+from .routes import GIVEN_NAMES, Job, Memory, Route, Site, call_key
 
-__all__ = ["Call", "Job", "choose", "direction_of", "named_backend", "prepare_job", "run", "scaled_gradient"]
-
-_ROLES = {
-    False: {"input": "x", "weight": "w", "output": "y"},
-    True: {"input": "y", "weight": "w", "output": "x"},
-}
-
-
-def direction_of(transposed: bool, produces: str) -> Direction:
-    """The primitive that produces an operand of a convolution or transposed convolution."""
-    return Direction(_ROLES[transposed][produces])
+__all__ = [
+    "Admitted",
+    "Call",
+    "admit",
+    "choose",
+    "named_backend",
+    "plan_of",
+    "prepare_job",
+]
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
     """What was called: its name in messages, and what every step of the road needs to know of it."""
 
+    site: Site
     op: str
     rank: int
-    transposed: bool
-    produces: str
     geometry: Geometry
     data_format: str | None
     weight_format: str | None
@@ -53,25 +42,20 @@ class Call:
     @classmethod
     def of(
         cls,
-        name: str,
+        site: Site,
         rank: int | None,
         weight: object,
-        transposed: bool,
-        produces: str,
+        arguments: Mapping[str, Any],
         data_format: str | None,
         weight_format: str | None,
-        **geometry: Any,
     ) -> "Call":
-        """Check a call's plain arguments. ``weight`` is an array or a shape; without a rank, it gives one.
-
-        ``{}`` in the name stands for the rank.
-        """
+        """Check a call's plain arguments. ``weight`` is an array or a shape; without a rank, it gives one."""
         if rank is None:
-            rank = rank_of(name.format(""), _extents_of(name.format(""), weight))
-        op = name.format(f"{rank}d")
+            name = site.op(None)
+            rank = rank_of(name, _extents_of(name, weight))
+        op = site.op(rank)
         weight_order(op, rank, weight_format, is_channels_last(op, rank, data_format))  # checks both names
-        checked = Geometry.of(op, rank, **geometry)
-        return cls(op, rank, transposed, produces, checked, data_format, weight_format)
+        return cls(site, op, rank, Geometry.of(op, rank, **arguments), data_format, weight_format)
 
 
 def _extents_of(op: str, weight: object) -> tuple[int, ...]:
@@ -82,45 +66,11 @@ def _extents_of(op: str, weight: object) -> tuple[int, ...]:
     return extents
 
 
-@dataclass(slots=True)
-class _Operands:
-    """Arrays by public name, sizes where a gradient is given a shape instead, and their dtypes."""
-
-    arrays: dict[str, Array] = field(default_factory=dict)
-    shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
-
-
-#: What messages call the operand that stands for a convolution's output, in a gradient.
-_GIVEN_NAMES = {"input": "input", "weight": "weight", "output": "grad_output"}
-
-
-def _gather(call: Call, operands: Mapping[str, object]) -> _Operands:
-    found = _Operands()
-    for name, value in operands.items():
-        if name == call.produces:
-            found.shapes[name] = shape(call.op, f"{name}_size", value)
-        else:
-            found.arrays[name] = as_array(call.op, _GIVEN_NAMES[name], value)
-            found.shapes[name] = found.arrays[name].shape
-    return found
-
-
-def _vector(call: Call, bias: object, length: int) -> Array:
-    vector = as_array(call.op, "bias", bias)
-    if vector.shape != (length,):
-        raise ShapeError(f"{call.op}: bias has shape {vector.shape}, but there are {length} output channels")
-    return vector
-
-
-def _view(plan: ConvPlan, name: str, array: Array) -> Array:
-    return canonical_weight(plan, array) if name == "weight" else canonical_data(plan, array)
-
-
-def _check_given(call: Call, plan: ConvPlan, shapes: Mapping[str, tuple[int, ...]]) -> None:
+def _check_given(op: str, plan: ConvPlan, shapes: Mapping[str, tuple[int, ...]]) -> None:
     found = shapes.get("output")
     if found is not None and found != plan.output_shape:
         raise ShapeError(
-            f"{call.op}: grad_output has shape {found}, but the output has {plan.output_shape} "
+            f"{op}: grad_output has shape {found}, but the output has {plan.output_shape} "
             f"(input {plan.input_shape}, weight {plan.weight_shape})"
         )
 
@@ -132,7 +82,22 @@ def choose(
     chosen = named_backend(op, backend)
     if algorithm is not None and not isinstance(algorithm, str):
         raise DTypeError(f"{op}: algorithm must be a name, but is {algorithm!r}")
-    return chosen, chosen.select(op, plan, direction, forced_algorithm(algorithm))
+    forced, disabled = forced_algorithm(algorithm), disabled_algorithms()
+    tuned = None if forced is not None else _tuned(chosen, plan, direction, disabled)
+    return chosen, chosen.select(op, plan, direction, forced, disabled, tuned)
+
+
+def _tuned(backend: Backend, plan: ConvPlan, direction: Direction, disabled: frozenset[str]) -> str | None:
+    """The algorithm that is remembered as the fastest, or None; measured now if the environment asks for that."""
+    mode = tuning_mode()
+    if mode == "off":
+        return None
+    winner = recall(backend, plan, direction)
+    if winner is None and mode == "measure":
+        from .measure import measure_first  # rarely needed
+
+        winner = measure_first(backend, plan, direction, disabled)
+    return None if winner is None else winner.algorithm
 
 
 def named_backend(op: str, backend: str | None) -> Backend:
@@ -142,29 +107,137 @@ def named_backend(op: str, backend: str | None) -> Backend:
     return resolve(backend)
 
 
-@dataclass(frozen=True, slots=True)
-class Job:
-    """A call with everything checked and its result allocated: all that is left is to run it."""
+def plan_of(
+    call: Call, shapes: Mapping[str, tuple[int, ...]], operands: dict[str, np.dtype], extras: dict[str, np.dtype]
+) -> tuple[ConvPlan, np.dtype]:
+    """The plan of a call, and the dtype of its result.
 
-    algorithm: Algorithm
-    plan: ConvPlan
-    roles: dict[str, Array]
-    epilogue: Epilogue
-    returned: Array
-    filled: Array
+    ``shapes`` has those of ``input`` and ``weight``; ``operands`` and ``extras`` (bias and residual) dtypes by the
+    names that messages use.
+    """
+    common = promote(call.op, operands)
+    dtype = like_result(call.op, common, extras)
+    plan = make_plan(
+        call.op,
+        call.rank,
+        call.site.transposed,
+        shapes["input"],
+        shapes["weight"],
+        call.geometry,
+        call.data_format,
+        call.weight_format,
+        "bias" in extras,
+        dtype_name(common),
+        dtype_name(dtype),
+    )
+    return plan, dtype
 
-    def execute(self) -> Array:
-        """Fill and return the result."""
-        self.algorithm.run(self.plan, self.roles["x"], self.roles["w"], self.roles["y"], self.epilogue)
-        if self.filled is not self.returned:
-            self.returned[...] = self.filled
-        return self.returned
+
+class Admitted(NamedTuple):
+    """A call's route, and its arrays as the route takes them."""
+
+    route: Route
+    first: Array
+    second: Array
+    bias: Array | None
+    residual: Array | None
+
+
+def admit(
+    site: Site,
+    rank: int | None,
+    first: object,
+    second: object,
+    names: tuple[str, ...],
+    arguments: tuple[Any, ...],
+    *,
+    data_format: str | None = None,
+    weight_format: str | None = None,
+    size: object = None,
+    bias: object = None,
+    residual: object = None,
+    activation: object = None,
+    backend: str | None = None,
+    algorithm: str | None = None,
+) -> Admitted:
+    """Check all of a call but ``out``, and choose what computes it.
+
+    ``first`` and ``second`` are what the site reads, ``size`` is the shape of what it produces where that is an
+    operand's gradient, ``names`` and ``arguments`` are those of `Geometry`.
+    """
+    named = {site.reads[0]: first, site.reads[1]: second, site.produces: size}
+    call = Call.of(site, rank, named["weight"], dict(zip(names, arguments, strict=True)), data_format, weight_format)
+    op, arrays, shapes = call.op, {}, {}
+    for name in GIVEN_NAMES:
+        if name in site.reads:
+            arrays[name] = as_array(op, GIVEN_NAMES[name], named[name])
+            shapes[name] = arrays[name].shape
+        elif name != "output":
+            shapes[name] = shape(op, f"{name}_size", size)
+    extras = {
+        name: as_array(op, name, value) for name, value in (("bias", bias), ("residual", residual)) if value is not None
+    }
+    plan, dtype = plan_of(
+        call,
+        shapes,
+        {GIVEN_NAMES[name]: array.dtype for name, array in arrays.items()},
+        {name: array.dtype for name, array in extras.items()},
+    )
+    _check_given(op, plan, shapes)
+    _check_padding_value(op, plan)
+    found = resolve_activation(op, activation, plan.compute_dtype)
+    _check_extras(op, plan, extras)
+    engine, chosen = choose(op, plan, site.direction, backend, algorithm)
+    if found is not None:
+        engine.check_activation(found, plan.compute_dtype)
+    route = _route(site, op, plan, dtype, engine, chosen, found)
+    return Admitted(route, arrays[site.reads[0]], arrays[site.reads[1]], extras.get("bias"), extras.get("residual"))
+
+
+def _route(
+    site: Site,
+    op: str,
+    plan: ConvPlan,
+    dtype: np.dtype,
+    engine: Backend,
+    chosen: Algorithm,
+    activation: Activation | None,
+) -> Route:
+    shapes = {"input": plan.input_shape, "weight": plan.weight_shape, "output": plan.output_shape}
+    see_data, see_weight = view_of_data(plan), view_of_weight(plan)
+    views: list[View | None] = [see_weight if name == "weight" else see_data for name in (*site.reads, site.produces)]
+    if chosen.flat:
+        views = [view and view.reordered() for view in views]
+    return Route(
+        site=site,
+        op=op,
+        plan=plan,
+        engine=engine,
+        algorithm=chosen,
+        run=chosen.runner(plan),
+        activation=activation,
+        shape=shapes[site.produces],
+        dtype=dtype,
+        views=(views[0], views[1], views[2]),
+        residual_view=see_data,
+    )
+
+
+#: The routes of the newest calls.
+_routes: Memory[Route] = Memory(1024)
 
 
 def prepare_job(
-    call: Call,
-    operands: Mapping[str, object],
+    site: Site,
+    rank: int | None,
+    first: object,
+    second: object,
+    names: tuple[str, ...],
+    arguments: tuple[Any, ...],
     *,
+    data_format: str | None = None,
+    weight_format: str | None = None,
+    size: object = None,
     bias: object = None,
     residual: object = None,
     activation: object = None,
@@ -172,47 +245,34 @@ def prepare_job(
     backend: str | None = None,
     algorithm: str | None = None,
 ) -> Job:
-    """Check one primitive and choose its algorithm.
-
-    ``operands`` has arrays under two of the names ``input``, ``weight``, ``output``; a gradient has the
-    shape of what it produces under the third.
-    """
-    op, given = call.op, _gather(call, operands)
-    common = promote(op, {_GIVEN_NAMES[name]: array.dtype for name, array in given.arrays.items()})
-    extras = {
-        name: as_array(op, name, value) for name, value in (("bias", bias), ("residual", residual)) if value is not None
-    }
-    dtype = like_result(op, common, {name: array.dtype for name, array in extras.items()})
-    plan = make_plan(
-        op,
-        call.rank,
-        call.transposed,
-        given.shapes["input"],
-        given.shapes["weight"],
-        call.geometry,
-        call.data_format,
-        call.weight_format,
-        bias is not None,
-        dtype_name(common),
-        dtype_name(dtype),
+    """Check one primitive, given as to `admit`, and choose its algorithm; or know it from a call like this one."""
+    choice = choices(backend, algorithm)
+    values = (*arguments, data_format, weight_format, *choice)
+    key = call_key(site, rank, names, first, second, values, size, bias, residual, activation)
+    if key is not None:
+        route = _routes.get(key)
+        if route is not None and is_in_use(choice[0], route.engine):
+            return route.job(first, second, bias, residual, out)
+    admitted = admit(
+        site,
+        rank,
+        first,
+        second,
+        names,
+        arguments,
+        data_format=data_format,
+        weight_format=weight_format,
+        size=size,
+        bias=bias,
+        residual=residual,
+        activation=activation,
+        backend=backend,
+        algorithm=algorithm,
     )
-    _check_given(call, plan, given.shapes)
-    _check_padding_value(op, plan)
-    epilogue = _epilogue(call, plan, extras, activation)
-    engine, chosen = choose(op, plan, direction_of(call.transposed, call.produces), backend, algorithm)
-    if epilogue.activation is not None:
-        engine.check_activation(epilogue.activation, plan.compute_dtype)
-    wanted = {"input": plan.input_shape, "weight": plan.weight_shape, "output": plan.output_shape}[call.produces]
-    reads = [*given.arrays.values(), *(extras[name] for name in extras if name != "residual")]
-    returned, filled = result(op, out, wanted, dtype, reads, extras.get("residual"))
-    roles = {_ROLES[call.transposed][name]: _view(plan, name, array) for name, array in given.arrays.items()}
-    roles[_ROLES[call.transposed][call.produces]] = _view(plan, call.produces, filled)
-    return Job(chosen, plan, roles, epilogue, returned, filled)
-
-
-def run(call: Call, operands: Mapping[str, object], **options: Any) -> Array:
-    """Run one primitive, given as to `prepare_job`."""
-    return prepare_job(call, operands, **options).execute()
+    given = (first, second, bias, residual)
+    if key is not None and all(found is each for found, each in zip(admitted[1:], given, strict=True)):
+        _routes.put(key, admitted.route)
+    return admitted.route.job(*admitted[1:], out)
 
 
 def _check_padding_value(op: str, plan: ConvPlan) -> None:
@@ -237,82 +297,12 @@ def _check_padding_value(op: str, plan: ConvPlan) -> None:
 _INT_MAX = {"int32": 2**31 - 1, "int64": 2**63 - 1}
 
 
-def _epilogue(call: Call, plan: ConvPlan, extras: Mapping[str, Array], activation: object) -> Epilogue:
-    found = resolve_activation(call.op, activation, plan.compute_dtype)
-    if not extras and found is None:
-        return NO_EPILOGUE
+def _check_extras(op: str, plan: ConvPlan, extras: Mapping[str, Array]) -> None:
     bias, residual = extras.get("bias"), extras.get("residual")
-    if bias is not None:
-        bias = _vector(call, bias, plan.out_channels)
-    if residual is not None:
-        if residual.shape != plan.output_shape:
-            raise ShapeError(
-                f"{call.op}: residual has shape {residual.shape}, but the output has {plan.output_shape} "
-                f"(input {plan.input_shape}, weight {plan.weight_shape})"
-            )
-        residual = canonical_data(plan, residual)
-    return Epilogue(bias, residual, found)
-
-
-@lru_cache(maxsize=64)
-def _compute_dtype(op: str, name: str) -> np.dtype:
-    return np.dtype(dtype_rule(op, "grad_output", name).compute)
-
-
-def scaled_gradient(
-    op: str,
-    grad_output: object,
-    activation: object,
-    pre_activation: object,
-    output: object,
-    backend: str | None,
-) -> tuple[Array, Callable[[], None]]:
-    """The gradient by the pre-activation, ``grad_output * activation'(saved)``, and what fills it.
-
-    Checking and filling are apart so that a caller can check everything else before any work.
-
-    Raises
-    ------
-    ArgumentError
-        If what the derivative needs was not saved.
-    """
-    grad: Array = as_array(op, "grad_output", grad_output)
-    if activation is None:
-        if pre_activation is not None or output is not None:
-            raise ArgumentError(f"{op}: a saved array was given, but no activation")
-        return grad, lambda: None
-    chosen = named_backend(op, backend)
-    arrays = {"grad_output": grad}
-    for name, saved in (("pre_activation", pre_activation), ("output", output)):
-        if saved is not None:
-            arrays[name] = as_array(op, name, saved)
-    common = promote(op, {name: array.dtype for name, array in arrays.items()})
-    compute = _compute_dtype(op, dtype_name(common))
-    found = resolve_activation(op, activation, compute.name)
-    assert found is not None
-    if found.derivative is None:
-        raise ArgumentError(
-            f"{op}: activation {found.name!r} is a function without a derivative; pass (function, derivative)"
+    if bias is not None and bias.shape != (plan.out_channels,):
+        raise ShapeError(f"{op}: bias has shape {bias.shape}, but there are {plan.out_channels} output channels")
+    if residual is not None and residual.shape != plan.output_shape:
+        raise ShapeError(
+            f"{op}: residual has shape {residual.shape}, but the output has {plan.output_shape} "
+            f"(input {plan.input_shape}, weight {plan.weight_shape})"
         )
-    if "pre_activation" in arrays:
-        name, derivative = "pre_activation", found.derivative
-    elif "output" in arrays and found.derivative_from_output is not None:
-        name, derivative = "output", found.derivative_from_output
-    else:
-        either = "pre_activation" if found.derivative_from_output is None else "pre_activation or output"
-        raise ArgumentError(
-            f"{op}: the derivative of activation {found.name!r} needs {either}, saved from the forward call"
-        )
-    values = arrays[name]
-    if values.shape != grad.shape:
-        raise ShapeError(f"{op}: {name} has shape {values.shape}, but grad_output has {grad.shape}")
-    scaled = np.empty(grad.shape, common)
-
-    def fill() -> None:
-        # The derivative of a holomorphic function acts by its conjugate: conj(conj(g) * d) = g * conj(d).
-        factor = np.conj(grad) if compute.kind == "c" else grad
-        chosen.activation_grad(derivative, factor.astype(compute), values.astype(compute), scaled)
-        if compute.kind == "c":
-            np.conj(scaled, out=scaled)
-
-    return scaled, fill

@@ -4,12 +4,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from .backends.base import Candidate, Direction
-from .backends.registry import forced_algorithm, resolve
-from .dispatch import direction_of
+from .backends.registry import disabled_algorithms, forced_algorithm, resolve
+from .backends.winners import Winner, recall, tuning_mode
 from .errors import AlgorithmError, ArgumentError
 from .plan import ConvPlan, Ints, plan_conv
+from .routes import direction_of
 
-__all__ = ["Explanation", "explain"]
+__all__ = ["Explanation", "explain", "explain_plan"]
 
 _PRODUCES = {"forward": "output", "input": "input", "weight": "weight"}
 
@@ -25,7 +26,8 @@ class Explanation:
         The primitive that the call comes down to.
     backend : str
     candidates : tuple of Candidate
-        In the order in which they are asked; ``refusal`` is None or a sentence.
+        In the order in which they are asked; ``refusal`` is None or a sentence, and so is ``passed_over``, which
+        says why one that can is not chosen by itself.
     algorithm : str or None
         The choice; None where a forced algorithm does not apply.
     note : str
@@ -43,6 +45,8 @@ class Explanation:
         lines = [str(self.plan), f"  {self.direction.name} on backend {self.backend!r}"]
         for each in self.candidates:
             answer = "accepts" if each.refusal is None else f"refuses: {each.refusal}"
+            if each.passed_over is not None and each.name != self.algorithm:
+                answer = f"not chosen: {each.passed_over}"
             lines.append(f"    {'->' if each.name == self.algorithm else '  '} {each.name}: {answer}")
         return "\n".join([*lines, f"  {self.note}"])
 
@@ -90,14 +94,36 @@ def explain(
         -> numpy: accepts
       'numpy' is the first that accepts
     """
-    if not isinstance(direction, str) or direction not in _PRODUCES:
-        raise ArgumentError(f"explain: direction is {direction!r}, but must be one of {', '.join(_PRODUCES)}")
     plan = plan_conv(input_shape, weight_shape, **arguments)
-    primitive = direction_of(plan.transposed, _PRODUCES[direction])
-    chosen, forced = resolve(backend), forced_algorithm(algorithm)
+    return explain_plan(plan, primitive_of("explain", plan, direction), backend, algorithm)
+
+
+def primitive_of(op: str, plan: ConvPlan, direction: object) -> Direction:
+    """The primitive that a call, or its gradient by an operand, comes down to."""
+    if not isinstance(direction, str) or direction not in _PRODUCES:
+        raise ArgumentError(f"{op}: direction is {direction!r}, but must be one of {', '.join(_PRODUCES)}")
+    return direction_of(plan.transposed, _PRODUCES[direction])
+
+
+def _times(winner: Winner) -> str:
+    return ", ".join(f"{name} {taken * 1e3:.3g} ms" for name, taken in sorted(winner.seconds.items(), key=_by_time))
+
+
+def _by_time(entry: tuple[str, float]) -> float:
+    return entry[1]
+
+
+def explain_plan(plan: ConvPlan, primitive: Direction, backend: str | None, algorithm: str | None) -> Explanation:
+    """What one primitive of a plan would run."""
+    chosen, forced, disabled = resolve(backend), forced_algorithm(algorithm), disabled_algorithms()
+    winner = recall(chosen, plan, primitive) if tuning_mode() != "off" else None
+    tuned = None if winner is None else winner.algorithm
     try:
-        name: str | None = chosen.select("explain", plan, primitive, forced).name
+        name: str | None = chosen.select("explain", plan, primitive, forced, disabled, tuned).name
         note = f"{name!r} is forced" if forced else f"{name!r} is the first that accepts"
+        if winner is not None and not forced and name == tuned:
+            note = f"tuned: {name!r} was the fastest at batch {winner.batch} ({_times(winner)})"
     except AlgorithmError as error:
         name, note = None, str(error)
-    return Explanation(plan, primitive, chosen.name, tuple(chosen.candidates(plan, primitive)), name, note)
+    candidates = tuple(chosen.candidates(plan, primitive, disabled))
+    return Explanation(plan, primitive, chosen.name, candidates, name, note)

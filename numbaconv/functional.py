@@ -7,11 +7,12 @@ from typing import Any
 
 from .arrays import Array, as_array
 from .columns import fold, unfold
-from .dispatch import Call, prepare_job, run
+from .dispatch import prepare_job
 from .errors import ShapeError
 from .plan import Ints, Padding, PaddingMode, Scalar
 from .plan.layout import is_channels_last, weight_order
 from .ranks import at_rank
+from .routes import Site
 
 __all__ = [
     "conv",
@@ -33,6 +34,15 @@ __all__ = [
     "separable_conv3d",
     "unfold",
 ]
+
+#: The names of what shapes a convolution, in the order in which calls give it.
+CONV_ARGUMENTS = ("stride", "padding", "dilation", "groups", "padding_mode", "padding_value")
+TRANSPOSED_ARGUMENTS = ("stride", "padding", "dilation", "groups", "padding_mode", "output_padding", "output_size")
+
+CONV = Site("conv{}", False, "output")
+CONV_TRANSPOSE = Site("conv_transpose{}", True, "output")
+_DEPTHWISE_CONV = Site("depthwise_conv{}", False, "output")
+_SEPARABLE_CONV = Site("separable_conv{}", False, "output")
 
 Activation = str | Callable[..., Any] | tuple[Callable[..., Any], Callable[..., Any]] | None
 
@@ -118,31 +128,22 @@ def _conv(
     >>> numbaconv.conv{d}(x, w, padding=1, stride=2, activation="relu").shape
     (1, 4, {threes})
     """
-    call = Call.of(
-        "conv{}",
+    return prepare_job(
+        CONV,
         rank,
+        input,
         weight,
-        False,
-        "output",
-        data_format,
-        weight_format,
-        stride=stride,
-        padding=padding,
-        dilation=dilation,
-        groups=groups,
-        padding_mode=padding_mode,
-        padding_value=padding_value,
-    )
-    return run(
-        call,
-        {"input": input, "weight": weight},
+        CONV_ARGUMENTS,
+        (stride, padding, dilation, groups, padding_mode, padding_value),
+        data_format=data_format,
+        weight_format=weight_format,
         bias=bias,
         residual=residual,
         activation=activation,
         out=out,
         backend=backend,
         algorithm=algorithm,
-    )
+    ).execute()
 
 
 def _conv_transpose(
@@ -210,32 +211,22 @@ def _conv_transpose(
     >>> numbaconv.conv_transpose{d}(x, w, stride=2).shape
     (1, 3, {tens})
     """
-    call = Call.of(
-        "conv_transpose{}",
+    return prepare_job(
+        CONV_TRANSPOSE,
         rank,
+        input,
         weight,
-        True,
-        "output",
-        data_format,
-        weight_format,
-        stride=stride,
-        padding=padding,
-        dilation=dilation,
-        groups=groups,
-        padding_mode=padding_mode,
-        output_padding=output_padding,
-        output_size=output_size,
-    )
-    return run(
-        call,
-        {"input": input, "weight": weight},
+        TRANSPOSED_ARGUMENTS,
+        (stride, padding, dilation, groups, padding_mode, output_padding, output_size),
+        data_format=data_format,
+        weight_format=weight_format,
         bias=bias,
         residual=residual,
         activation=activation,
         out=out,
         backend=backend,
         algorithm=algorithm,
-    )
+    ).execute()
 
 
 def _depthwise_operands(
@@ -320,31 +311,22 @@ residual, out, algorithm, backend
     """
     op = f"depthwise_conv{rank}d" if rank else "depthwise_conv"
     rank, x, w, groups = _depthwise_operands(op, rank, input, weight, data_format, weight_format)
-    call = Call.of(
-        "depthwise_conv{}",
+    return prepare_job(
+        _DEPTHWISE_CONV,
         rank,
+        x,
         w,
-        False,
-        "output",
-        data_format,
-        weight_format,
-        stride=stride,
-        padding=padding,
-        dilation=dilation,
-        groups=groups,
-        padding_mode=padding_mode,
-        padding_value=padding_value,
-    )
-    return run(
-        call,
-        {"input": x, "weight": w},
+        CONV_ARGUMENTS,
+        (stride, padding, dilation, groups, padding_mode, padding_value),
+        data_format=data_format,
+        weight_format=weight_format,
         bias=bias,
         residual=residual,
         activation=activation,
         out=out,
         backend=backend,
         algorithm=algorithm,
-    )
+    ).execute()
 
 
 def _separable_conv(
@@ -416,33 +398,27 @@ def _separable_conv(
             f"{op}: pointwise_weight takes {pointwise.shape[order[1]]} channels, but depthwise_weight gives "
             f"{w.shape[order[0]]} (depthwise_weight {w.shape}, pointwise_weight {pointwise.shape})"
         )
-    layout = {"data_format": data_format, "weight_format": weight_format}
-    depthwise_call = Call.of(
-        "separable_conv{}",
-        rank,
-        w,
-        False,
-        "output",
-        **layout,
-        stride=stride,
-        padding=padding,
-        dilation=dilation,
-        groups=groups,
-        padding_mode=padding_mode,
-        padding_value=padding_value,
-    )
-    pointwise_call = Call.of("separable_conv{}", rank, pointwise, False, "output", **layout)
+    common = {
+        "data_format": data_format,
+        "weight_format": weight_format,
+        "backend": backend,
+        "algorithm": algorithm,
+    }
+    arguments = (stride, padding, dilation, groups, padding_mode, padding_value)
     # Both are checked before either runs.
-    first = prepare_job(depthwise_call, {"input": x, "weight": w}, backend=backend, algorithm=algorithm)
+    first = prepare_job(_SEPARABLE_CONV, rank, x, w, CONV_ARGUMENTS, arguments, **common)
     second = prepare_job(
-        pointwise_call,
-        {"input": first.returned, "weight": pointwise},
+        _SEPARABLE_CONV,
+        rank,
+        first.returned,
+        pointwise,
+        (),
+        (),
         bias=bias,
         residual=residual,
         activation=activation,
         out=out,
-        backend=backend,
-        algorithm=algorithm,
+        **common,
     )
     first.execute()
     return second.execute()

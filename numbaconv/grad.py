@@ -22,6 +22,7 @@ from .backward import (
 )
 from .plan import Ints, Padding
 from .ranks import at_rank
+from .routes import Site
 
 __all__ = [
     "ConvGradients",
@@ -50,6 +51,17 @@ __all__ = [
     "conv_transpose3d_input",
     "conv_transpose3d_weight",
 ]
+
+
+_CONV_INPUT = Site("conv{}_input", False, "input")
+_CONV_WEIGHT = Site("conv{}_weight", False, "weight")
+_CONV_BACKWARD = Site("conv{}_backward", False, "input"), Site("conv{}_backward", False, "weight")
+_CONV_TRANSPOSE_INPUT = Site("conv_transpose{}_input", True, "input")
+_CONV_TRANSPOSE_WEIGHT = Site("conv_transpose{}_weight", True, "weight")
+_CONV_TRANSPOSE_BACKWARD = (
+    Site("conv_transpose{}_backward", True, "input"),
+    Site("conv_transpose{}_backward", True, "weight"),
+)
 
 
 def _conv_input(
@@ -100,11 +112,11 @@ def _conv_input(
     (1, 2, {fives})
     """
     return gradient(
-        "conv{}_input",
+        _CONV_INPUT,
         rank,
-        False,
-        "input",
-        {"input": input_size, "weight": weight, "output": grad_output},
+        weight,
+        grad_output,
+        input_size,
         stride=stride,
         padding=padding,
         dilation=dilation,
@@ -154,11 +166,11 @@ pre_activation, output, algorithm, backend
     (4, 2, {threes})
     """
     return gradient(
-        "conv{}_weight",
+        _CONV_WEIGHT,
         rank,
-        False,
-        "weight",
-        {"input": input, "weight": weight_size, "output": grad_output},
+        input,
+        grad_output,
+        weight_size,
         stride=stride,
         padding=padding,
         dilation=dilation,
@@ -209,11 +221,11 @@ def _conv_transpose_input(
     (1, 2, {fives})
     """
     return gradient(
-        "conv_transpose{}_input",
+        _CONV_TRANSPOSE_INPUT,
         rank,
-        True,
-        "input",
-        {"input": input_size, "weight": weight, "output": grad_output},
+        weight,
+        grad_output,
+        input_size,
         stride=stride,
         padding=padding,
         output_padding=output_padding,
@@ -265,11 +277,11 @@ def _conv_transpose_weight(
     (2, 4, {twos})
     """
     return gradient(
-        "conv_transpose{}_weight",
+        _CONV_TRANSPOSE_WEIGHT,
         rank,
-        True,
-        "weight",
-        {"input": input, "weight": weight_size, "output": grad_output},
+        input,
+        grad_output,
+        weight_size,
         stride=stride,
         padding=padding,
         output_padding=output_padding,
@@ -361,10 +373,11 @@ pre_activation, output, algorithm, backend
     ((1, 2, {fives}), (4, 2, {threes}), (4,))
     """
     return backward(
-        "conv{}_backward",
+        *_CONV_BACKWARD,
         rank,
-        False,
-        {"input": input, "weight": weight, "output": grad_output},
+        grad_output,
+        input,
+        weight,
         stride=stride,
         padding=padding,
         dilation=dilation,
@@ -418,10 +431,11 @@ weight_format, activation, pre_activation, output, algorithm, backend
     ((1, 2, {fives}), (2, 4, {twos}), (4,))
     """
     return backward(
-        "conv_transpose{}_backward",
+        *_CONV_TRANSPOSE_BACKWARD,
         rank,
-        True,
-        {"input": input, "weight": weight, "output": grad_output},
+        grad_output,
+        input,
+        weight,
         stride=stride,
         padding=padding,
         output_padding=output_padding,

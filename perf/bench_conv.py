@@ -11,19 +11,16 @@ Environment variables choose, since pyperf starts workers with its own options: 
 
 import os
 import sys
-from pathlib import Path
-
-import pyperf
-
-sys.path.insert(0, str(Path(__file__).parent))
 
 import numba
+import pyperf
 
 import layer_table
 import numbaconv
+from command import DIRECTIONS
 from layer_table import Layer
 from numbaconv import AlgorithmError
-from peers import DIRECTIONS, operands
+from peers import numbaconv_call
 
 VARIABLES = ("BENCH_TABLE", "BENCH_LAYERS", "BENCH_DIRECTIONS", "BENCH_ALGORITHMS")
 HANDFUL = (
@@ -49,18 +46,6 @@ def algorithms(layer: Layer, direction: str, wanted: str) -> list[str | None]:
     return list(accepted) if wanted == "all" else [name for name in accepted if name in wanted.split(",")]
 
 
-def call(layer: Layer, direction: str, algorithm: str | None):
-    """A primitive on one layer, as a function without arguments."""
-    x, w, g = operands(layer)
-    name = f"conv_transpose{layer.rank}d" if layer.transposed else f"conv{layer.rank}d"
-    options = {**layer.arguments, "algorithm": algorithm}
-    if direction == "forward":
-        return lambda: getattr(numbaconv, name)(x, w, **options)
-    if direction == "input":
-        return lambda: getattr(numbaconv.grad, f"{name}_input")(x.shape, w, g, **options)
-    return lambda: getattr(numbaconv.grad, f"{name}_weight")(x, w.shape, g, **options)
-
-
 def main() -> None:
     runner = pyperf.Runner()
     runner.argparser.set_defaults(inherit_environ=[*VARIABLES, "NUMBA_NUM_THREADS", "OMP_WAIT_POLICY"])
@@ -75,7 +60,7 @@ def main() -> None:
             for algorithm in algorithms(layer, direction, os.environ.get("BENCH_ALGORITHMS", "")):
                 name = "/".join([layer.name, direction, *([algorithm] if algorithm else [])])
                 try:
-                    runner.bench_func(name, call(layer, direction, algorithm))
+                    runner.bench_func(name, numbaconv_call(layer, direction, algorithm))
                 except AlgorithmError as error:
                     print(error, file=sys.stderr)
 

@@ -1,8 +1,10 @@
 """The tables of real layers in this folder: read by the benchmarks and by the tests."""
 
 import csv
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 LAYERS = Path(__file__).parent / "layers"
 
@@ -15,31 +17,31 @@ class Layer:
     transposed: bool
     input_shape: tuple[int, ...]
     weight_shape: tuple[int, ...]
-    arguments: dict
+    arguments: dict[str, Any]
     output_shape: tuple[int, ...]
     mmac: float
     has_bias: bool
 
     @property
-    def rank(self):
+    def rank(self) -> int:
         return len(self.input_shape) - 2
 
 
-def _extents(text):
+def _extents(text: str) -> tuple[int, ...]:
     return tuple(int(each) for each in text.split("x"))
 
 
-def read(file):
+def read(file: str) -> list[Layer]:
     """Every row of a table."""
     with open(LAYERS / file, newline="") as lines:
         return [_layer(row) for row in csv.DictReader(lines)]
 
 
-def _layer(row):
+def _layer(row: Mapping[str, str]) -> Layer:
     transposed, groups = row["transposed"] == "1", int(row["groups"])
     c_in, c_out, batch = int(row["C_in"]), int(row["C_out"]), int(row["N"])
     channels = (c_in, c_out // groups) if transposed else (c_out, c_in // groups)
-    arguments = {
+    arguments: dict[str, Any] = {
         "stride": _extents(row["stride"]),
         "padding": tuple(zip(_extents(row["pad_before"]), _extents(row["pad_after"]), strict=True)),
         "dilation": _extents(row["dilation"]),

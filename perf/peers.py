@@ -4,22 +4,26 @@ A worker reads one request a line (JSON: table, row, direction, seconds) and ans
 the median time of a call, and how many calls were timed. ``python perf/peers.py NAME`` starts one.
 """
 
-import json
+import os
 import statistics
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).parent))
-
 import layer_table
+from command import serve
 from layer_table import Layer
 
-DIRECTIONS = ("forward", "input", "weight")
 Call = Callable[[], object]
+Make = Callable[[Layer, str], Call]
+
+
+def threads() -> int:
+    """How many threads a peer gets: what its environment says."""
+    return int(os.environ.get("OMP_NUM_THREADS", "2"))
 
 
 def operands(layer: Layer) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -30,25 +34,44 @@ def operands(layer: Layer) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return x, w, g
 
 
-def numbaconv_call(layer: Layer, direction: str) -> Call:
+def numbaconv_call(layer: Layer, direction: str, algorithm: str | None = None) -> Call:
     import numbaconv
 
     x, w, g = operands(layer)
     name = f"conv_transpose{layer.rank}d" if layer.transposed else f"conv{layer.rank}d"
-    forward = getattr(numbaconv, name)
+    options = {**layer.arguments, "algorithm": algorithm}
     if direction == "forward":
-        return lambda: forward(x, w, **layer.arguments)
+        forward = getattr(numbaconv, name)
+        return lambda: forward(x, w, **options)
     if direction == "input":
         by_input = getattr(numbaconv.grad, f"{name}_input")
-        return lambda: by_input(x.shape, w, g, **layer.arguments)
+        return lambda: by_input(x.shape, w, g, **options)
     by_weight = getattr(numbaconv.grad, f"{name}_weight")
-    return lambda: by_weight(x, w.shape, g, **layer.arguments)
+    return lambda: by_weight(x, w.shape, g, **options)
+
+
+def prepared_call(layer: Layer, direction: str, algorithm: str | None = None) -> Call:
+    import numbaconv
+
+    assert direction == "forward", "only the convolution itself is prepared"
+    x, w, _ = operands(layer)
+    prepared = numbaconv.prepare(w, transposed=layer.transposed, algorithm=algorithm, **layer.arguments)
+    return lambda: prepared(x)
+
+
+def untransformed_call(layer: Layer, direction: str) -> Call:
+    """`prepared_call` without Winograd and the like, whose rate can pass the machine's peak."""
+    from numbaconv.backends.cpu import BACKEND
+
+    names = {each.name for table in BACKEND.tables.values() for each in table if each.spreading}
+    os.environ["NUMBACONV_DISABLE"] = ",".join(sorted(names))  # this process is for this call alone
+    return prepared_call(layer, direction)
 
 
 def torch_call(layer: Layer, direction: str) -> Call:
     import torch
 
-    torch.set_num_threads(2)
+    torch.set_num_threads(threads())
     x, w, g = (torch.from_numpy(each) for each in operands(layer))
     arguments = dict(layer.arguments)
     pads = arguments.pop("padding")
@@ -99,16 +122,32 @@ def onnxruntime_call(layer: Layer, direction: str) -> Call:
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     onnx.checker.check_model(model)
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 2
+    options.intra_op_num_threads = threads()
     session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     return lambda: session.run(None, {"x": x})
 
 
-PEERS: dict[str, Callable[[Layer, str], Call]] = {
+PEERS: dict[str, Make] = {
     "numbaconv": numbaconv_call,
+    "numbaconv_prepared": prepared_call,
+    "numbaconv_untransformed": untransformed_call,
     "torch": torch_call,
     "onnxruntime": onnxruntime_call,
 }
+
+
+def runs(name: str, layer: Layer, direction: str) -> bool:
+    """Whether a peer takes part: some have no gradients, and one is there for dense layers alone."""
+    if name == "numbaconv_untransformed" and not is_dense(layer):
+        return False
+    return direction == "forward" or name in ("numbaconv", "torch")
+
+
+def is_dense(layer: Layer) -> bool:
+    """A 3x3 or 1x1 convolution with 64 channels and more on both sides, in one group."""
+    kernel, channels = layer.weight_shape[2:], layer.weight_shape[:2]
+    plain = not layer.transposed and layer.arguments["groups"] == 1
+    return plain and kernel in ((1, 1), (3, 3)) and min(channels) >= 64
 
 
 def measure(call: Call, seconds: float) -> dict[str, float]:
@@ -123,19 +162,21 @@ def measure(call: Call, seconds: float) -> dict[str, float]:
     return {"least": min(times), "median": statistics.median(times), "calls": len(times)}
 
 
-def serve(name: str) -> None:
+def worker(name: str) -> None:
     """Answer requests until the input ends."""
     tables: dict[str, list[Layer]] = {}
     built: dict[tuple[str, int, str], Call] = {}
-    for line in sys.stdin:
-        request = json.loads(line)
+
+    def answer(request: dict[str, Any]) -> dict[str, Any]:
         key = (request["table"], request["row"], request["direction"])
         if key not in built:
             built.clear()  # one layer's arrays at a time
             rows = tables.setdefault(key[0], layer_table.read(key[0]))
             built[key] = PEERS[name](rows[key[1]], key[2])
-        print(json.dumps(measure(built[key], request["seconds"])), flush=True)
+        return measure(built[key], request["seconds"])
+
+    serve(answer)
 
 
 if __name__ == "__main__":
-    serve(sys.argv[1])
+    worker(sys.argv[1])

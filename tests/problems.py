@@ -1,7 +1,9 @@
 """Problems that the conformance tests share, and how to run a primitive on one through the public API."""
 
 from dataclasses import dataclass, replace
+from math import prod
 
+import ml_dtypes
 import numpy as np
 
 import numbaconv
@@ -131,6 +133,72 @@ def magnitude(direction, problem, x, w, g):
     return expected(direction, replace(problem, value=abs(problem.value)), x, w, g)
 
 
+def spread_magnitude(direction, plan, source, other):
+    """What error bounds of spreading algorithms are multiples of, one value for each pair of rows or channels.
+
+    ``source`` is what the primitive reads, ``other`` the weight; in WEIGHT_GRAD they are ``x`` and ``grad_y``. The
+    shape is that of the result, up to broadcasting.
+    """
+    source, other = (np.abs(oracle.wide(each)) for each in (source, other))
+    spatial, groups, ones = tuple(range(2, source.ndim)), plan.groups, [1] * (source.ndim - 2)
+    inputs, outputs = plan.x_channels // groups, plan.y_channels // groups
+    largest, sums = source.max(axis=spatial, initial=0), other.sum(axis=spatial)
+    if direction is Direction.INPUT_GRAD:
+        repeats = prod(axis.padded if axis.maps_padding else 1 for axis in plan.axes)  # positions of one input cell
+        largest, sums = largest.reshape(plan.batch, groups, outputs), sums.reshape(groups, outputs, inputs)
+        return repeats * np.einsum("ngo,goc->ngc", largest, sums).reshape(plan.batch, plan.x_channels, *ones)
+    if any(axis.mode == "constant" for axis in plan.axes):
+        largest = np.maximum(largest, abs(plan.padding_value))
+    largest = largest.reshape(plan.batch, groups, inputs)
+    if direction is Direction.FORWARD:
+        sums = sums.reshape(groups, outputs, inputs)
+        return np.einsum("ngc,goc->ngo", largest, sums).reshape(plan.batch, plan.y_channels, *ones)
+    sums = sums.reshape(plan.batch, groups, outputs)
+    return np.einsum("ngc,ngo->goc", largest, sums).reshape(plan.y_channels, inputs, *ones)
+
+
+def error_bound(direction, algorithm, problem, dtype, x, w, g):
+    """The algorithm's bound on its errors, an array that broadcasts to the result."""
+    plan = problem.plan(dtype)
+    eps = np.finfo(plan.compute_dtype).eps
+    if algorithm.spreading:
+        source, other = {
+            Direction.FORWARD: (x, w),
+            Direction.INPUT_GRAD: (g, w),
+            Direction.WEIGHT_GRAD: (x, g),
+        }[direction]
+        size = spread_magnitude(direction, plan, source, other)
+    else:
+        size = magnitude(direction, problem, x, w, g)
+    # A complex product is four real ones.
+    return algorithm.error_factor(plan) * eps * (4 if plan.compute_dtype.startswith("complex") else 1) * size
+
+
+def assert_within(answer, wanted, bound, label):
+    """No error above its bound."""
+    excess = np.abs(oracle.wide(answer) - wanted) - bound
+    assert not answer.size or excess.max() <= 0, f"{label}: over the bound by {excess.max()}"
+
+
+def assert_exact(answer, wanted, algorithm, bound, label):
+    """Equal to the bit; from a spreading algorithm within its bound, and within one rounding of the result's dtype.
+
+    ``wanted`` is the exact result in the wanted dtype, ``bound()`` the algorithm's bound.
+    """
+    if not algorithm.spreading:
+        np.testing.assert_array_equal(answer, wanted, err_msg=label)
+        return
+    wide = oracle.wide(wanted.astype(np.promote_types(np.float32, wanted.dtype)))
+    rounding = np.abs(wide) * np.float64(ml_dtypes.finfo(wanted.dtype).eps)
+    answer = answer.astype(np.promote_types(np.float32, wanted.dtype))
+    assert_within(answer, wide, bound() + rounding, label)
+
+
+def chosen(direction, plan):
+    """The algorithm that a call gets when it names none."""
+    return registry.resolve(None).select("test", plan, direction, None)
+
+
 def accepting(problem, dtype="float64"):
     """Every (backend, direction, algorithm) that accepts a problem."""
     plan = problem.plan(dtype)
@@ -161,6 +229,21 @@ PROBLEMS = {
     "stride and dilation share a factor": _P((13,), (4,), c_in=2, c_out=2, stride=(4,), dilation=(2,), pads=((3, 2),)),
     "stride and dilation coprime": _P((14,), (4,), c_in=2, c_out=2, stride=(3,), dilation=(2,), pads=((3, 4),)),
     "stride past the end": _P((5, 4), (2, 3), c_in=2, c_out=2, stride=(2**40, 10**9), pads=((1, 1), (0, 2))),
+    "long kernel": _P((2900,), (700,), batch=2, c_in=3, c_out=2, pads=((350, 20),)),
+    "long kernel, strided": _P((2500,), (301,), c_in=2, c_out=3, stride=(3,), pads=((40, 700),)),
+    "long kernel, strided and dilated": _P(
+        (2300,), (150,), c_in=2, c_out=2, stride=(4,), dilation=(6,), pads=((9, 8),)
+    ),
+    "long kernel, dilated, reflected": _P(
+        (1500,), (130,), c_in=2, c_out=2, groups=2, dilation=(5,), pads=((300, 400),), modes=("reflect",)
+    ),
+    "long kernel, constant, multiplier 2": _P(
+        (700,), (90,), batch=2, c_in=3, c_out=6, groups=3, pads=((100, 30),), modes=("constant",), value=2
+    ),
+    "long kernel, circular, strided": _P((900,), (600,), stride=(2,), pads=((400, 350),), modes=("circular",)),
+    "long kernel in width": _P((3, 600), (1, 70), batch=2, c_in=2, c_out=3, pads=((0, 0), (30, 5))),
+    "long kernel in height": _P((640, 3), (65, 1), c_in=2, c_out=9, stride=(2, 1), pads=((30, 5), (0, 0))),
+    "long kernel in depth": _P((600, 2, 3), (33, 1, 1), c_in=2, c_out=2, pads=((8, 9), (0, 0), (0, 0))),
     "one output, long rows": _P((1300,), (1300,), batch=2, stride=(2,)),
     "one output, wide rows, reflected": _P(
         (3, 600), (3, 601), stride=(1, 4), pads=((0, 0), (1, 0)), modes=("reflect",) * 2

@@ -13,20 +13,57 @@ PACKAGE = Path(numbaconv.__file__).parent
 
 #: For each room, the rooms of the package that it may import. Rooms are the longest prefixes listed here.
 ALLOWED = {
-    "": {"errors", "functional", "grad", "explain", "plan", "backends.registry", "backends", "_version"},
+    "": {
+        "errors",
+        "functional",
+        "grad",
+        "prepared",
+        "explain",
+        "plan",
+        "backends.registry",
+        "backends",
+        "_version",
+        "tuning",
+    },
     "_version": set(),
     "errors": set(),
     "plan": {"errors"},
     "ranks": set(),
     "arrays": {"plan", "errors"},
     "columns": {"arrays", "plan", "errors"},
-    "functional": {"dispatch", "columns", "arrays", "plan", "errors", "ranks"},
-    "backward": {"dispatch", "functional", "arrays", "plan", "errors"},
-    "grad": {"backward", "arrays", "plan", "ranks"},
-    "explain": {"dispatch", "plan", "errors", "backends.base", "backends.registry"},
-    "dispatch": {"arrays", "plan", "errors", "backends.registry", "backends.base", "backends.activations"},
+    "routes": {"arrays", "plan", "backends.base", "backends.activations"},
+    "functional": {"dispatch", "routes", "columns", "arrays", "plan", "errors", "ranks"},
+    "backward": {"dispatch", "routes", "functional", "arrays", "plan", "errors", "backends.activations"},
+    "grad": {"backward", "routes", "arrays", "plan", "ranks"},
+    "prepared": {
+        "dispatch",
+        "routes",
+        "explain",
+        "functional",
+        "arrays",
+        "plan",
+        "errors",
+        "backends.base",
+        "backends.registry",
+        "backends.activations",
+    },
+    "explain": {"routes", "plan", "errors", "backends.base", "backends.registry", "backends.winners"},
+    "measure": {"arrays", "plan", "errors", "backends.base", "backends.winners"},
+    "tuning": {"measure", "explain", "plan", "errors", "backends.base", "backends.registry"},
+    "dispatch": {
+        "measure",
+        "routes",
+        "arrays",
+        "plan",
+        "errors",
+        "backends.winners",
+        "backends.registry",
+        "backends.base",
+        "backends.activations",
+    },
     "backends": {"backends.registry"},
-    "backends.registry": {"backends.base", "errors"},
+    "backends.registry": {"backends.base", "backends.winners", "errors"},
+    "backends.winners": {"backends.base", "plan", "errors", "_version"},
     "backends.base": {"arrays", "plan", "errors", "backends.activations"},
     "backends.activations": {"errors"},
     "backends.tables": {"arrays", "plan"},
@@ -34,7 +71,15 @@ ALLOWED = {
     "backends.cpu": {"arrays", "plan", "errors", "backends.base", "backends.tables", "backends.activations"},
 }
 #: Which third-party packages each room may import; NumPy is allowed wherever a room is not listed.
-OUTSIDE = {"plan": set(), "errors": set(), "ranks": set(), "backends.cpu": {"numpy", "numba", "llvmlite"}}
+OUTSIDE = {
+    "plan": set(),
+    "errors": set(),
+    "ranks": set(),
+    "measure": {"numpy", "ml_dtypes"},
+    "tuning": {"rich"},
+    "backends.winners": {"platformdirs"},
+    "backends.cpu": {"numpy", "numba", "llvmlite"},
+}
 
 
 def room_of(module):
@@ -114,7 +159,9 @@ def test_importing_brings_in_neither_numba_nor_scipy():
     loaded = python("import sys, numbaconv; print(*{name.split('.')[0] for name in sys.modules})").split()
     assert not {"numba", "llvmlite", "scipy", "ml_dtypes", "torch"} & set(loaded)
     backends = python("import sys, numbaconv; print(*(n for n in sys.modules if n.startswith('numbaconv.backends.')))")
-    assert set(backends.split()) == {f"numbaconv.backends.{name}" for name in ("registry", "base", "activations")}
+    assert set(backends.split()) == {
+        f"numbaconv.backends.{name}" for name in ("registry", "base", "activations", "winners")
+    }
 
 
 def test_importing_is_quick():

@@ -1,9 +1,11 @@
 """What a backend is made of: directions, algorithms in ordered tables, and the epilogue."""
 
+import platform
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, TypeAlias
+from functools import partial
+from typing import Any, NamedTuple, TypeAlias
 
 from ..arrays import Array
 from ..errors import AlgorithmError
@@ -19,10 +21,15 @@ __all__ = [
     "Epilogue",
     "PackedWeight",
     "Packing",
+    "Runner",
     "Weight",
     "any_order_factor",
     "terms_summed",
 ]
+
+
+#: Why an algorithm is not chosen that the user switched off.
+DISABLED = "disabled by NUMBACONV_DISABLE"
 
 
 class Direction(Enum):
@@ -33,8 +40,7 @@ class Direction(Enum):
     WEIGHT_GRAD = "w"
 
 
-@dataclass(frozen=True, slots=True)
-class Epilogue:
+class Epilogue(NamedTuple):
     """What happens to a finished sum before it is stored: ``activation(sum + bias + residual)``.
 
     ``bias`` has one element a result channel; ``residual`` is canonical, in the result's shape.
@@ -84,6 +90,10 @@ class PackedWeight:
 Weight: TypeAlias = Array | PackedWeight
 
 
+#: An algorithm made ready for one plan: ``runner(x, w, y, epilogue)`` fills the operand that it produces.
+Runner: TypeAlias = Callable[[Array, Any, Array, Epilogue], None]
+
+
 @dataclass(frozen=True, slots=True)
 class Packing:
     """How an algorithm prepares a weight that many calls share.
@@ -98,6 +108,10 @@ class Packing:
 
     key: Callable[[ConvPlan], Hashable]
     pack: Callable[[ConvPlan, Array], PackedWeight]
+
+
+def _always_worthwhile(plan: ConvPlan) -> str | None:
+    return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +133,21 @@ class Algorithm:
         gives the reason.
     packing : Packing, optional
         How it prepares a weight; without one it reads the weight as it is.
+    spreading : bool
+        Whether results are computed through transforms, so that what is in one cell touches results that do not
+        read it: rounding errors, NaN and infinity spread over a tile or a block. Sums of integers are not exact
+        then, and ``|x| conv |w|`` in the bound stands for its largest conceivable value at any position: the
+        sum over a result's source channels of the channel's largest ``|x|`` (padding included) times the sum of
+        ``|w|`` over all taps. In INPUT_GRAD and WEIGHT_GRAD, ``y`` stands for ``x``, and ``y`` for ``w``.
+    worthwhile : callable
+        ``worthwhile(plan)`` is None, or a sentence why an accepted plan is not worth this algorithm; it matters
+        to the automatic choice alone. Like every choice it must not depend on the batch size or on threads.
+    ready : callable, optional
+        ``ready(plan)`` does what follows from the plan alone, once for many calls, and returns ``run`` without
+        its plan. What it keeps must be small: it lives as long as the memory of the call does.
+    flat : bool
+        Whether such a runner takes operands as elements in canonical order alone, so that they need not have
+        the axes of extent 1 which make them canonical.
     """
 
     name: str
@@ -126,14 +155,26 @@ class Algorithm:
     run: Callable[[ConvPlan, Array, Any, Array, Epilogue], None]
     error_factor: Callable[[ConvPlan], float]
     packing: Packing | None = None
+    spreading: bool = False
+    worthwhile: Callable[[ConvPlan], str | None] = _always_worthwhile
+    ready: Callable[[ConvPlan], Runner] | None = None
+    flat: bool = False
+
+    def runner(self, plan: ConvPlan) -> Runner:
+        """``run`` for one plan."""
+        return partial(self.run, plan) if self.ready is None else self.ready(plan)
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """An algorithm's answer to a plan: accepted where ``refusal`` is None."""
+    """An algorithm's answer to a plan: can compute it where ``refusal`` is None.
+
+    ``passed_over`` is why one that can is not chosen by itself, or None.
+    """
 
     name: str
     refusal: str | None
+    passed_over: str | None = None
 
 
 @dataclass(frozen=True)
@@ -144,7 +185,8 @@ class Backend:
     ----------
     name : str
     tables : mapping
-        For each direction the algorithms in order of preference; the last accepts everything.
+        For each direction the algorithms in order of preference; the last accepts everything, and is always
+        worthwhile.
     activation_grad : callable
         ``activation_grad(derivative, grad, saved, out)`` fills ``out = grad * derivative(saved)``,
         elementwise, with a scalar function.
@@ -152,6 +194,8 @@ class Backend:
         ``check_activation(activation, compute_dtype)`` raises where the activation cannot be used.
     unavailable : callable
         None where the backend can be used, else the reason as a sentence.
+    host : callable
+        What measured times hold for, as a short text: the processor, as far as this backend uses it.
     """
 
     name: str
@@ -159,33 +203,75 @@ class Backend:
     activation_grad: Callable[[Callable[..., object], Array, Array, Array], None]
     check_activation: Callable[[Activation, str], None] = lambda activation, dtype: None
     unavailable: Callable[[], str | None] = lambda: None
+    host: Callable[[], str] = platform.machine
 
-    def candidates(self, plan: ConvPlan, direction: Direction) -> list[Candidate]:
+    def candidates(
+        self, plan: ConvPlan, direction: Direction, disabled: frozenset[str] = frozenset()
+    ) -> list[Candidate]:
         """Every algorithm's answer, in the order of the table."""
-        return [Candidate(each.name, each.accepts(plan)) for each in self.tables[direction]]
+        return [_candidate(each, plan, disabled) for each in self.tables[direction]]
 
-    def select(self, op: str, plan: ConvPlan, direction: Direction, forced: str | None) -> Algorithm:
-        """The first algorithm that accepts, or the forced one.
+    def select(
+        self,
+        op: str,
+        plan: ConvPlan,
+        direction: Direction,
+        forced: str | None,
+        disabled: frozenset[str] = frozenset(),
+        tuned: str | None = None,
+    ) -> Algorithm:
+        """The forced algorithm; or the tuned one, if it accepts; or the first that accepts and is worthwhile.
+
+        Failing all, the first that accepts. One whose name is in ``disabled`` is never chosen.
 
         Raises
         ------
         AlgorithmError
-            If the forced algorithm is unknown or refuses.
+            If the forced algorithm is unknown, disabled, or refuses, or if nothing is left.
         """
         table = self.tables[direction]
         if forced is not None:
+            return self._forced(op, plan, direction, forced, disabled)
+        if tuned is not None and tuned not in disabled:
             for algorithm in table:
-                if algorithm.name == forced:
-                    refusal = algorithm.accepts(plan)
-                    if refusal is not None:
-                        raise AlgorithmError(f"{op}: algorithm {forced!r} of backend {self.name!r} refuses: {refusal}")
+                if algorithm.name == tuned and algorithm.accepts(plan) is None:
                     return algorithm
-            known = ", ".join(each.name for each in table)
-            raise AlgorithmError(
-                f"{op}: algorithm {forced!r} is unknown to backend {self.name!r}, "
-                f"which has {known} for {direction.name}"
-            )
+        possible = None
         for algorithm in table:
-            if algorithm.accepts(plan) is None:
+            if algorithm.name not in disabled and algorithm.accepts(plan) is None:
+                if algorithm.worthwhile(plan) is None:
+                    return algorithm
+                possible = possible or algorithm
+        if possible is not None:
+            return possible
+        but = _but_disabled(disabled & {each.name for each in table})
+        raise AlgorithmError(f"{op}: no algorithm of backend {self.name!r}{but} accepts {plan}")
+
+    def _forced(
+        self, op: str, plan: ConvPlan, direction: Direction, forced: str, disabled: frozenset[str]
+    ) -> Algorithm:
+        for algorithm in self.tables[direction]:
+            if algorithm.name == forced:
+                if forced in disabled:
+                    raise AlgorithmError(
+                        f"{op}: algorithm {forced!r} of backend {self.name!r} is forced, but {DISABLED}"
+                    )
+                refusal = algorithm.accepts(plan)
+                if refusal is not None:
+                    raise AlgorithmError(f"{op}: algorithm {forced!r} of backend {self.name!r} refuses: {refusal}")
                 return algorithm
-        raise AlgorithmError(f"{op}: no algorithm of backend {self.name!r} accepts {plan}")
+        known = ", ".join(each.name for each in self.tables[direction])
+        raise AlgorithmError(
+            f"{op}: algorithm {forced!r} is unknown to backend {self.name!r}, which has {known} for {direction.name}"
+        )
+
+
+def _candidate(algorithm: Algorithm, plan: ConvPlan, disabled: frozenset[str]) -> Candidate:
+    refusal = algorithm.accepts(plan)
+    if refusal is not None:
+        return Candidate(algorithm.name, refusal)
+    return Candidate(algorithm.name, None, DISABLED if algorithm.name in disabled else algorithm.worthwhile(plan))
+
+
+def _but_disabled(names: frozenset[str]) -> str:
+    return f", {' and '.join(sorted(names))} being {DISABLED}," if names else ""

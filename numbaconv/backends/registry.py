@@ -7,20 +7,24 @@ imported when it is first asked for. Other distributions add theirs through the 
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from importlib import import_module
 from typing import NamedTuple
 
-from ..errors import BackendError
+from ..errors import AlgorithmError, BackendError
 from .base import Backend
+from .winners import CACHE_VARIABLE, TUNE_VARIABLE, revision
 
 __all__ = [
     "BackendStatus",
     "backends",
+    "choices",
+    "disabled_algorithms",
     "forced_algorithm",
     "get_backend",
+    "is_in_use",
     "register_backend",
     "resolve",
     "set_backend",
@@ -30,11 +34,18 @@ __all__ = [
 ENTRY_POINTS = "numbaconv.backends"
 BACKEND_VARIABLE = "NUMBACONV_BACKEND"
 ALGORITHM_VARIABLE = "NUMBACONV_ALGORITHM"
+DISABLE_VARIABLE = "NUMBACONV_DISABLE"
 AUTOMATIC = "cpu"
+#: The variables' names as `os.environ` has them inside.
+_ENCODED = {
+    name: getattr(os.environ, "encodekey", str)(name)
+    for name in (BACKEND_VARIABLE, ALGORITHM_VARIABLE, DISABLE_VARIABLE, TUNE_VARIABLE, CACHE_VARIABLE)
+}
 
 _modules = {"cpu": "numbaconv.backends.cpu", "reference": "numbaconv.backends.reference"}
 _loaded: dict[str, Backend] = {}
 _entry_points_read = False
+_disabled: dict[str, frozenset[str]] = {}
 _default: str | None = None
 _scoped: ContextVar[str | None] = ContextVar("numbaconv_backend", default=None)
 
@@ -193,10 +204,42 @@ def use_backend(name: str) -> Iterator[None]:
         _scoped.reset(token)
 
 
-def _choice(name: str | None) -> str:
+def _variable(name: str) -> str | None:
+    """An environment variable, as `os.environ` has it now; empty ones count as missing.
+
+    ``os.environ.get`` takes most of a microsecond where a variable is missing: it encodes the name, and raises
+    and catches an exception. Looking into the dictionary behind it does neither. Where there is no such
+    dictionary, `os.environ` is asked.
+    """
+    known = getattr(os.environ, "_data", None)
+    if known is not None and known.get(_ENCODED[name]) is None:
+        return None
+    return os.environ.get(name) or None
+
+
+def _chosen_backend(name: str | None) -> str:
+    """The name of the backend that a call gets, given its ``backend=`` argument; it may be unknown."""
     if name is not None:
         return name
-    return _scoped.get() or _default or os.environ.get(BACKEND_VARIABLE) or AUTOMATIC
+    return _scoped.get() or _default or _variable(BACKEND_VARIABLE) or AUTOMATIC
+
+
+def choices(backend: str | None, algorithm: str | None) -> tuple[str, str | None, str | None, tuple[Hashable, ...]]:
+    """What rules a call's choice, unchecked: the backend's name, a forced algorithm's, what is disabled, tuning.
+
+    What a call runs is remembered under these and its plan, so whatever else comes to rule the choice belongs here.
+    """
+    return (
+        _chosen_backend(backend),
+        forced_algorithm(algorithm),
+        _variable(DISABLE_VARIABLE),
+        (_variable(TUNE_VARIABLE), _variable(CACHE_VARIABLE), revision()),
+    )
+
+
+def is_in_use(name: str, backend: Backend) -> bool:
+    """Whether a name still stands for this backend, and it can be used."""
+    return _loaded.get(name) is backend and backend.unavailable() is None
 
 
 def get_backend() -> str:
@@ -218,9 +261,42 @@ def get_backend() -> str:
 
 def resolve(name: str | None) -> Backend:
     """The backend of a call, given its ``backend=`` argument."""
-    return _load(_known(_choice(name)))
+    return _load(_known(_chosen_backend(name)))
 
 
 def forced_algorithm(name: str | None) -> str | None:
     """The algorithm that a call forces, given its ``algorithm=`` argument."""
-    return name if name is not None else os.environ.get(ALGORITHM_VARIABLE) or None
+    return name if name is not None else _variable(ALGORITHM_VARIABLE)
+
+
+def disabled_algorithms() -> frozenset[str]:
+    """The algorithms that ``NUMBACONV_DISABLE`` names, separated by commas, as it is now.
+
+    A name that another backend has is harmless; one that none has is an error, since what was meant would go on
+    being chosen.
+    """
+    value = _variable(DISABLE_VARIABLE)
+    if not value:
+        return frozenset()
+    if value not in _disabled:
+        names = frozenset(part.strip() for part in value.split(",") if part.strip())
+        _check_disabled(names)
+        _disabled[value] = names
+    return _disabled[value]
+
+
+def _check_disabled(names: frozenset[str]) -> None:
+    unknown = names - _algorithm_names(_loaded)
+    if unknown:
+        backends()  # loads whatever can be loaded
+        known = _algorithm_names(_loaded)
+        unknown -= known
+        if unknown:
+            listed = ", ".join(repr(name) for name in sorted(unknown))
+            raise AlgorithmError(
+                f"{DISABLE_VARIABLE} names {listed}, which no backend has; there are {', '.join(sorted(known))}"
+            )
+
+
+def _algorithm_names(found: dict[str, Backend]) -> set[str]:
+    return {each.name for backend in found.values() for table in backend.tables.values() for each in table}

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass
+from math import copysign
 from operator import index
 from typing import SupportsIndex, TypeAlias
 
@@ -117,6 +118,12 @@ def _padding_value(op: str, value: object, modes: tuple[str, ...]) -> Scalar:
     return value
 
 
+def _kind(value: Scalar) -> str:
+    """What tells a number apart from its equals: its type, and the signs of its zeros."""
+    parts = (value.real, value.imag) if isinstance(value, complex) else (value,)
+    return type(value).__name__ + "".join("-" for part in parts if isinstance(part, float) and copysign(1, part) < 0)
+
+
 @dataclass(frozen=True, slots=True)
 class Geometry:
     """Every argument that shapes a convolution, checked by itself and hashable."""
@@ -127,7 +134,7 @@ class Geometry:
     groups: int
     padding_mode: tuple[str, ...]
     padding_value: Scalar
-    padding_kind: str  # 0, 0.0 and 0j are equal, but not all are values of a real array
+    padding_kind: str  # tells apart what is equal: 0, 0.0, -0.0 and 0j
     output_padding: tuple[int, ...]
     output_size: tuple[int, ...] | None
 
@@ -159,7 +166,7 @@ class Geometry:
             groups=groups,
             padding_mode=modes,
             padding_value=fill,
-            padding_kind=type(fill).__name__,
+            padding_kind=_kind(fill),
             output_padding=integers(op, "output_padding", output_padding, rank, 0),
             output_size=None if output_size is None else integers(op, "output_size", output_size, rank, 1),
         )

@@ -66,6 +66,15 @@ class ConvPlan:
     output_dtype: str
 
     @cached_property
+    def _hash(self) -> int:
+        # Integers alone: it travels with a pickled plan, and hashes of strings differ from process to process.
+        return hash((self.input_shape, self.weight_shape, self.output_shape, self.groups))
+
+    def __hash__(self) -> int:
+        """Of what tells most plans apart, found once: what is made of a plan is looked up by it in each call."""
+        return self._hash
+
+    @cached_property
     def axes3(self) -> tuple[Axis, Axis, Axis]:
         """Depth, height, width; axes that the rank lacks have extent 1, kernel 1 and no padding."""
         depth, height, width = (Axis(),) * (3 - self.rank) + self.axes

@@ -10,6 +10,7 @@ import pytest
 
 import numbaconv
 from numbaconv.backends import registry
+from numbaconv.backends.base import Algorithm, Backend, Candidate, Direction
 
 X, W = np.ones((1, 2, 6)), np.ones((3, 2, 3))
 
@@ -177,6 +178,48 @@ def test_forced_algorithms(monkeypatch):
     monkeypatch.setenv("NUMBACONV_ALGORITHM", "abacus")
     with pytest.raises(numbaconv.AlgorithmError, match="abacus"):
         numbaconv.conv1d(X, W)
+
+
+def test_disabled_algorithms(monkeypatch):
+    chosen = numbaconv.explain(X.shape, W.shape).algorithm
+    assert chosen != "direct"
+    monkeypatch.setenv("NUMBACONV_DISABLE", f" {chosen} ,")
+    explained = numbaconv.explain(X.shape, W.shape)
+    assert explained.algorithm != chosen
+    assert f"{chosen}: not chosen: disabled by NUMBACONV_DISABLE" in str(explained)
+    np.testing.assert_array_equal(numbaconv.conv1d(X, W), np.full((1, 3, 4), 6.0))
+    with pytest.raises(
+        numbaconv.AlgorithmError, match=f"'{chosen}' of .* is forced, but disabled by NUMBACONV_DISABLE"
+    ):
+        numbaconv.conv1d(X, W, algorithm=chosen)
+    monkeypatch.setenv("NUMBACONV_DISABLE", "numpy")  # another backend's: harmless
+    assert numbaconv.explain(X.shape, W.shape).algorithm == chosen
+    with pytest.raises(
+        numbaconv.AlgorithmError, match="backend 'reference', numpy being disabled by NUMBACONV_DISABLE"
+    ):
+        numbaconv.conv1d(X, W, backend="reference")
+    monkeypatch.setenv("NUMBACONV_DISABLE", "direct,abacus")
+    with pytest.raises(numbaconv.AlgorithmError, match=r"names 'abacus', which no backend has; there are .*direct"):
+        numbaconv.conv1d(X, W)
+
+
+def test_what_is_not_worthwhile_is_chosen_last():
+    def algorithm(name, reason):
+        return Algorithm(name, lambda plan: None, None, None, worthwhile=lambda plan: reason)
+
+    table = (algorithm("slow", "it would take a week"), algorithm("quick", None))
+    backend = Backend("toy", dict.fromkeys(Direction, table), activation_grad=None)
+    plan = numbaconv.plan_conv(X.shape, W.shape)
+
+    def chosen(*arguments):
+        return backend.select("test", plan, Direction.FORWARD, *arguments).name
+
+    assert chosen(None) == "quick"
+    assert chosen("slow") == "slow"
+    assert chosen(None, frozenset({"quick"})) == "slow"
+    assert backend.candidates(plan, Direction.FORWARD)[0] == Candidate("slow", None, "it would take a week")
+    with pytest.raises(numbaconv.AlgorithmError, match="quick and slow being disabled"):
+        chosen(None, frozenset({"quick", "slow"}))
 
 
 def test_the_package_is_the_function():

@@ -1,4 +1,9 @@
-"""Hypothesis over whole problems: every backend, algorithm and direction must equal the oracle to the bit."""
+"""Hypothesis over whole problems: every backend, algorithm and direction must equal the oracle to the bit.
+
+Those that say that errors spread (``spreading``) must stay within their bound.
+"""
+
+from functools import partial
 
 import numpy as np
 import pytest
@@ -7,7 +12,7 @@ from hypothesis import strategies as st
 
 from numbaconv.errors import ShapeError
 from numbaconv.plan import PADDING_MODES
-from problems import Problem, accepting, expected, operands, run
+from problems import Problem, accepting, assert_exact, error_bound, expected, operands, run
 
 EXAMPLES = 2000
 
@@ -56,4 +61,5 @@ def test_random_problems(problem, seed):
     for backend, direction, algorithm in accepting(problem, "float32"):
         answer = run(direction, problem, x, w, g, backend=backend, algorithm=algorithm.name)
         wanted = expected(direction, problem, x, w, g).astype(np.float32)
-        np.testing.assert_array_equal(answer, wanted, err_msg=f"{backend} {direction.name} {algorithm.name}")
+        bound = partial(error_bound, direction, algorithm, problem, "float32", x, w, g)
+        assert_exact(answer, wanted, algorithm, bound, f"{backend} {direction.name} {algorithm.name}")

@@ -1,13 +1,22 @@
 """The CPU backend: ``@njit(parallel=True)`` kernels, and for each direction the ordered table of algorithms."""
 
+from functools import cache
+
 import numba
+from llvmlite.binding import get_host_cpu_name
 
 from ..base import Backend, Direction
 from .activation import activation_grad, check_activation
 from .depthwise_conv import DEPTHWISE
+from .dot_gemm_conv import DOT_GEMM
+from .fft import FFT
 from .implicit_gemm import IMPLICIT_GEMM
+from .patch_gemm_conv import PATCH_GEMM
+from .patch_weight_conv import PATCH_GEMM_WEIGHT
 from .rows import DIRECT
-from .weight_gemm import DOT_GEMM, OUTER_GEMM
+from .simd import VECTOR_BYTES
+from .winograd_conv import WINOGRAD
+from .winograd_weight_conv import WINOGRAD_WEIGHT
 
 __all__ = ["BACKEND"]
 
@@ -16,22 +25,35 @@ def _unavailable() -> str | None:
     return "NUMBA_DISABLE_JIT is set, and its kernels are nothing uncompiled" if numba.config.DISABLE_JIT else None
 
 
+@cache
+def _host() -> str:
+    return f"{get_host_cpu_name()} with vectors of {VECTOR_BYTES} bytes"
+
+
 BACKEND = Backend(
     name="cpu",
     tables={
         Direction.FORWARD: (
+            FFT[Direction.FORWARD],
             DEPTHWISE[Direction.FORWARD],
+            *WINOGRAD[Direction.FORWARD],
+            PATCH_GEMM[Direction.FORWARD],
             IMPLICIT_GEMM[Direction.FORWARD],
             DIRECT[Direction.FORWARD],
         ),
         Direction.INPUT_GRAD: (
+            FFT[Direction.INPUT_GRAD],
             DEPTHWISE[Direction.INPUT_GRAD],
+            *WINOGRAD[Direction.INPUT_GRAD],
+            PATCH_GEMM[Direction.INPUT_GRAD],
             IMPLICIT_GEMM[Direction.INPUT_GRAD],
             DIRECT[Direction.INPUT_GRAD],
         ),
         Direction.WEIGHT_GRAD: (
+            FFT[Direction.WEIGHT_GRAD],
             DEPTHWISE[Direction.WEIGHT_GRAD],
-            OUTER_GEMM,
+            WINOGRAD_WEIGHT,
+            PATCH_GEMM_WEIGHT,
             DOT_GEMM,
             DIRECT[Direction.WEIGHT_GRAD],
         ),
@@ -39,4 +61,5 @@ BACKEND = Backend(
     activation_grad=activation_grad,
     check_activation=check_activation,
     unavailable=_unavailable,
+    host=_host,
 )

@@ -38,8 +38,8 @@ def _weight_signature(kind: Any) -> tuple:
     return (flat, flat, types.Array(kind, 3, "C"), _FIVE, SWEEPS, kind)
 
 
-_kernel = Kernel(depthwise.depthwise_tasks, None, _signature)
-_weight_kernel = Kernel(depthwise.depthwise_weight_tasks, None, _weight_signature)
+_kernel = Kernel(depthwise.depthwise_tasks, _signature)
+_weight_kernel = Kernel(depthwise.depthwise_weight_tasks, _weight_signature)
 
 
 def _run(plan: ConvPlan, source: Array, w: Array, out: Array, epilogue: Epilogue, by_input: bool, _: Axes) -> None:

@@ -25,20 +25,16 @@ Rows shorter than a vector or two (7x7 maps) spend most of their time between th
 """
 
 import numpy as np
-from numba import prange
 
 from ...plan import CONSTANT, ZERO
-from .jit import inner, kernel, parallel_kernel, reduction
+from .jit import inner, kernel, reduction
 from .simd import call_row
 
 __all__ = [
     "BLOCK",
     "TILE",
-    "forward_parallel",
     "forward_tasks",
-    "input_grad_parallel",
     "input_grad_tasks",
-    "weight_grad_parallel",
     "weight_grad_tasks",
 ]
 
@@ -302,60 +298,3 @@ def weight_grad_tasks(begin, end, x, y, partial, groups, depth, height, width, f
                             for k in range(width.kernel):
                                 at = width.slot[k] * cells + width.shift[k]
                                 partial[chunk, c0 + j, c, kd, kh, k] += _dot(y, n, c0 + j, od, oh, o0, line, at, count)
-
-
-@parallel_kernel
-def forward_parallel(tasks, chunks, x, w, bias, residual, y, groups, depth, height, width, fill, activation):
-    for i in prange(chunks):
-        forward_tasks(
-            i * tasks // chunks,
-            (i + 1) * tasks // chunks,
-            x,
-            w,
-            bias,
-            residual,
-            y,
-            groups,
-            depth,
-            height,
-            width,
-            fill,
-            activation,
-        )
-
-
-@parallel_kernel
-def input_grad_parallel(tasks, chunks, x, w, bias, residual, y, groups, depth, height, width, fill, activation):
-    for i in prange(chunks):
-        input_grad_tasks(
-            i * tasks // chunks,
-            (i + 1) * tasks // chunks,
-            x,
-            w,
-            bias,
-            residual,
-            y,
-            groups,
-            depth,
-            height,
-            width,
-            fill,
-            activation,
-        )
-
-
-@parallel_kernel
-def weight_grad_parallel(tasks, chunks, x, y, partial, groups, depth, height, width, fill):
-    for i in prange(chunks):
-        weight_grad_tasks(
-            i * tasks // chunks,
-            (i + 1) * tasks // chunks,
-            x,
-            y,
-            partial,
-            groups,
-            depth,
-            height,
-            width,
-            fill,
-        )

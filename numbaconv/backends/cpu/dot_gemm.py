@@ -16,13 +16,12 @@ Error factor: as for any order of summation (Higham 2002, section 4.2), the numb
 """
 
 import numpy as np
-from numba import prange
 
 from .gather import build_runs, pack_line, phase_of
-from .jit import kernel, parallel_kernel
+from .jit import kernel
 from .simd import ROWS, add_lanes, dot_tile
 
-__all__ = ["LENGTH", "MOST_COLUMNS", "MOST_ROWS", "dot_gemm_parallel", "dot_gemm_tasks"]
+__all__ = ["LENGTH", "MOST_COLUMNS", "MOST_ROWS", "dot_gemm_tasks"]
 
 #: Positions in a block of lines.
 LENGTH = 512
@@ -124,20 +123,3 @@ def dot_gemm_tasks(begin, end, x, y, partial, shape, depths, heights, widths, fi
                 tile = m // ROWS * column_tiles + j // 3
                 total = add_lanes(c, (tile * ROWS * 3 + m % ROWS * 3 + j % 3) * lanes)
                 partial[chunk, g * rows + first_row + m, column + j] = total
-
-
-@parallel_kernel
-def dot_gemm_parallel(tasks, chunks, x, y, partial, shape, depths, heights, widths, fill):
-    for i in prange(chunks):
-        dot_gemm_tasks(
-            i * tasks // chunks,
-            (i + 1) * tasks // chunks,
-            x,
-            y,
-            partial,
-            shape,
-            depths,
-            heights,
-            widths,
-            fill,
-        )

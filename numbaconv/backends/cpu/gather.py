@@ -10,7 +10,8 @@ nothing) elsewhere. Positions of a block are numbered row by row; a run is a str
 evenly spaced cells.
 """
 
-from typing import NamedTuple
+from collections.abc import Iterable
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import types
@@ -22,13 +23,17 @@ from .jit import inner, kernel
 
 __all__ = [
     "PHASED",
+    "TABLE",
     "GatherAxis",
     "PhasedAxis",
+    "axis_tables",
     "build_runs",
     "forward_axis",
     "input_grad_axis",
+    "merged",
     "pack_line",
     "phase_of",
+    "phased_axis",
 ]
 
 
@@ -74,9 +79,14 @@ class GatherAxis(NamedTuple):
     source: Array
 
 
-_TABLE = types.Array(types.int64, 1, "C")
+#: The Numba type of axes that are `merged`.
+TABLE = types.Array(types.int64, 1, "C")
 #: The Numba type of a phased axis.
-PHASED = types.NamedTuple([types.int64] * 4 + [_TABLE] * 9, PhasedAxis)
+PHASED = types.NamedTuple([types.int64] * 4 + [TABLE] * 9, PhasedAxis)
+
+#: A merged axis begins with its integers, then says where each of its tables begins and the last ends.
+_INTEGERS, _TABLES = 4, 9
+_HEAD = _INTEGERS + _TABLES + 1
 
 
 def _table(values: list[int]) -> Array:
@@ -145,6 +155,47 @@ def input_grad_axis(axis: Axis) -> PhasedAxis:
     )
 
 
+def axis_tables(axis: PhasedAxis) -> tuple[Array, ...]:
+    """What an axis has besides integers."""
+    tables: tuple[Any, ...] = axis[_INTEGERS:]
+    return tables
+
+
+def merged(axes: Iterable[PhasedAxis]) -> Array:
+    """Axes as one array, for `phased_axis` to take apart: a kernel's call takes a third of a microsecond an axis
+    to find out what is in it otherwise, which is much where a convolution takes four.
+    """
+    every = [(axis, axis_tables(axis)) for axis in axes]
+    heads, end = [], _HEAD * len(every)
+    for axis, tables in every:
+        bounds = [end + sum(table.size for table in tables[:at]) for at in range(_TABLES + 1)]
+        heads.append(np.array([*axis[:_INTEGERS], *bounds], np.int64))
+        end = bounds[-1]
+    return np.concatenate([*heads, *(table for _, tables in every for table in tables)])
+
+
+@inner
+def phased_axis(table, number):
+    """One of the axes that were merged."""
+    at = number * _HEAD
+    bound = at + _INTEGERS
+    return PhasedAxis(
+        table[at],
+        table[at + 1],
+        table[at + 2],
+        table[at + 3],
+        table[table[bound] : table[bound + 1]],
+        table[table[bound + 1] : table[bound + 2]],
+        table[table[bound + 2] : table[bound + 3]],
+        table[table[bound + 3] : table[bound + 4]],
+        table[table[bound + 4] : table[bound + 5]],
+        table[table[bound + 5] : table[bound + 6]],
+        table[table[bound + 6] : table[bound + 7]],
+        table[table[bound + 7] : table[bound + 8]],
+        table[table[bound + 8] : table[bound + 9]],
+    )
+
+
 @kernel
 def phase_of(axis, phase):
     """One phase of a phased axis."""
@@ -165,7 +216,7 @@ def phase_of(axis, phase):
     )
 
 
-@kernel
+@inner
 def _cell(axis, position, t):
     """The cell that tap ``t`` reads from a position, or ``ZERO`` or ``CONSTANT``."""
     if axis.first[t] <= position < axis.last[t]:
@@ -175,14 +226,14 @@ def _cell(axis, position, t):
     return ZERO
 
 
-@kernel
-def _add_run(runs, count, at, source, length):
-    runs[count, 0], runs[count, 1], runs[count, 2] = at, source, length
+@inner
+def _add_run(runs, tap, count, at, source, length):
+    runs[tap, count, 0], runs[tap, count, 1], runs[tap, count, 2] = at, source, length
     return count + 1
 
 
-@kernel
-def _row_runs(runs, count, at, d, h, first, length, plane_row, width, t):
+@inner
+def _row_runs(runs, tap, count, at, d, h, first, length, plane_row, width, t):
     """Runs of one row's positions ``first .. first + length - 1``, numbered from ``at``, for one tap."""
     outside = d < 0 or h < 0
     code = h if h < 0 else d
@@ -191,18 +242,18 @@ def _row_runs(runs, count, at, d, h, first, length, plane_row, width, t):
     if end > begin:
         place = at + begin - first
         if not outside:
-            count = _add_run(runs, count, place, plane_row + width.base[t] + width.step * begin, end - begin)
+            count = _add_run(runs, tap, count, place, plane_row + width.base[t] + width.step * begin, end - begin)
         elif code == CONSTANT:
-            count = _add_run(runs, count, place, CONSTANT, end - begin)
+            count = _add_run(runs, tap, count, place, CONSTANT, end - begin)
     if width.bordered:
         for o in range(first, first + length):
             if begin <= o < end:
                 continue
             cell = width.source[o * width.step + width.reach[t]]
             if cell == CONSTANT or (cell >= 0 and outside and code == CONSTANT):
-                count = _add_run(runs, count, at + o - first, CONSTANT, 1)
+                count = _add_run(runs, tap, count, at + o - first, CONSTANT, 1)
             elif cell >= 0 and not outside:
-                count = _add_run(runs, count, at + o - first, plane_row + cell, 1)
+                count = _add_run(runs, tap, count, at + o - first, plane_row + cell, 1)
     return count
 
 
@@ -214,18 +265,21 @@ def build_runs(runs, counts, begin, length, depth, height, width):
     run covers is zero. ``counts[t]`` is (how many runs, how many positions they cover).
     """
     taps = 0
+    rest, first_o = divmod(begin, width.positions)
+    first_od, first_oh = divmod(rest, height.positions)
     for td in range(depth.tap.size):
         for th in range(height.tap.size):
             for tw in range(width.tap.size):
-                count, at = 0, 0
+                count, at, o, oh, od = 0, 0, first_o, first_oh, first_od
                 while at < length:
-                    rest, o = divmod(begin + at, width.positions)
-                    od, oh = divmod(rest, height.positions)
                     row = min(width.positions - o, length - at)
                     d, h = _cell(depth, od, td), _cell(height, oh, th)
                     plane_row = (d * height.cells + h) * width.cells
-                    count = _row_runs(runs[taps], count, at, d, h, o, row, plane_row, width, tw)
-                    at += row
+                    count = _row_runs(runs, taps, count, at, d, h, o, row, plane_row, width, tw)
+                    # Counted, not divided: where rows are short, divisions took most of the time.
+                    at, o, oh = at + row, 0, oh + 1
+                    if oh == height.positions:
+                        oh, od = 0, od + 1
                 counts[taps, 0] = count
                 covered = 0
                 for r in range(count):

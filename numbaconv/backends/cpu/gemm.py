@@ -21,20 +21,19 @@ Error factor: as for any order of summation (Higham 2002, section 4.2), the numb
 """
 
 import numpy as np
-from numba import prange
 
-from .gather import build_runs, pack_line, phase_of
-from .jit import inner, kernel, parallel_kernel
+from .gather import build_runs, pack_line, phase_of, phased_axis
+from .jit import inner, kernel
 from .simd import ROWS, VECTORS, call_row, fma_tile
 
 __all__ = [
     "COLUMNS",
     "DEPTH",
     "add_stretch",
-    "gemm_parallel",
+    "flat_taps",
     "gemm_tasks",
-    "pack_weights_parallel",
     "pack_weights_tasks",
+    "panel_width",
     "store_stretch",
 ]
 
@@ -53,7 +52,7 @@ def panel_width(left):
 
 
 @kernel
-def _flat_taps(taps, depth, height, width, pd, ph, pw, height_kernel, width_kernel):
+def flat_taps(taps, depth, height, width, pd, ph, pw, height_kernel, width_kernel):
     """A phase's taps as offsets in a pair of channels' kernel; how many there are."""
     count = 0
     for kd in depth.tap[depth.taps[pd] : depth.taps[pd + 1]]:
@@ -65,13 +64,14 @@ def _flat_taps(taps, depth, height, width, pd, ph, pw, height_kernel, width_kern
 
 
 @kernel
-def pack_weights_tasks(begin, end, w, packed, starts, shape, depth, height, width):
+def pack_weights_tasks(begin, end, w, packed, starts, shape, axes):
     """For each phase, panels ``(channels * taps, ROWS)`` of each group's weights; rows past the last are zero.
 
     ``shape``: groups, rows, channels, steps in ``w`` from row to row, channel to channel and group to group, and
     extents of the kernel's height and width. ``starts`` holds where each phase's panels begin.
     """
     groups, rows, channels, row_step, channel_step, group_step, height_kernel, width_kernel = shape
+    depth, height, width = phased_axis(axes, 0), phased_axis(axes, 1), phased_axis(axes, 2)
     panels = -(-rows // ROWS)
     taps = np.empty(max(depth.tap.size * height.tap.size * width.tap.size, 1), np.int64)
     for task in range(begin, end):
@@ -79,7 +79,7 @@ def pack_weights_tasks(begin, end, w, packed, starts, shape, depth, height, widt
         phase, g = divmod(rest, groups)
         rest, pw = divmod(phase, width.positions.size)
         pd, ph = divmod(rest, height.positions.size)
-        count = _flat_taps(taps, depth, height, width, pd, ph, pw, height_kernel, width_kernel)
+        count = flat_taps(taps, depth, height, width, pd, ph, pw, height_kernel, width_kernel)
         first = starts[phase] + (g * panels + panel) * channels * count * ROWS
         source = g * group_step + panel * ROWS * row_step
         some = min(ROWS, rows - panel * ROWS)
@@ -126,20 +126,20 @@ def _pack_block(b, line, source, first_plane, plane, runs, counts, taps, k0, dep
 
 
 @kernel
-def _multiply(a, a_at, a_panel, b, depth, c, panels, vectors, lanes):
-    """Add the product of a block: every panel of rows with every panel of positions."""
+def _multiply(a, a_at, a_panel, b, depth, c, keep, panels, vectors, lanes):
+    """The product of a block, added to what there is if ``keep``: every panel of rows with every panel of positions."""
     v = 0
     while v < vectors:
         across = panel_width(vectors - v)
         for p in range(panels):
             tile = (p * vectors + v) * ROWS * lanes
-            from_a = a_at + p * a_panel
+            from_a, from_b = a_at + p * a_panel, v * lanes * depth
             if across == 3:
-                fma_tile(a, from_a, b, v * lanes * depth, depth, c, tile, ROWS, 3)
+                fma_tile(a, from_a, ROWS, 1, b, from_b, depth, c, tile, keep, ROWS, 3)
             elif across == 2:
-                fma_tile(a, from_a, b, v * lanes * depth, depth, c, tile, ROWS, 2)
+                fma_tile(a, from_a, ROWS, 1, b, from_b, depth, c, tile, keep, ROWS, 2)
             else:
-                fma_tile(a, from_a, b, v * lanes * depth, depth, c, tile, ROWS, 1)
+                fma_tile(a, from_a, ROWS, 1, b, from_b, depth, c, tile, keep, ROWS, 1)
         v += across
 
 
@@ -161,7 +161,7 @@ def store_stretch(row, start, length, out, at, step):
             out[np.uintp(at + i * step)] = row[np.uintp(start + i)]
 
 
-@kernel
+@inner
 def _store_positions(row, begin, length, residual, activation, out, plane, depth, height, width, target):
     """The epilogue of one channel's positions, and their way to their places.
 
@@ -183,7 +183,7 @@ def _store_positions(row, begin, length, residual, activation, out, plane, depth
         at += cells
 
 
-@kernel
+@inner
 def _stretch(position, left, whole, depth, height, width, target):
     """Where a position is stored in its plane, and how many that follow are evenly spaced from it."""
     if whole:
@@ -208,9 +208,7 @@ def gemm_tasks(
     out,
     shape,
     target,
-    depths,
-    heights,
-    widths,
+    axes,
     fill,
     activation,
 ):
@@ -219,9 +217,10 @@ def gemm_tasks(
     ``shape``: samples, groups, source channels of a group, rows, positions of a block, blocks, blocks of rows, lanes.
 
     ``target``: extents of the result's height and width, and of its whole plane. ``starts``: where each phase's
-    packed weights begin.
+    packed weights begin. ``axes``: depth, height and width, merged.
     """
     batch, groups, channels, rows, block, blocks, row_blocks, lanes = shape
+    depths, heights, widths = phased_axis(axes, 0), phased_axis(axes, 1), phased_axis(axes, 2)
     source_plane = depths.cells * heights.cells * widths.cells
     all_panels = -(-rows // ROWS)
     block_panels = -(-all_panels // row_blocks)
@@ -256,7 +255,8 @@ def gemm_tasks(
             continue
         vectors = -(-length // lanes)
         line[length : vectors * lanes] = 0
-        c[: panels * ROWS * vectors * lanes] = 0
+        if steps == 0:
+            c[: panels * ROWS * vectors * lanes] = 0
         planes = (n * groups + g) * channels * source_plane
         for k0 in range(0, steps, DEPTH):
             deep = min(DEPTH, steps - k0)
@@ -278,7 +278,7 @@ def gemm_tasks(
                 fill,
             )
             a_at = starts[phase] + ((g * all_panels + first_panel) * steps + k0) * ROWS
-            _multiply(packed, a_at, steps * ROWS, b, deep, c, panels, vectors, lanes)
+            _multiply(packed, a_at, steps * ROWS, b, deep, c, k0, panels, vectors, lanes)
         for m in range(first_panel * ROWS, min((first_panel + panels) * ROWS, rows)):
             channel = g * rows + m
             _collect(row, c, m - first_panel * ROWS, vectors, lanes, bias[channel] if bias.size else row.dtype.type(0))
@@ -297,57 +297,3 @@ def _collect(row, c, m, vectors, lanes, offset):
         for i in range(across):
             row[np.uintp(v * lanes + i)] = c[np.uintp(at + i)] + offset
         v += panel_width(vectors - v)
-
-
-@parallel_kernel
-def pack_weights_parallel(tasks, chunks, w, packed, starts, shape, depth, height, width):
-    for i in prange(chunks):
-        pack_weights_tasks(
-            i * tasks // chunks,
-            (i + 1) * tasks // chunks,
-            w,
-            packed,
-            starts,
-            shape,
-            depth,
-            height,
-            width,
-        )
-
-
-@parallel_kernel
-def gemm_parallel(
-    tasks,
-    chunks,
-    source,
-    packed,
-    starts,
-    bias,
-    residual,
-    out,
-    shape,
-    target,
-    depths,
-    heights,
-    widths,
-    fill,
-    activation,
-):
-    for i in prange(chunks):
-        gemm_tasks(
-            i * tasks // chunks,
-            (i + 1) * tasks // chunks,
-            source,
-            packed,
-            starts,
-            bias,
-            residual,
-            out,
-            shape,
-            target,
-            depths,
-            heights,
-            widths,
-            fill,
-            activation,
-        )

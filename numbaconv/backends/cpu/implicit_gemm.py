@@ -1,6 +1,8 @@
 """The implicit GEMM algorithm of FORWARD and INPUT_GRAD: gathers from the plan, weights packed, tasks counted."""
 
-from typing import Any
+from collections.abc import Callable
+from math import prod
+from typing import Any, NamedTuple
 
 import numba
 import numpy as np
@@ -8,13 +10,13 @@ from numba import types
 
 from ...arrays import Array
 from ...plan import ConvPlan
-from ..base import Direction, Epilogue, PackedWeight, Weight
+from ..base import NO_EPILOGUE, Direction, Epilogue, PackedWeight, Weight
 from . import gemm
 from .activation import ACTIVATION, check_raised
-from .gather import PHASED
+from .gather import TABLE, merged
 from .gathered import Axes, both_directions, gather_refusal
-from .launch import Kernel, reads
-from .operands import contiguous, deliver, fill_value, flat_epilogue, flat_target, target_extents
+from .launch import Kernel, reads, runs_serially
+from .operands import deliver, fill_value, flat, flat_epilogue, flat_target
 from .simd import ROWS, VECTOR_BYTES
 
 __all__ = ["IMPLICIT_GEMM", "refusal"]
@@ -26,82 +28,136 @@ _STARTS = types.Array(types.int64, 1, "C")
 
 def _gemm_signature(kind: Any) -> tuple:
     flat, out = reads(kind, 1), types.Array(kind, 1, "C")
-    return (flat, flat, _STARTS, flat, flat, out, _SHAPE, _TARGET, PHASED, PHASED, PHASED, kind, ACTIVATION)
+    return (flat, flat, _STARTS, flat, flat, out, _SHAPE, _TARGET, TABLE, kind, ACTIVATION)
 
 
 def _pack_signature(kind: Any) -> tuple:
-    return (reads(kind, 1), types.Array(kind, 1, "C"), _STARTS, _SHAPE, PHASED, PHASED, PHASED)
+    return (reads(kind, 1), types.Array(kind, 1, "C"), _STARTS, _SHAPE, TABLE)
 
 
-_gemm_kernel = Kernel(gemm.gemm_tasks, gemm.gemm_parallel, _gemm_signature)
-_pack_kernel = Kernel(gemm.pack_weights_tasks, gemm.pack_weights_parallel, _pack_signature)
+_gemm_kernel = Kernel(gemm.gemm_tasks, _gemm_signature)
+_pack_kernel = Kernel(gemm.pack_weights_tasks, _pack_signature)
 
 
-def _split(positions: int, others: int, lanes: int, panels: int) -> tuple[int, int, int]:
-    """Positions of a block, blocks of positions, blocks of rows.
+class _Launch(NamedTuple):
+    """What follows from a plan alone: the kernels' operands but for arrays, and how many tasks there are.
+
+    ``shape``: the first six integers that the kernel gets. ``tasks``: tasks for each block of rows. ``pack``: the
+    packing kernel, bound to its tasks. ``gemm``: the product's kernel and its whole shape, where these do not depend
+    on the number of threads. ``nothing``: an epilogue of nothing.
+    """
+
+    dtype: np.dtype
+    axes: Array
+    shape: tuple[int, ...]
+    tasks: int
+    work: int
+    panels: int
+    lanes: int
+    fill: Any
+    target: tuple[int, int, int]
+    starts: Array
+    packed: int
+    pack: Callable[..., None]
+    pack_shape: tuple[int, ...]
+    gemm: tuple[Callable[..., None], tuple[int, ...]] | None
+    nothing: tuple[Array, Array, Array]
+
+
+def _blocks(positions: int, lanes: int) -> tuple[int, int]:
+    """Positions of a block, blocks of positions.
 
     Blocks of positions follow from the positions alone, a power of two while they are few, so that they occupy
     threads evenly: an activation may be vectorised along a block, which must not depend on threads or batch.
-    Rows are whole in any split, so their blocks are as many as it takes to occupy the threads.
     """
     vectors = -(-positions // lanes)
     blocks = -(-vectors // gemm.COLUMNS)
     if vectors > gemm.COLUMNS // 2:
         blocks = max(1 << (blocks - 1).bit_length(), 2) if blocks < 8 else blocks + blocks % 2
     block = -(-vectors // blocks) * lanes
-    blocks = -(-positions // block)
-    threads: int = numba.get_num_threads()
-    row_blocks = 1
-    while others * blocks * row_blocks < threads and row_blocks < panels:
-        row_blocks += 1
-    return block, blocks, row_blocks
+    return block, -(-positions // block)
 
 
-def _phase_starts(sizes: Array, cells_of_tap: int) -> Array:
-    """Where each phase's packed weights begin, and where the last ends."""
-    starts = np.zeros(sizes.size + 1, np.int64)
-    np.cumsum(sizes * cells_of_tap, out=starts[1:])
-    return starts
+def _for_threads(launch: _Launch) -> tuple[Callable[..., None], tuple[int, ...]]:
+    """The kernel and its shape; rows are whole in any split, so it has as many blocks as occupy the threads."""
+    threads: int = 1 if runs_serially(launch.work) else numba.get_num_threads()
+    row_blocks = max(min(-(-threads // max(launch.tasks, 1)), launch.panels), 1)
+    kernel = _gemm_kernel.bound(launch.dtype, launch.tasks * row_blocks, launch.work)
+    return kernel, (*launch.shape, row_blocks, launch.lanes)
 
 
-def _pack(plan: ConvPlan, w: Array, by_input: bool, axes: Axes) -> PackedWeight:
-    """All phases' packed weights, and where each phase's begin."""
+def _launch(plan: ConvPlan, by_input: bool, axes: Axes) -> _Launch:
     dtype, groups = np.dtype(plan.compute_dtype), plan.groups
     outputs, inputs = plan.y_channels // groups, plan.x_channels // groups
     rows, channels = (inputs, outputs) if by_input else (outputs, inputs)
-    panels = -(-rows // ROWS)
+    lanes, panels = VECTOR_BYTES // dtype.itemsize, -(-rows // ROWS)
+    phases = prod(axis.positions.size for axis in axes)
+    largest = prod(int(axis.positions.max(initial=0)) for axis in axes)
+    block, blocks = _blocks(max(largest, 1), lanes)
     taps = [np.diff(axis.taps) for axis in axes]
     sizes = np.multiply.outer(np.multiply.outer(taps[0], taps[1]), taps[2]).ravel()
-    starts = _phase_starts(sizes, groups * panels * channels * ROWS)
-    packed = np.empty(int(starts[-1]), dtype)
-    inner = w.shape[2] * w.shape[3] * w.shape[4]
+    starts = np.zeros(sizes.size + 1, np.int64)
+    np.cumsum(sizes * (groups * panels * channels * ROWS), out=starts[1:])
+    kernel_depth, kernel_height, kernel_width = plan.w_shape[2:]
+    inner = kernel_depth * kernel_height * kernel_width
     outer = inputs * inner
     # By input, rows are input channels and the depth runs over output channels.
     steps = (inner, outer, outputs * outer) if by_input else (outer, inner, outputs * outer)
-    shape = (groups, rows, channels, *steps, w.shape[3], w.shape[4])
-    flat = contiguous(w, dtype).reshape(-1)
-    _pack_kernel(dtype, sizes.size * groups * panels, packed.size, flat, packed, starts, shape, *axes)
-    return PackedWeight((packed, starts))
+    depth, height, width = (plan.x_shape if by_input else plan.y_shape)[2:]
+    packed = int(starts[-1])
+    launch = _Launch(
+        dtype,
+        merged(axes),
+        (plan.batch, groups, channels, rows, block, blocks),
+        plan.batch * groups * phases * blocks,
+        plan.macs,
+        panels,
+        lanes,
+        fill_value(plan, dtype),
+        (height, width, depth * height * width),
+        starts,
+        packed,
+        _pack_kernel.bound(dtype, sizes.size * groups * panels, packed),
+        (groups, rows, channels, *steps, kernel_height, kernel_width),
+        None,
+        flat_epilogue(NO_EPILOGUE, dtype),
+    )
+    return launch._replace(gemm=_for_threads(launch)) if runs_serially(launch.work) else launch
 
 
-def _run(plan: ConvPlan, source: Array, w: Weight, out: Array, epilogue: Epilogue, by_input: bool, axes: Axes) -> None:
-    """Fill ``out``, which is canonical, from a source of samples and channels."""
-    dtype = np.dtype(plan.compute_dtype)
-    groups = plan.groups
-    rows, channels = out.shape[1] // groups, source.shape[1] // groups
-    lanes = VECTOR_BYTES // dtype.itemsize
-    bias, residual, activation = flat_epilogue(epilogue, dtype)
+def _packed(w: Array, launch: _Launch) -> Array:
+    """All phases' packed weights."""
+    packed = np.empty(launch.packed, launch.dtype)
+    launch.pack(flat(w, launch.dtype), packed, launch.starts, launch.pack_shape, launch.axes)
+    return packed
+
+
+def _pack(plan: ConvPlan, w: Array, by_input: bool, launch: _Launch) -> PackedWeight:
+    return PackedWeight((_packed(w, launch),))
+
+
+def _run(
+    plan: ConvPlan, source: Array, w: Weight, out: Array, epilogue: Epilogue, by_input: bool, launch: _Launch
+) -> None:
+    """Fill ``out`` from a source of samples and channels."""
+    dtype = launch.dtype
+    bias, residual, activation = launch.nothing if epilogue is NO_EPILOGUE else flat_epilogue(epilogue, dtype)
     target = flat_target(out, dtype)
-    phases = [axis.positions.size for axis in axes]
-    largest = int(np.prod([axis.positions.max(initial=0) for axis in axes], dtype=np.int64))
-    others = plan.batch * groups * int(np.prod(phases))
-    block, blocks, row_blocks = _split(max(largest, 1), max(others, 1), lanes, -(-rows // ROWS))
-    packed, starts = (w if isinstance(w, PackedWeight) else _pack(plan, w, by_input, axes)).arrays
-    shape = (plan.batch, groups, channels, rows, block, blocks, row_blocks, lanes)
-    extents = target_extents(out)
-    operands = (contiguous(source, dtype).ravel(), packed, starts, bias, residual, target.reshape(-1))
-    tasks = others * blocks * row_blocks
-    _gemm_kernel(dtype, tasks, plan.macs, *operands, shape, extents, *axes, fill_value(plan, dtype), activation)
+    packed = w.arrays[0] if isinstance(w, PackedWeight) else _packed(w, launch)
+    gemm, shape = launch.gemm or _for_threads(launch)
+    gemm(
+        flat(source, dtype),
+        packed,
+        launch.starts,
+        bias,
+        residual,
+        target.ravel(),
+        shape,
+        launch.target,
+        launch.axes,
+        launch.fill,
+        activation,
+    )
     check_raised(epilogue.activation, activation)
     deliver(target, out)
 
@@ -115,4 +171,4 @@ def refusal(direction: Direction, plan: ConvPlan) -> str | None:
 
 
 #: The algorithm, for the two directions it computes.
-IMPLICIT_GEMM = both_directions("implicit_gemm", refusal, _run, _pack)
+IMPLICIT_GEMM = both_directions("implicit_gemm", refusal, _run, _pack, _launch, flat=True)

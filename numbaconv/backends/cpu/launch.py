@@ -1,9 +1,9 @@
-"""Kernels as pairs: a loop over tasks, and the same loop under ``prange``; compiled once a dtype."""
+"""Kernels: loops over tasks, compiled once a dtype, called serially or fanned out over threads."""
 
 import os
 import threading
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import numba
@@ -11,10 +11,10 @@ import numpy as np
 from numba import types
 from numba.core.compiler_lock import global_compiler_lock
 
-from .spread import RUN_CHUNKS, run_chunks, spread, symbol_of
+from .fan_out import fan_out
 from .threads import parallel_threads
 
-__all__ = ["Kernel", "reads", "strided"]
+__all__ = ["Kernel", "reads", "runs_serially", "strided"]
 
 #: Below this many multiply-accumulates a kernel runs serially: it would take about as long to start the threads,
 #: and on busy cores far longer, since an OpenMP pool waits spinning for the last of them.
@@ -53,22 +53,13 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)
 
 
-def _spread_over(serial: Any, operands: tuple) -> Callable[..., None]:
-    """``parallel(tasks, chunks, *operands)`` for a compiled task loop."""
-    run_chunks.compile(types.void(*RUN_CHUNKS))
-    types_of_spread = (*[types.int64] * 4, types.Tuple(operands[2:]))
-    spread.compile(types.void(*types_of_spread))
-    call: Callable[..., None] = spread.overloads[types_of_spread].entry_point
-    function, run = symbol_of(serial, operands), symbol_of(run_chunks, RUN_CHUNKS)
-
-    def parallel(tasks: int, chunks: int, *values: Any) -> None:
-        call(function, run, tasks, chunks, values)
-
-    return parallel
+def runs_serially(work: int) -> bool:
+    """Whether a kernel of so many multiply-accumulates runs in one thread, whatever the number of threads."""
+    return work <= _SERIAL_WORK
 
 
 class Kernel:
-    """A task loop and its parallel form, with one signature a dtype.
+    """A task loop with one signature a dtype.
 
     Numba would compile again for each combination of read-only, contiguous and strided operands. Here the
     signature is given, operands are converted to it, and the compiled function is called directly: nothing is
@@ -78,34 +69,45 @@ class Kernel:
     ----------
     serial : dispatcher
         ``serial(begin, end, *operands)`` runs tasks ``begin .. end - 1``.
-    parallel : dispatcher, optional
-        ``parallel(tasks, chunks, *operands)`` runs all tasks; without one, `spread` does, which compiles nothing twice.
     signature : callable
         The operands' Numba types, given the compute dtype's.
     """
 
-    def __init__(self, serial: Any, parallel: Any, signature: Callable[[Any], tuple]):
-        self._dispatchers, self._signature = (serial, parallel), signature
+    def __init__(self, serial: Any, signature: Callable[[Any], tuple]):
+        self._dispatcher, self._signature = serial, signature
         self._ready: dict[np.dtype, tuple[Callable[..., None], Callable[..., None]]] = {}
 
     def _compile(self, dtype: np.dtype) -> tuple[Callable[..., None], Callable[..., None]]:
         with _compiling:
             if dtype not in self._ready:
-                operands = (types.int64, types.int64, *self._signature(numba.from_dtype(dtype)))
-                serial, parallel = self._dispatchers
-                serial.compile(types.void(*operands))
-                if parallel is None:
-                    spreading = _spread_over(serial, operands)
-                else:
-                    parallel.compile(types.void(*operands))
-                    spreading = parallel.overloads[operands].entry_point
-                self._ready[dtype] = (serial.overloads[operands].entry_point, spreading)
+                operands = self._signature(numba.from_dtype(dtype))
+                loop = (types.int64, types.int64, *operands)
+                self._dispatcher.compile(types.void(*loop))
+                compiled = self._dispatcher.overloads[loop]
+                address = compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name)
+                fanned = (types.int64, types.int64, types.int64, types.Tuple(operands))
+                # A parallel loop from Numba's cache starts the pool and with it registers what it calls, but a caller
+                # that was compiled against a cached loop does not: the process would end with "LLVM ERROR".
+                parallel_threads()
+                fan_out.compile(types.void(*fanned))
+                parallel = fan_out.overloads[fanned].entry_point
+                self._ready[dtype] = (
+                    compiled.entry_point,
+                    lambda tasks, chunks, *operands: parallel(tasks, chunks, address, operands),
+                )
             return self._ready[dtype]
+
+    def bound(self, dtype: np.dtype, tasks: int, work: int) -> Callable[..., None]:
+        """The kernel for so many tasks and operands to come: the compiled function itself where it runs serially."""
+        if not runs_serially(work):
+            return partial(self, dtype, tasks, work)
+        serial, _ = self._ready.get(dtype) or self._compile(dtype)
+        return partial(serial, 0, tasks)
 
     def __call__(self, dtype: np.dtype, tasks: int, work: int, *operands: Any) -> None:
         """Run ``tasks`` tasks of ``work`` multiply-accumulates in all."""
         serial, parallel = self._ready.get(dtype) or self._compile(dtype)
-        threads = parallel_threads() if tasks > 1 and work > _SERIAL_WORK else 1
+        threads = parallel_threads() if tasks > 1 and not runs_serially(work) else 1
         if threads == 1:
             serial(0, tasks, *operands)
         else:

@@ -13,9 +13,13 @@ __all__ = [
     "chunk_count",
     "contiguous",
     "deliver",
+    "either_layout",
     "fill_value",
+    "flat",
     "flat_epilogue",
+    "flat_strides",
     "flat_target",
+    "is_channels_last",
     "target_extents",
     "target_like",
     "tree_sum",
@@ -27,8 +31,15 @@ def contiguous(array: Array, dtype: np.dtype) -> Array:
     return np.ascontiguousarray(array, dtype)
 
 
+def flat(array: Array, dtype: np.dtype) -> Array:
+    """An array's elements in C order and the compute dtype, as one stretch of memory: itself where it is one."""
+    return (array if array.dtype == dtype else np.ascontiguousarray(array, dtype)).ravel()
+
+
 def fill_value(plan: ConvPlan, dtype: np.dtype) -> Any:
     """What constant padding holds, in the compute dtype."""
+    if type(plan.padding_value) is int and not plan.padding_value:
+        return dtype.type(0)
     with np.errstate(over="ignore"):  # as an array's own values would
         value: Any = np.asarray(plan.padding_value).astype(dtype)[()]
     return value
@@ -50,6 +61,31 @@ def flat_target(out: Array, dtype: np.dtype) -> Array:
     return out if out.dtype == dtype and out.flags.c_contiguous else np.empty(out.shape, dtype)
 
 
+def is_channels_last(array: Array) -> bool:
+    """Whether a canonical array's channels are neighbours in one stretch of memory."""
+    return array.shape[1] > 1 and not array.flags.c_contiguous and np.moveaxis(array, 1, -1).flags.c_contiguous
+
+
+def flat_strides(array: Array) -> tuple[Array, tuple[int, ...]]:
+    """An array that is one stretch of memory in either layout, flat, and its strides in elements.
+
+    Strides follow from the extents: those that NumPy gives axes of extent 1 are anything.
+    """
+    _, channels, depth, height, width = array.shape
+    plane = depth * height * width
+    if array.flags.c_contiguous:
+        return array.reshape(-1), (channels * plane, plane, height * width, width, 1)
+    strides = (plane * channels, 1, height * width * channels, width * channels, channels)
+    return np.moveaxis(array, 1, -1).reshape(-1), strides
+
+
+def either_layout(array: Array, dtype: np.dtype) -> Array:
+    """The array itself where it is one stretch of memory in the compute dtype, in either layout; else a copy."""
+    if array.dtype == dtype and (array.flags.c_contiguous or is_channels_last(array)):
+        return array
+    return np.ascontiguousarray(array, dtype)
+
+
 def target_extents(out: Array) -> tuple[int, int, int]:
     """Extents of a canonical result's height and width, and of its whole plane."""
     return out.shape[3], out.shape[4], out.shape[2] * out.shape[3] * out.shape[4]
@@ -62,7 +98,11 @@ def target_like(out: Array, dtype: np.dtype) -> Array:
 
 def deliver(target: Array, out: Array) -> None:
     """Bring a kernel's result to ``out``, unless it is there."""
-    if target is not out:
+    if target is out:
+        return
+    if target.dtype == out.dtype:
+        out[...] = target
+    else:
         with np.errstate(over="ignore"):  # half types round to infinity
             out[...] = target
 

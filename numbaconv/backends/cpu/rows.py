@@ -37,9 +37,9 @@ def _weight_grad_signature(kind: Any) -> tuple:
     return (reads(kind, 5), reads(kind, 5), types.Array(kind, 6, "C"), types.int64, *_ROWS, kind)
 
 
-_forward_kernel = Kernel(direct.forward_tasks, direct.forward_parallel, _forward_signature)
-_input_grad_kernel = Kernel(direct.input_grad_tasks, direct.input_grad_parallel, _input_grad_signature)
-_weight_grad_kernel = Kernel(direct.weight_grad_tasks, direct.weight_grad_parallel, _weight_grad_signature)
+_forward_kernel = Kernel(direct.forward_tasks, _forward_signature)
+_input_grad_kernel = Kernel(direct.input_grad_tasks, _input_grad_signature)
+_weight_grad_kernel = Kernel(direct.weight_grad_tasks, _weight_grad_signature)
 
 
 def _epilogue_operands(epilogue: Epilogue, dtype: np.dtype) -> tuple[Array, Array, Array]:

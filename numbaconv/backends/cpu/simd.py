@@ -1,4 +1,7 @@
-"""The only file that writes LLVM IR: vectors, which Numba's Python cannot say, and a call by address.
+"""LLVM IR: vectors, which Numba's Python cannot say, and a call by address.
+
+No other files write any but `simd_tiles` and `simd_complex`, which add intrinsics on small tiles and on complex values
+with the helpers given here.
 
 The vector width is the host's, read once: 16 bytes (SSE, NEON), 32 (AVX2) or 64 (AVX-512).
 """
@@ -9,18 +12,29 @@ import llvmlite.binding as llvm
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
+from numba.core.imputils import impl_ret_borrowed
 from numba.extending import intrinsic
 
 __all__ = [
     "ROWS",
     "VECTORS",
     "VECTOR_BYTES",
+    "accumulate",
     "add_lanes",
     "call_row",
+    "copy_between",
+    "copy_vector",
     "dot_tile",
     "fma_tile",
-    "tap_dots",
-    "tap_tile",
+    "gather_tile",
+    "load_vector",
+    "multiply_add_of",
+    "outer_products",
+    "pointers_of",
+    "splat_of",
+    "store_vector",
+    "vector_type",
+    "writable",
 ]
 
 
@@ -104,44 +118,105 @@ def pointers_of(context, builder, signature, args, places):
     return found
 
 
-@intrinsic(prefer_literal=True)
-def fma_tile(typingctx, a, a_at, b, b_at, depth, c, c_at, rows, vectors):
-    """``c[m, :] += sum over k of a[k, m] * b[k, :]``: an outer product a step, accumulated in registers.
+def outer_products(builder, columns, column_step, right, depth, target, keep, across):
+    """A tile of vector accumulators: for each step, factors times vectors; then stored, or added to what is there.
 
-    ``a`` is packed ``(depth, rows)``, ``b`` ``(depth, vectors * lanes)``, ``c`` ``(rows, vectors * lanes)``, each
-    from its offset on. ``rows`` and ``vectors`` are constants.
+    ``columns``: for each row, a pointer to its factors; ``column_step(i)``: the offset of step ``i`` in all of them.
+    ``right``: a pointer to the vectors, ``across`` a step; ``target``: to the tile, which is added to if ``keep``.
+
+    Distances that are not constants halved the rate: they cost registers that the pointers need.
+    """
+    kind, size = vector_type(columns[0].type.pointee)
+    multiply_add = multiply_add_of(builder, kind)
+
+    def constant(value):
+        return ir.Constant(ir.IntType(64), value)
+
+    def step(i, sums):
+        row = builder.gep(right, [builder.mul(i, constant(across * kind.count))])
+        column = column_step(i)
+        read = [load_vector(builder, row, constant(v * kind.count), kind, size) for v in range(across)]
+        following = []
+        for m, pointer in enumerate(columns):
+            factor = splat_of(builder, builder.load(builder.gep(pointer, [column])), kind)
+            for v in range(across):
+                following.append(builder.call(multiply_add, [factor, read[v], sums[m * across + v]]))
+        return following
+
+    nothing = ir.Constant(kind, [0.0] * kind.count)
+    sums = accumulate(builder, depth, [nothing] * (len(columns) * across), step)
+    places = [constant(position * kind.count) for position in range(len(sums))]
+    with builder.if_else(builder.icmp_signed("!=", keep, constant(0))) as (add, replace):
+        with add:
+            for place, value in zip(places, sums, strict=True):
+                total = builder.fadd(load_vector(builder, target, place, kind, size), value)
+                store_vector(builder, total, target, place, kind, size)
+        with replace:
+            for place, value in zip(places, sums, strict=True):
+                store_vector(builder, value, target, place, kind, size)
+
+
+@intrinsic(prefer_literal=True)
+def fma_tile(typingctx, a, a_at, a_step, a_row, b, b_at, depth, c, c_at, keep, rows, vectors):
+    """``c[m, :] = sum over k of a[k, m] * b[k, :]``: an outer product a step, accumulated in registers.
+
+    ``a[k, m]`` lies at ``a_at + k * a_step + m * a_row``; ``b`` is packed ``(depth, vectors * lanes)``, ``c`` ``(rows,
+    vectors * lanes)``, each from its offset on. The sum is added to what ``c`` holds where ``keep`` is not 0. ``rows``
+    and ``vectors`` are constants.
     """
     if not (isinstance(rows, types.IntegerLiteral) and isinstance(vectors, types.IntegerLiteral)):
         return None
     height, across = rows.literal_value, vectors.literal_value
-    signature = types.void(a, types.int64, b, types.int64, types.int64, c, types.int64, rows, vectors)
+    integer = types.int64
+    signature = types.void(a, integer, integer, integer, b, integer, integer, c, integer, integer, rows, vectors)
 
     def generate(context, builder, signature, args):
-        left, right, target = pointers_of(context, builder, signature, args, (0, 2, 5))
-        kind, size = vector_type(left.type.pointee)
-        multiply_add = multiply_add_of(builder, kind)
+        left, right, target = pointers_of(context, builder, signature, args, (0, 4, 7))
+        a_step, a_row, depth, keep = (args[place] for place in (2, 3, 6, 9))
         index = ir.IntType(64)
+        columns = [builder.gep(left, [builder.mul(a_row, ir.Constant(index, m))]) for m in range(height)]
+        outer_products(
+            builder,
+            columns,
+            lambda i: builder.mul(i, a_step),
+            right,
+            depth,
+            target,
+            keep,
+            across,
+        )
+        return context.get_dummy_value()
 
-        def constant(value):
-            return ir.Constant(index, value)
+    return signature, generate
 
-        def step(i, sums):
-            row = builder.gep(right, [builder.mul(i, constant(across * kind.count))])
-            column = builder.gep(left, [builder.mul(i, constant(height))])
-            read = [load_vector(builder, row, constant(v * kind.count), kind, size) for v in range(across)]
-            following = []
-            for m in range(height):
-                factor = splat_of(builder, builder.load(builder.gep(column, [constant(m)])), kind)
-                for v in range(across):
-                    following.append(builder.call(multiply_add, [factor, read[v], sums[m * across + v]]))
-            return following
 
-        nothing = ir.Constant(kind, [0.0] * kind.count)
-        sums = accumulate(builder, args[4], [nothing] * (height * across), step)
-        for position, value in enumerate(sums):
-            offset = constant(position * kind.count)
-            total = builder.fadd(load_vector(builder, target, offset, kind, size), value)
-            store_vector(builder, total, target, offset, kind, size)
+@intrinsic(prefer_literal=True)
+def gather_tile(typingctx, a, a_at, places, p_at, offsets, o_at, b, b_at, depth, c, c_at, keep, rows, vectors):
+    """`fma_tile` whose factors lie anywhere: ``a[k, m]`` at ``a_at + places[p_at + m] + offsets[o_at + k]``."""
+    if not (isinstance(rows, types.IntegerLiteral) and isinstance(vectors, types.IntegerLiteral)):
+        return None
+    height, across = rows.literal_value, vectors.literal_value
+    integer = types.int64
+    operands = (a, integer, places, integer, offsets, integer, b, integer, integer, c, integer, integer)
+    signature = types.void(*operands, rows, vectors)
+
+    def generate(context, builder, signature, args):
+        left, first, table, right, target = pointers_of(context, builder, signature, args, (0, 2, 4, 6, 9))
+        depth, keep = args[8], args[11]
+        columns = []
+        for m in range(height):
+            place = builder.load(builder.gep(first, [ir.Constant(ir.IntType(64), m)]))
+            columns.append(builder.gep(left, [place]))
+        outer_products(
+            builder,
+            columns,
+            lambda i: builder.load(builder.gep(table, [i])),
+            right,
+            depth,
+            target,
+            keep,
+            across,
+        )
         return context.get_dummy_value()
 
     return signature, generate
@@ -192,72 +267,49 @@ def dot_tile(typingctx, a, a_at, a_step, b, b_at, b_step, depth, c, c_at, rows, 
     return signature, generate
 
 
-@intrinsic(prefer_literal=True)
-def tap_tile(typingctx, weights, w_at, source, s_at, offsets, taps, row, row_at, vectors):
-    """``row[:] += sum over t of weights[t] * source[offsets[t] :]`` over a few vectors, accumulated in registers.
-
-    ``weights``, ``source`` and ``row`` start at their offsets; ``vectors`` is a constant.
-    """
-    if not isinstance(vectors, types.IntegerLiteral):
-        return None
-    across = vectors.literal_value
-    integer = types.int64
-    signature = types.void(weights, integer, source, integer, offsets, integer, row, integer, vectors)
+@intrinsic
+def copy_vector(typingctx, source, s_at, target, t_at):
+    """``target[t_at :] = source[s_at :]`` for one vector."""
+    signature = types.void(source, types.int64, target, types.int64)
 
     def generate(context, builder, signature, args):
-        factors, cells, target = pointers_of(context, builder, signature, args, (0, 2, 6))
-        table = context.make_array(signature.args[4])(context, builder, args[4]).data
+        cells, results = pointers_of(context, builder, signature, args, (0, 2))
         kind, size = vector_type(cells.type.pointee)
-        multiply_add = multiply_add_of(builder, kind)
-        places = [ir.Constant(ir.IntType(64), v * kind.count) for v in range(across)]
-
-        def step(t, sums):
-            factor = splat_of(builder, builder.load(builder.gep(factors, [t])), kind)
-            start = builder.gep(cells, [builder.load(builder.gep(table, [t]))])
-            read = [load_vector(builder, start, place, kind, size) for place in places]
-            return [builder.call(multiply_add, [factor, each, total]) for each, total in zip(read, sums, strict=True)]
-
-        sums = [load_vector(builder, target, place, kind, size) for place in places]
-        for place, value in zip(places, accumulate(builder, args[5], sums, step), strict=True):
-            store_vector(builder, value, target, place, kind, size)
+        start = ir.Constant(ir.IntType(64), 0)
+        store_vector(builder, load_vector(builder, cells, start, kind, size), results, start, kind, size)
         return context.get_dummy_value()
 
     return signature, generate
 
 
-@intrinsic(prefer_literal=True)
-def tap_dots(typingctx, row, row_at, source, s_at, offsets, first, depth, c, c_at, taps):
-    """``c[t] += row[:] * source[offsets[first + t] :]``, lane by lane, for a few taps over ``depth`` vectors.
+@intrinsic
+def copy_between(typingctx, source, s_at, target, t_at, first, last):
+    """One vector: lanes ``first .. last - 1`` of ``source[s_at :]``, zeros in the others, to ``target[t_at :]``.
 
-    ``row``, ``source`` and ``c`` start at their offsets; ``taps`` is a constant.
+    Only those lanes are read, so the others may lie outside the source.
     """
-    if not isinstance(taps, types.IntegerLiteral):
-        return None
-    height = taps.literal_value
     integer = types.int64
-    signature = types.void(row, integer, source, integer, offsets, integer, integer, c, integer, taps)
+    signature = types.void(source, integer, target, integer, integer, integer)
 
     def generate(context, builder, signature, args):
-        factors, cells, target = pointers_of(context, builder, signature, args, (0, 2, 7))
-        table = context.make_array(signature.args[4])(context, builder, args[4]).data
+        cells, results = pointers_of(context, builder, signature, args, (0, 2))
         kind, size = vector_type(cells.type.pointee)
-        multiply_add = multiply_add_of(builder, kind)
-        index = ir.IntType(64)
-        starts = []
-        for t in range(height):
-            place = builder.gep(table, [builder.add(args[5], ir.Constant(index, t))])
-            starts.append(builder.gep(cells, [builder.load(place)]))
-
-        def step(v, sums):
-            at = builder.mul(v, ir.Constant(index, kind.count))
-            factor = load_vector(builder, factors, at, kind, size)
-            read = [load_vector(builder, start, at, kind, size) for start in starts]
-            return [builder.call(multiply_add, [factor, each, total]) for each, total in zip(read, sums, strict=True)]
-
-        places = [ir.Constant(index, t * kind.count) for t in range(height)]
-        sums = [load_vector(builder, target, place, kind, size) for place in places]
-        for place, value in zip(places, accumulate(builder, args[6], sums, step), strict=True):
-            store_vector(builder, value, target, place, kind, size)
+        lane = ir.VectorType(ir.IntType(32), kind.count)
+        numbers = ir.Constant(lane, list(range(kind.count)))
+        low, high = (splat_of(builder, builder.trunc(args[place], ir.IntType(32)), lane) for place in (4, 5))
+        mask = builder.and_(builder.icmp_signed(">=", numbers, low), builder.icmp_signed("<", numbers, high))
+        element = "f32" if size == 4 else "f64"
+        pointer = kind.as_pointer()
+        kinds = [pointer, ir.IntType(32), mask.type, kind]
+        load = cgutils.get_or_insert_function(
+            builder.module,
+            ir.FunctionType(kind, kinds),
+            f"llvm.masked.load.v{kind.count}{element}.p0",
+        )
+        nothing = ir.Constant(kind, [0.0] * kind.count)
+        place = builder.bitcast(cells, pointer)
+        value = builder.call(load, [place, ir.Constant(ir.IntType(32), size), mask, nothing])
+        store_vector(builder, value, results, ir.Constant(ir.IntType(64), 0), kind, size)
         return context.get_dummy_value()
 
     return signature, generate
@@ -300,5 +352,17 @@ def call_row(typingctx, address, row, start, count):
         first = cgutils.gep_inbounds(builder, array.data, start)
         kind = ir.FunctionType(ir.IntType(64), [first.type, ir.IntType(64)])
         return builder.call(builder.inttoptr(address, kind.as_pointer()), [first, count])
+
+    return signature, generate
+
+
+@intrinsic
+def writable(typingctx, array):
+    """The same array under the type of one that may be written, so that one variable can stand for both kinds."""
+    target = types.Array(array.dtype, array.ndim, array.layout)
+    signature = target(array)
+
+    def generate(context, builder, signature, args):
+        return impl_ret_borrowed(context, builder, signature.return_type, args[0])
 
     return signature, generate

@@ -23,7 +23,7 @@ wanted = numbaconv.conv2d(x, w, backend="reference")
 
 def convolve():
     for _ in range(20):
-        assert (numbaconv.conv2d(x, w) == wanted).all()
+        assert np.allclose(numbaconv.conv2d(x, w), wanted, rtol=1e-5, atol=1e-2)
 
 def finish(*what):
     import numba
@@ -110,7 +110,7 @@ failures = []
 def work(dtype):
     try:
         for _ in range(20):
-            assert (numbaconv.conv2d(x.astype(dtype), w.astype(dtype)) == wanted).all()
+            assert np.allclose(numbaconv.conv2d(x.astype(dtype), w.astype(dtype)), wanted, rtol=1e-5, atol=1e-2)
     except BaseException as error:
         failures.append(repr(error))
 threads = [threading.Thread(target=work, args=(d,)) for d in (np.float32, np.float64, np.complex64, np.int32)]
@@ -140,6 +140,29 @@ outer(a)
 assert a.sum() == 6
 convolve()
 finish("nested")
+"""
+
+LOOPS = """
+import sys
+import numpy as np
+from numba import types
+from numbaconv.backends.cpu.jit import kernel
+from numbaconv.backends.cpu.launch import Kernel
+
+@kernel
+def one(begin, end, a):
+    a[begin:end] += 1
+
+@kernel
+def two(begin, end, a, b):
+    a[begin:end] += b[begin:end]
+
+a, vector = np.ones(64), types.float64[::1]
+if sys.argv[1] == "one":
+    Kernel(one, lambda dtype: (vector,))(a.dtype, a.size, 10**9, a)
+else:
+    Kernel(two, lambda dtype: (vector, vector))(a.dtype, a.size, 10**9, a, np.ones(64))
+assert (a == 2).all()
 """
 
 
@@ -185,6 +208,25 @@ def test_fork(layer):
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this platform cannot fork")
 def test_fork_while_compiling(tmp_path):
     assert run(FORK_WHILE_COMPILING, "omp", NUMBA_CACHE_DIR=str(tmp_path)) == ["child", "parent"]
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_kernels_from_the_cache(layer, tmp_path):
+    """The last process loads what the second one compiled around a parallel loop that the first had compiled."""
+    program = tmp_path / "loops.py"
+    program.write_text(LOOPS)
+    environment = {
+        **os.environ,
+        "NUMBA_CACHE_DIR": str(tmp_path / "cache"),
+        "NUMBA_THREADING_LAYER": layer,
+        "NUMBA_NUM_THREADS": "2",
+        **LAYERS[layer],
+    }
+    for name in ("one", "two", "two"):
+        done = subprocess.run(
+            [sys.executable, str(program), name], env=environment, capture_output=True, text=True, timeout=300
+        )
+        assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("layer", LAYERS)

@@ -1,0 +1,75 @@
+"""Tiles of dot products for WEIGHT_GRAD: chunks of positions fixed by the plan, partial sums added as a tree."""
+
+from collections.abc import Callable
+from functools import partial
+from math import prod
+from typing import Any, NamedTuple
+
+import numpy as np
+from numba import types
+
+from ...arrays import Array
+from ...plan import ConvPlan
+from ..base import Direction
+from . import dot_gemm
+from .gather import PHASED
+from .gathered import Axes, weight_gradient
+from .implicit_gemm import refusal
+from .launch import Kernel, reads
+from .operands import chunk_count, deliver, fill_value, flat, tree_sum
+from .simd import VECTOR_BYTES
+
+__all__ = ["DOT_GEMM"]
+
+#: Tasks below this are split over chunks of positions, by the plan alone: never by threads.
+_LEAST_TASKS = 32
+
+
+def _integers(count: int) -> types.UniTuple:
+    return types.UniTuple(types.int64, count)
+
+
+def _dot_signature(kind: Any) -> tuple:
+    return (reads(kind, 1), reads(kind, 1), types.Array(kind, 3, "C"), _integers(6), PHASED, PHASED, PHASED, kind)
+
+
+_dot_kernel = Kernel(dot_gemm.dot_gemm_tasks, _dot_signature)
+
+
+class _Launch(NamedTuple):
+    """What follows from a plan alone; ``kernel`` is bound to its tasks."""
+
+    dtype: np.dtype
+    sums: tuple[int, ...]
+    shape: tuple[int, ...]
+    axes: Axes
+    fill: Any
+    kernel: Callable[..., None]
+
+
+def _launch(plan: ConvPlan, axes: Axes) -> _Launch:
+    dtype, groups = np.dtype(plan.compute_dtype), plan.groups
+    channels, rows = plan.x_channels // groups, plan.y_channels // groups
+    columns = channels * prod(plan.w_shape[2:])
+    tiles = groups * -(-rows // dot_gemm.MOST_ROWS) * -(-columns // dot_gemm.MOST_COLUMNS)
+    blocks = -(-plan.batch * prod(plan.y_shape[2:]) // dot_gemm.LENGTH)
+    chunks = chunk_count(tiles, blocks, _LEAST_TASKS)
+    return _Launch(
+        dtype=dtype,
+        sums=(chunks, plan.y_channels, columns),
+        shape=(plan.batch, groups, channels, rows, chunks, VECTOR_BYTES // dtype.itemsize),
+        axes=axes,
+        fill=fill_value(plan, dtype),
+        kernel=_dot_kernel.bound(dtype, chunks * tiles, plan.macs),
+    )
+
+
+def _run(launch: _Launch, x: Array, w: Array, y: Array) -> None:
+    sums = np.empty(launch.sums, launch.dtype)
+    operands = (flat(x, launch.dtype), flat(y, launch.dtype), sums)
+    launch.kernel(*operands, launch.shape, *launch.axes, launch.fill)
+    deliver(tree_sum(sums).reshape(w.shape), w)
+
+
+#: For groups of few result channels, which would leave vectors of them empty.
+DOT_GEMM = weight_gradient("dot_gemm", partial(refusal, Direction.WEIGHT_GRAD), _run, _launch, flat=True)

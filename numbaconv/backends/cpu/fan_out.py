@@ -1,0 +1,69 @@
+"""One parallel loop for every kernel: it calls a compiled task loop by its address.
+
+A ``prange`` whose body is a kernel compiles the kernel a second time, which took as long as the first. Here the
+operands are put into a block of memory, and the loop gets integers alone: the address of the task loop, that of the
+block, and that of a few instructions which take the block apart and call. So the loop is compiled once for all
+kernels and dtypes, and `fan_out` in a sixth of a second for each.
+"""
+
+from llvmlite import ir
+from numba import prange, types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from .jit import kernel, parallel_kernel
+
+__all__ = ["fan_out"]
+
+_INTEGER = ir.IntType(64)
+#: begin, end, address of the task loop, address of the operands
+_CALL = ir.FunctionType(ir.VoidType(), [_INTEGER] * 4)
+
+
+@intrinsic
+def _hold(typingctx, operands):
+    """The addresses of a function that calls a task loop with these operands, and of the operands."""
+    signature = types.UniTuple(types.int64, 2)(operands)
+
+    def generate(context, builder, signature, args):
+        kinds = tuple(signature.args[0].types)
+        block = cgutils.alloca_once_value(builder, args[0])
+        function = ir.Function(builder.module, _CALL, name=builder.module.get_unique_name("call_tasks"))
+        function.linkage = "internal"
+        inside = ir.IRBuilder(function.append_basic_block("entry"))
+        begin, end, address, operands_at = function.args
+        held = inside.load(inside.inttoptr(operands_at, block.type))
+        arguments = [begin, end, *cgutils.unpack_tuple(inside, held, len(kinds))]
+        types_given = (types.int64, types.int64, *kinds)
+        kind = context.call_conv.get_function_type(types.void, types_given)
+        tasks = inside.inttoptr(address, kind.as_pointer())
+        context.call_conv.call_function(inside, tasks, types.void, types_given, arguments)
+        inside.ret_void()
+        addresses = [builder.ptrtoint(function, _INTEGER), builder.ptrtoint(block, _INTEGER)]
+        return context.make_tuple(builder, signature.return_type, addresses)
+
+    return signature, generate
+
+
+@intrinsic
+def _call(typingctx, function, begin, end, address, operands):
+    signature = types.void(*[types.int64] * 5)
+
+    def generate(context, builder, signature, args):
+        builder.call(builder.inttoptr(args[0], _CALL.as_pointer()), args[1:])
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+@parallel_kernel
+def _parallel_for(tasks, chunks, function, address, operands):
+    for i in prange(chunks):
+        _call(function, i * tasks // chunks, (i + 1) * tasks // chunks, address, operands)
+
+
+@kernel
+def fan_out(tasks, chunks, address, operands):
+    """``loop(begin, end, *operands)`` for chunks of tasks in parallel, where ``address`` is the loop's."""
+    held = _hold(operands)
+    _parallel_for(tasks, chunks, held[0], address, held[1])

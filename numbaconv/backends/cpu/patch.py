@@ -1,0 +1,208 @@
+"""Patches: the cells that a block of positions reads, once each, between their padding.
+
+A tap reads a patch at a distance from the position's own cell that is the same for every position, so a product over
+channels and taps needs a table of distances instead of a copy of the patch for each tap::
+
+    patch, one channel     . . . . . . . .      padding
+                           . a b c d e f .      cell of (row, column) = row * pitch + column
+                           . g h i j k l .      tap (i, j) = i * dilation * pitch + j * dilation further on
+
+Channels are the slowest axis of a patch, or the fastest, as they are in the source: nothing is transposed.
+"""
+
+import numpy as np
+
+from ...plan import CONSTANT, ZERO
+from .jit import inner, kernel
+from .simd import ROWS, VECTOR_BYTES, copy_between
+
+__all__ = ["fill_places", "least", "pack_patch", "span", "tap_offsets"]
+
+
+@kernel
+def least(bases):
+    """The first cell that any tap reads from position 0."""
+    found = bases[0] if bases.size else 0
+    for base in bases:
+        found = min(found, base)
+    return found
+
+
+@kernel
+def span(bases):
+    """Cells from the first to the last that the taps read from one position."""
+    first = last = bases[0] if bases.size else 0
+    for base in bases:
+        first, last = min(first, base), max(last, base)
+    return last - first + 1
+
+
+@inner
+def _code(cell, cells, bordered, pad, source):
+    """The cell itself if it lies in the source, else what padding says."""
+    if 0 <= cell < cells:
+        return cell
+    if bordered and 0 <= cell + pad < source.size:
+        return source[cell + pad]
+    return ZERO
+
+
+@inner
+def _fill(patch, at, count, value):
+    for i in range(count):
+        patch[np.uintp(at + i)] = value
+
+
+@inner
+def _pack_row(patch, to, source, at, step, first_cell, count, cells, bordered, pad, table, fill, lanes):
+    """One row of one channel: cells ``first_cell .. first_cell + count - 1``, ``step`` apart in the source."""
+    left = min(max(-first_cell, 0), count)
+    right = max(min(cells - first_cell, count), left)
+    start = at + first_cell
+    if step == 1:
+        # Whole vectors: what lies behind the row is packed later, or room to spare.
+        for j in range(0, count, lanes):
+            copy_between(source, start + j, patch, to + j, left - j, right - j)
+    else:
+        for j in range(left):
+            patch[to + j] = 0
+        for j in range(left, right):
+            patch[np.uintp(to + j)] = source[np.uintp(at + (first_cell + j) * step)]
+        for j in range(right, count):
+            patch[to + j] = 0
+    if bordered:
+        for j in range(count):
+            if left <= j < right:
+                continue
+            code = _code(first_cell + j, cells, 1, pad, table)
+            if code >= 0:
+                patch[to + j] = source[at + code * step]
+            elif code == CONSTANT:
+                patch[to + j] = fill
+
+
+@inner
+def _pack_cells(patch, to, pitch, source, at, step, channels, first_cell, count, cells, bordered, pad, table, fill):
+    """One row of cells whose channels are neighbours."""
+    for j in range(count):
+        code = _code(first_cell + j, cells, bordered, pad, table)
+        if code >= 0:
+            start = at + code * step
+            for c in range(channels):
+                patch[np.uintp(to + j * pitch + c)] = source[np.uintp(start + c)]
+        else:
+            _fill(patch, to + j * pitch, channels, fill if code == CONSTANT else patch.dtype.type(0))
+
+
+@kernel
+def pack_patch(
+    patch,
+    p_at,
+    pitches,
+    source,
+    at,
+    strides,
+    channels,
+    od,
+    first_row,
+    rows,
+    column,
+    columns,
+    depth,
+    height,
+    width,
+    fill,
+):
+    """Cells that positions of depth ``od`` and from row ``first_row`` on read, of some channels, from ``column`` on.
+
+    Channels are neighbours in the patch, as they are in the source, unless its cells are. The patch has room for a
+    vector more, and what is behind these cells is not kept.
+
+    ``pitches`` and ``strides``: distances of neighbouring channels, depth taps, rows, cells in the patch, and of
+    channels, depths, rows, cells in the source. ``at``: cell 0 of the first channel. ``rows`` and ``columns`` are the
+    patch's.
+    """
+    row = first_row * height.step + least(height.base)
+    pads = (
+        depth.reach[0] - depth.base[0] if depth.bordered else 0,
+        height.reach[0] - height.base[0] if height.bordered else 0,
+        width.reach[0] - width.base[0] if width.bordered else 0,
+    )
+    together, lanes = channels if pitches[3] != 1 else 1, VECTOR_BYTES // patch.itemsize
+    for c in range(0, channels, together):
+        for td in range(depth.base.size):
+            d = _code(od * depth.step + depth.base[td], depth.cells, depth.bordered, pads[0], depth.source)
+            for r in range(rows):
+                h = _code(row + r, height.cells, height.bordered, pads[1], height.source)
+                to = p_at + c * pitches[0] + td * pitches[1] + r * pitches[2]
+                start = at + c * strides[0] + d * strides[1] + h * strides[2]
+                value = fill if (h if h < 0 else d) == CONSTANT else patch.dtype.type(0)
+                if d < 0 or h < 0:
+                    # Axes are padded one after the other, the width last: its own padding counts where both do.
+                    for j in range(columns):
+                        code = _code(column + j, width.cells, width.bordered, pads[2], width.source)
+                        cell = value if code >= 0 else fill if code == CONSTANT else patch.dtype.type(0)
+                        _fill(patch, to + j * pitches[3], together, cell)
+                elif together == 1:
+                    _pack_row(
+                        patch,
+                        to,
+                        source,
+                        start,
+                        strides[3],
+                        column,
+                        columns,
+                        width.cells,
+                        width.bordered,
+                        pads[2],
+                        width.source,
+                        fill,
+                        lanes,
+                    )
+                else:
+                    _pack_cells(
+                        patch,
+                        to,
+                        pitches[3],
+                        source,
+                        start,
+                        strides[3],
+                        channels,
+                        column,
+                        columns,
+                        width.cells,
+                        width.bordered,
+                        pads[2],
+                        width.source,
+                        fill,
+                    )
+
+
+@kernel
+def tap_offsets(offsets, at, channels, pitches, depth_steps, depth, height, width, shift):
+    """Where each channel and tap reads, from the position's own cell, from ``offsets[at]`` on.
+
+    ``depth_steps``: depth taps lie as in the source; ``shift`` is added to all.
+    """
+    least_depth, least_height, least_width = least(depth.base), least(height.base), least(width.base)
+    k = at
+    for c in range(channels):
+        for td in range(depth.base.size):
+            slot = depth.base[td] - least_depth if depth_steps else td
+            for th in range(height.base.size):
+                row = shift + c * pitches[0] + slot * pitches[1] + (height.base[th] - least_height) * pitches[2]
+                for tw in range(width.base.size):
+                    offsets[k] = row + (width.base[tw] - least_width) * pitches[3]
+                    k += 1
+
+
+@kernel
+def fill_places(places, at, samples, sample_step, rows, row_step, columns, step):
+    """Where each position of a task reads, from its first; what fills up the last tile reads as the first does."""
+    p = at
+    for n in range(samples):
+        for r in range(rows):
+            for j in range(columns):
+                places[p] = n * sample_step + r * row_step + j * step
+                p += 1
+    places[p : p + ROWS] = 0

@@ -1,0 +1,427 @@
+"""Patch GEMM: FORWARD and INPUT_GRAD as products whose lanes are result channels and whose rows are positions.
+
+``out[p, m] = sum over (c, t) of source[c, cell(p) + distance(c, t)] * w[(c, t), m]``. Neither the matrix of gathered
+cells nor a copy for each tap exists: a factor is one cell, and a table holds the distance of each channel and tap::
+
+                               panel of weights: (c, t) x 3 vectors of result channels
+                             +----------------+
+      patch, some channels   |  w  w  w       |
+     . . . . . . .           +----------------+
+     . p0 p1 p2 .            |  accumulators  |  4 to 8 positions of a row, as evenly many as the row allows
+     . . . . . . .           +----------------+
+
+A stride is a distance between rows of the tile, a dilation one between taps, a phase of INPUT_GRAD a subset of the
+taps. Where no tap reads padding the source is its own patch. Channels may be the slowest axis of source and result or
+the fastest; only results that are not channels last are transposed, at the end, in registers.
+
+A task is a phase, a sample, a group, a depth, some rows of positions (or a stretch of one), some panels. Sums run over
+channels and taps in order, in blocks whose totals are added in order: the plan's, whatever the split into tasks.
+
+Error factor: as for any order of summation (Higham 2002, section 4.2), the number of products plus three.
+"""
+
+import numpy as np
+
+from .channels import multiply_tiles, panel_of, stage_rows
+from .gather import phase_of
+from .gemm import add_stretch, flat_taps, panel_width, store_stretch
+from .jit import inner, kernel
+from .patch import fill_places, least, pack_patch, span, tap_offsets
+from .simd import ROWS, call_row, copy_vector, writable
+from .simd_tiles import transpose_lanes, transpose_sum
+
+__all__ = ["DEPTH", "pack_tasks", "patch_gemm_tasks"]
+
+#: Products summed in registers before a tile is written back: whole channels, this many or a few more.
+DEPTH = 256
+
+
+@kernel
+def pack_tasks(begin, end, w, packed, starts, shape, depth, height, width):
+    """For each phase and group, panels ``(channels * taps, panel width)``; rows past the last are zero.
+
+    ``shape``: groups, rows, channels, steps in ``w`` from row to row, channel to channel and group to group, extents of
+    the kernel, lanes. A task is a group, a vector of rows, and as many channels as it has lanes.
+    """
+    _, rows, channels, row_step, channel_step, group_step, deep, high, wide, lanes = shape
+    vectors, blocks, cells = -(-rows // lanes), -(-channels // lanes), deep * high * wide
+    phases = starts.size - 1
+    taps, firsts = np.empty(max(cells, 1), np.int64), np.zeros(phases + 1, np.int64)
+    for phase in range(phases):
+        rest, pw = divmod(phase, width.positions.size)
+        pd, ph = divmod(rest, height.positions.size)
+        count = flat_taps(taps[firsts[phase] :], depth, height, width, pd, ph, pw, high, wide)
+        firsts[phase + 1] = firsts[phase] + count
+    together = lanes if channel_step == cells else 1  # channels that are neighbours in memory
+    stage = np.empty((together * cells + lanes) * lanes, packed.dtype)
+    for task in range(begin, end):
+        rest, block = divmod(task, blocks)
+        g, vector = divmod(rest, vectors)
+        v = 0
+        while v + panel_width(vectors - v) <= vector:
+            v += panel_width(vectors - v)
+        panel = panel_width(vectors - v) * lanes
+        first, last = block * lanes, min((block + 1) * lanes, channels)
+        for c0 in range(first, last, together):
+            some = min(together, last - c0)
+            source = g * group_step + vector * lanes * row_step + c0 * channel_step
+            stage_rows(stage, 0, lanes, w, source, row_step, min(lanes, rows - vector * lanes), some * cells, lanes)
+            for phase in range(phases):
+                count = firsts[phase + 1] - firsts[phase]
+                to = starts[phase] + (g * vectors + v) * lanes * channels * count + (vector - v) * lanes
+                for c in range(some):
+                    for t in range(count):
+                        at = (c * cells + taps[firsts[phase] + t]) * lanes
+                        copy_vector(stage, at, packed, to + ((c0 + c) * count + t) * panel)
+
+
+@kernel
+def _store_cells(line, c, c_at, breadth, some, cells, bias, channel, residual, activation, out, place, step):
+    """The epilogue of a row of positions where channels are neighbours."""
+    for j in range(cells):
+        at, to = c_at + j * breadth, place + j * step
+        for m in range(some):
+            line[np.uintp(m)] = c[np.uintp(at + m)]
+        if bias.size:
+            for m in range(some):
+                line[np.uintp(m)] += bias[np.uintp(channel + m)]
+        if residual.size:
+            add_stretch(line, 0, some, residual, to, 1)
+        if activation[0] and call_row(activation[0], line, 0, some):
+            activation[1] = 1  # it raised; every task writes the same value
+        store_stretch(line, 0, some, out, to, 1)
+
+
+@kernel
+def _store_block(block, c, c_at, breadth, cells, some, lanes, offset, o_at, out, place, plane):
+    """A stretch of positions of one vector of channels, transposed on the way to the result."""
+    if some == lanes and cells >= lanes:
+        done = 0
+        while done < cells:
+            first = min(done, cells - lanes)  # the last block overlaps the one before
+            transpose_sum(c, c_at + first * breadth, breadth, offset, o_at, out, place + first, plane)
+            done += lanes
+    else:
+        for done in range(0, cells, lanes):
+            transpose_sum(c, c_at + done * breadth, breadth, offset, o_at, block, 0, lanes)
+            for m in range(some):
+                for j in range(min(lanes, cells - done)):
+                    out[np.uintp(place + m * plane + done + j)] = block[np.uintp(m * lanes + j)]
+
+
+@inner
+def _weave(out, to, one, other, lines, low_cells, high_cells, offset):
+    """Two rows alternately, an offset added."""
+    for j in range(high_cells):
+        out[np.uintp(to + 2 * j)] = lines[np.uintp(one + j)] + offset
+        out[np.uintp(to + 2 * j + 1)] = lines[np.uintp(other + j)] + offset
+    if low_cells > high_cells:
+        out[to + 2 * high_cells] = lines[one + high_cells] + offset
+
+
+@inner
+def _assemble(line, to, lines, l_at, l_phase, row, columns, firsts, step, phases, offset):
+    """A row of the result from the rows of its stride phases, an offset added."""
+    if step == 2 and phases == 2 and firsts[0] + firsts[1] == 1:
+        low = 0 if firsts[0] == 0 else 1
+        one = l_at + low * l_phase + row * columns[low]
+        other = l_at + (1 - low) * l_phase + row * columns[1 - low]
+        _weave(line, to, one, other, lines, columns[low], columns[1 - low], offset)
+    else:
+        for p in range(phases):
+            at = l_at + p * l_phase + row * columns[p]
+            for j in range(columns[p]):
+                line[np.uintp(to + firsts[p] + j * step)] = lines[np.uintp(at + j)] + offset
+
+
+@inner
+def _finish_row(line, cells, residual, activation, out, place, step):
+    """Residual, activation and store of a row."""
+    if residual.size:
+        add_stretch(line, 0, cells, residual, place, step)
+    if activation[0] and call_row(activation[0], line, 0, cells):
+        activation[1] = 1  # it raised; every task writes the same value
+    store_stretch(line, 0, cells, out, place, step)
+
+
+@kernel
+def _most_taps(depth, height, widths):
+    """The taps of the phase of the width that has most."""
+    most = 0
+    for pw in range(widths.positions.size):
+        most = max(most, widths.taps[pw + 1] - widths.taps[pw])
+    return depth.base.size * height.base.size * most
+
+
+@kernel
+def _together(depth, height, widths, channels):
+    """Channels that are summed in registers: about DEPTH products, whatever the split into tasks."""
+    taps = _most_taps(depth, height, widths)
+    return max(min(max(DEPTH // max(taps, 1), 1), channels), 1)
+
+
+@kernel
+def patch_gemm_tasks(
+    begin,
+    end,
+    source,
+    packed,
+    starts,
+    bias,
+    residual,
+    out,
+    shape,
+    strides,
+    out_strides,
+    depths,
+    heights,
+    widths,
+    fill,
+    activation,
+):
+    """``shape``: samples, groups, source channels and rows of a group, samples, rows and columns of positions of a
+    task, blocks of each, panels of a task, blocks of panels, whether the source is its own patch, lanes.
+
+    ``strides``: of the source; ``out_strides``: of the result and the residual. ``starts``: where each phase's packed
+    weights begin. Phases of the width are computed together, so that rows of the result are whole.
+    """
+    batch, groups, channels, rows, task_samples, task_rows, task_columns = shape[:7]
+    sample_blocks, row_blocks, column_blocks, task_panels, panel_blocks, in_place, lanes = shape[7:]
+    phases, vectors, panels, vector = widths.positions.size, -(-rows // lanes), 0, 0
+    while vector < vectors:
+        vector, panels = vector + panel_width(vectors - vector), panels + 1
+    most_depth, longest, step, together = 1, 1, widths.step, 1
+    wide_span, wide_least = span(widths.base), least(widths.base)
+    most_wide = (task_columns - 1) * step + wide_span
+    for pd in range(depths.positions.size):
+        for ph in range(heights.positions.size):
+            depth, height = phase_of(depths, pd), phase_of(heights, ph)
+            high = (task_rows - 1) * height.step + span(height.base)
+            together = _together(depth, height, widths, channels)
+            longest = max(longest, depth.base.size * high * most_wide * together)
+            most_depth = max(most_depth, together * _most_taps(depth, height, widths))
+    patch = np.zeros(1 if in_place else longest * task_samples + lanes, out.dtype)
+    a = writable(source) if in_place else patch
+    most_positions = task_samples * task_rows * task_columns + ROWS
+    offsets, places = np.zeros(phases * most_depth, np.int64), np.zeros(phases * most_positions, np.int64)
+    positions = most_positions + lanes
+    c_phase = positions * min(task_panels * 3, vectors) * lanes
+    c = np.empty(phases * c_phase, out.dtype)
+    length = -(-positions // lanes) * lanes
+    lines, block = np.empty(phases * 3 * lanes * length, out.dtype), np.empty(lanes * lanes, out.dtype)
+    whole_width = widths.target_step * widths.positions.max() + phases
+    line, offset = np.empty(max(whole_width, 3 * lanes), out.dtype), np.zeros(3 * lanes, out.dtype)
+    columns, taps, firsts = np.zeros(phases, np.int64), np.zeros(phases, np.int64), widths.target_first
+    depth, height, all_widths = phase_of(depths, 0), phase_of(heights, 0), phase_of(widths, 0)
+    last_channels = strides[1] == 1 and strides[4] != 1
+    pitches, sample_pitch = strides[1:], strides[0]
+    built, shaped, deepest = -1, (-1, -1, -1), depths.positions.max()
+    for task in range(begin, end):
+        rest, panel_block = divmod(task, panel_blocks)
+        rest, column_block = divmod(rest, column_blocks)
+        rest, row_block = divmod(rest, row_blocks)
+        rest, od = divmod(rest, deepest)
+        rest, g = divmod(rest, groups)
+        phase, sample_block = divmod(rest, sample_blocks)
+        if phase != built:
+            pd, ph = divmod(phase, heights.positions.size)
+            depth, height = phase_of(depths, pd), phase_of(heights, ph)
+            together = _together(depth, height, widths, channels)
+            if not in_place:
+                high = (task_rows - 1) * height.step + span(height.base)
+                wide = most_wide
+                if last_channels:
+                    pitches = (1, high * wide * together, wide * together, together)
+                else:
+                    pitches = (depth.base.size * high * wide, high * wide, wide, 1)
+                sample_pitch = depth.base.size * high * wide * together
+            for pw in range(phases):
+                width = phase_of(widths, pw)
+                taps[pw] = depth.base.size * height.base.size * width.base.size
+                shift = (least(width.base) - wide_least) * pitches[3]
+                tap_offsets(offsets, pw * most_depth, together, pitches, in_place, depth, height, width, shift)
+            built, shaped = phase, (-1, -1, -1)
+        first_sample, first_row = sample_block * task_samples, row_block * task_rows
+        first_column = column_block * task_columns
+        samples, count = min(task_samples, batch - first_sample), min(task_rows, height.positions - first_row)
+        if od >= depth.positions or count <= 0:
+            continue
+        widest = 0
+        for pw in range(phases):
+            columns[pw] = max(min(task_columns, widths.positions[pw] - first_column), 0)
+            widest = max(widest, columns[pw])
+        if shaped != (samples, count, first_column):
+            for pw in range(phases):
+                fill_places(
+                    places,
+                    pw * most_positions,
+                    samples,
+                    sample_pitch,
+                    count,
+                    height.step * pitches[2],
+                    columns[pw],
+                    step * pitches[3],
+                )
+            shaped = (samples, count, first_column)
+        high, wide = (count - 1) * height.step + span(height.base), (widest - 1) * step + wide_span
+        plane = first_sample * strides[0] + g * channels * strides[1]
+        if in_place:
+            plane += (od * depth.step + least(depth.base)) * strides[2]
+            plane += (first_row * height.step + least(height.base)) * strides[3]
+            plane += (first_column * step + wide_least) * strides[4]
+        first_panel = panel_block * task_panels
+        last_panel = min(first_panel + task_panels, panels)
+        first_vector = panel_of(vectors, first_panel)[0]
+        phase *= phases
+        some_taps = _most_taps(depth, height, widths) > 0
+        for c0 in range(0, channels if some_taps else 0, together):
+            some = min(together, channels - c0)
+            for n in range(0 if in_place else samples):
+                pack_patch(
+                    patch,
+                    n * sample_pitch,
+                    pitches,
+                    source,
+                    plane + n * strides[0] + c0 * strides[1],
+                    strides[1:],
+                    some,
+                    od,
+                    first_row,
+                    high,
+                    first_column * step + wide_least,
+                    wide,
+                    depth,
+                    height,
+                    all_widths,
+                    fill,
+                )
+            for pw in range(phases):
+                if taps[pw] == 0:
+                    continue
+                weights = starts[phase + pw] + g * vectors * lanes * channels * taps[pw]
+                for panel in range(first_panel, last_panel):
+                    vector, across = panel_of(vectors, panel)
+                    multiply_tiles(
+                        a,
+                        plane + c0 * strides[1] if in_place else 0,
+                        places,
+                        pw * most_positions,
+                        samples * count * columns[pw],
+                        offsets,
+                        pw * most_depth,
+                        packed,
+                        weights + vector * lanes * channels * taps[pw] + c0 * taps[pw] * across * lanes,
+                        some * taps[pw],
+                        c,
+                        pw * c_phase + (vector - first_vector) * lanes * positions,
+                        c0,
+                        across,
+                        lanes,
+                    )
+        for pw in range(phases):
+            if taps[pw] == 0 or channels == 0:
+                c[pw * c_phase : (pw + 1) * c_phase] = 0
+        place = first_sample * out_strides[0] + (depth.target_first + od * depth.target_step) * out_strides[2]
+        place += (height.target_first + first_row * height.target_step) * out_strides[3]
+        row_step = height.target_step * out_strides[3]
+        plain = phases == 1 and widths.target_step == 1
+        for panel in range(first_panel, last_panel):
+            vector, across = panel_of(vectors, panel)
+            channel, at = g * rows + vector * lanes, (vector - first_vector) * lanes * positions
+            breadth = across * lanes
+            valid, to = min(breadth, rows - vector * lanes), place + channel * out_strides[1]
+            for m in range(valid if bias.size else 0):
+                offset[m] = bias[channel + m]
+            if out_strides[1] == 1 and out_strides[4] != 1:
+                for pw in range(phases):
+                    cell = (firsts[pw] + first_column * widths.target_step) * out_strides[4]
+                    for r in range(samples * count):
+                        n, row = divmod(r, count)
+                        _store_cells(
+                            line,
+                            c,
+                            pw * c_phase + at + r * columns[pw] * breadth,
+                            breadth,
+                            valid,
+                            columns[pw],
+                            bias,
+                            channel,
+                            residual,
+                            activation,
+                            out,
+                            to + n * out_strides[0] + row * row_step + cell,
+                            widths.target_step * out_strides[4],
+                        )
+            elif plain and not residual.size and not activation[0]:
+                cells = columns[0]
+                whole = cells == out_strides[3] and row_step == cells
+                for r in range(samples if whole else samples * count):
+                    n, row = (r, 0) if whole else divmod(r, count)
+                    stretch = count * cells if whole else cells
+                    for i in range(across):
+                        _store_block(
+                            block,
+                            c,
+                            at + r * stretch * breadth + i * lanes,
+                            breadth,
+                            stretch,
+                            min(lanes, valid - i * lanes),
+                            lanes,
+                            offset,
+                            i * lanes,
+                            out,
+                            to + i * lanes * out_strides[1] + n * out_strides[0] + row * row_step + first_column,
+                            out_strides[1],
+                        )
+            else:
+                for pw in range(phases):
+                    for i in range(across):
+                        for p in range(0, samples * count * columns[pw], lanes):
+                            transpose_lanes(
+                                c,
+                                pw * c_phase + at + p * breadth + i * lanes,
+                                breadth,
+                                lines,
+                                (pw * 3 + i) * lanes * length + p,
+                                length,
+                            )
+                for m in range(valid):
+                    for r in range(samples * count):
+                        n, row = divmod(r, count)
+                        start = to + m * out_strides[1] + n * out_strides[0] + row * row_step
+                        bare = not residual.size and not activation[0]
+                        if column_blocks == 1:
+                            cells = 0
+                            for pw in range(phases):
+                                cells = max(cells, firsts[pw] + (columns[pw] - 1) * widths.target_step + 1)
+                            whole, to_line = (out, start) if bare else (line, 0)
+                            _assemble(
+                                whole,
+                                to_line,
+                                lines,
+                                m * length,
+                                3 * lanes * length,
+                                r,
+                                columns,
+                                firsts,
+                                widths.target_step,
+                                phases,
+                                offset[m],
+                            )
+                            if not bare:
+                                _finish_row(line, cells, residual, activation, out, start, 1)
+                        else:
+                            for pw in range(phases):
+                                from_line = (pw * 3 * lanes + m) * length + r * columns[pw]
+                                for j in range(columns[pw]):
+                                    line[np.uintp(j)] = lines[np.uintp(from_line + j)] + offset[m]
+                                cell = firsts[pw] + first_column * widths.target_step
+                                _finish_row(
+                                    line,
+                                    columns[pw],
+                                    residual,
+                                    activation,
+                                    out,
+                                    start + cell,
+                                    widths.target_step,
+                                )

@@ -1,0 +1,200 @@
+"""The patch GEMM algorithm of FORWARD and INPUT_GRAD: blocks of positions, packed weights, tasks counted."""
+
+from math import prod
+from typing import Any, NamedTuple
+
+import numba
+import numpy as np
+from numba import types
+
+from ...arrays import Array
+from ...plan import ConvPlan
+from ..base import Direction, Epilogue, PackedWeight, Weight
+from . import patch_gemm
+from .activation import ACTIVATION, check_raised
+from .gather import PHASED, PhasedAxis
+from .gathered import Axes, both_directions, gather_refusal
+from .launch import Kernel, reads
+from .operands import contiguous, deliver, either_layout, fill_value, flat_epilogue, flat_strides, is_channels_last
+from .simd import ROWS, VECTOR_BYTES, VECTORS
+from .workspace import aligned_empty, workspace
+
+__all__ = ["PATCH_GEMM", "all_inside", "lanes_worthwhile"]
+
+#: Positions of a task: enough to use each panel of weights often, few enough for the second-level cache.
+_POSITIONS = 192
+#: Vectors of result channels of a task.
+_VECTORS = 24
+
+_STARTS = types.Array(types.int64, 1, "C")
+
+
+def _tuple(count: int) -> types.UniTuple:
+    return types.UniTuple(types.int64, count)
+
+
+def _pack_signature(kind: Any) -> tuple:
+    return (reads(kind, 1), types.Array(kind, 1, "C"), _STARTS, _tuple(10), PHASED, PHASED, PHASED)
+
+
+def _signature(kind: Any) -> tuple:
+    flat, out = reads(kind, 1), types.Array(kind, 1, "C")
+    integers = (_tuple(14), _tuple(5), _tuple(5))
+    return (flat, flat, _STARTS, flat, flat, out, *integers, PHASED, PHASED, PHASED, kind, ACTIVATION)
+
+
+_pack_kernel = Kernel(patch_gemm.pack_tasks, _pack_signature)
+_kernel = Kernel(patch_gemm.patch_gemm_tasks, _signature)
+
+
+class _Launch(NamedTuple):
+    """What follows from a plan alone, found once for many calls.
+
+    ``extents``: samples, groups, channels and rows. ``tasks``: without blocks. ``starts``: where each phase's packed
+    weights begin.
+    """
+
+    dtype: np.dtype
+    axes: Axes
+    extents: tuple[int, int, int, int]
+    largest: tuple[int, int]
+    width_phases: int
+    tasks: int
+    panels: int
+    lanes: int
+    in_place: int
+    work: int
+    fill: Any
+    starts: Array
+    pack_tasks: int
+    pack_shape: tuple[int, ...]
+
+
+def _launch(plan: ConvPlan, by_input: bool, axes: Axes) -> _Launch:
+    dtype, groups = np.dtype(plan.compute_dtype), plan.groups
+    lanes = VECTOR_BYTES // dtype.itemsize
+    outputs, inputs = plan.y_channels // groups, plan.x_channels // groups
+    rows, channels = (inputs, outputs) if by_input else (outputs, inputs)
+    vectors = -(-rows // lanes)
+    taps = [np.diff(axis.taps) for axis in axes]
+    sizes = np.multiply.outer(np.multiply.outer(taps[0], taps[1]), taps[2]).ravel()
+    starts = np.zeros(sizes.size + 1, np.int64)
+    np.cumsum(sizes * (groups * vectors * lanes * channels), out=starts[1:])
+    inner = prod(plan.w_shape[2:])
+    outer = inputs * inner
+    # By input, rows are input channels and the depth runs over output channels.
+    steps = (inner, outer, outputs * outer) if by_input else (outer, inner, outputs * outer)
+    depth, height, width = axes
+    return _Launch(
+        dtype=dtype,
+        axes=axes,
+        extents=(plan.batch, groups, channels, rows),
+        largest=(int(height.positions.max(initial=1)), int(width.positions.max(initial=1))),
+        width_phases=width.positions.size,
+        tasks=groups * depth.positions.size * height.positions.size * int(depth.positions.max(initial=1)),
+        panels=-(-vectors // VECTORS),
+        lanes=lanes,
+        in_place=int(all(all_inside(axis) for axis in axes)),
+        work=plan.macs,
+        fill=fill_value(plan, dtype),
+        starts=starts,
+        pack_tasks=groups * vectors * -(-channels // lanes),
+        pack_shape=(groups, rows, channels, *steps, *plan.w_shape[2:], lanes),
+    )
+
+
+def _pack(plan: ConvPlan, w: Array, by_input: bool, launch: _Launch) -> PackedWeight:
+    """All phases' packed weights."""
+    packed = aligned_empty(int(launch.starts[-1]), launch.dtype)
+    _pack_into(packed, w, launch)
+    return PackedWeight((packed,))
+
+
+def _pack_into(packed: Array, w: Array, launch: _Launch) -> None:
+    operands = (contiguous(w, launch.dtype).reshape(-1), packed, launch.starts, launch.pack_shape, *launch.axes)
+    _pack_kernel(launch.dtype, launch.pack_tasks, packed.size, *operands)
+
+
+def all_inside(axis: PhasedAxis) -> bool:
+    """Whether every tap reads a cell of the source at every position."""
+    whole = np.repeat(axis.positions, np.diff(axis.taps))
+    return bool(np.all(axis.first == 0) and np.all(axis.last == whole))
+
+
+def _blocks(launch: _Launch) -> tuple[int, int, int, int]:
+    """Samples, rows, columns and panels of a task.
+
+    An activation runs along a row of a task, so columns follow from the plan alone; the others may be as few as it
+    takes to occupy the threads, since a position's sum does not depend on its neighbours.
+    """
+    batch, (height, width), panels = launch.extents[0], launch.largest, launch.panels
+    columns = -(-width // -(-width // _POSITIONS))
+    most = max(_POSITIONS // launch.width_phases, columns)
+    rows = min(max(most // columns, 1), height)
+    rows = -(-height // -(-height // rows))
+    samples = min(max(most // (rows * columns), 1), batch) if rows == height and columns == width else 1
+    samples = -(-batch // -(-batch // samples))
+    task_panels = min(panels, _VECTORS // VECTORS)
+    least_tasks = 2 * numba.get_num_threads()
+
+    def tasks() -> int:
+        blocks = -(-batch // samples) * -(-height // rows) * -(-width // columns) * -(-panels // task_panels)
+        return launch.tasks * blocks
+
+    while tasks() < least_tasks and samples > 1:
+        samples = -(-samples // 2)
+    while tasks() < least_tasks and rows * columns > 4 * ROWS and rows > 1:
+        rows = -(-rows // 2)
+    while tasks() < least_tasks and task_panels > 1:
+        task_panels = -(-task_panels // 2)
+    return samples, rows, columns, task_panels
+
+
+def _run(
+    plan: ConvPlan, source: Array, w: Weight, out: Array, epilogue: Epilogue, by_input: bool, launch: _Launch
+) -> None:
+    if not out.size:
+        return
+    dtype = launch.dtype
+    target = either_layout(out, dtype) if out.dtype == dtype else np.empty(out.shape, dtype)
+    bias, residual, activation = flat_epilogue(epilogue, dtype)
+    if epilogue.residual is not None and is_channels_last(target):
+        residual = contiguous(np.moveaxis(epilogue.residual, 1, -1), dtype).reshape(-1)
+    flat, strides = flat_strides(either_layout(source, dtype))
+    flat_out, out_strides = flat_strides(target)
+    samples, rows, columns, task_panels = _blocks(launch)
+    height, width = launch.largest
+    blocks = (-(-plan.batch // samples), -(-height // rows), -(-width // columns))
+    panel_blocks = -(-launch.panels // task_panels)
+    sizes = (samples, rows, columns, *blocks, task_panels, panel_blocks)
+    shape = (*launch.extents, *sizes, launch.in_place, launch.lanes)
+    tasks = launch.tasks * prod(blocks) * panel_blocks
+
+    def multiply(packed: Array) -> None:
+        operands = (flat, packed, launch.starts, bias, residual, flat_out, shape, strides, out_strides)
+        _kernel(dtype, tasks, launch.work, *operands, *launch.axes, launch.fill, activation)
+
+    if isinstance(w, PackedWeight):
+        multiply(w.arrays[0])
+    else:
+        with workspace(int(launch.starts[-1]), dtype) as packed:
+            _pack_into(packed, w, launch)
+            multiply(packed)
+    check_raised(epilogue.activation, activation)
+    deliver(target, out)
+
+
+def lanes_worthwhile(rows: int, dtype: str) -> str | None:
+    """Whether the result channels of a group fill enough of their vectors."""
+    lanes = VECTOR_BYTES // np.dtype(dtype).itemsize
+    filled = rows / max(-(-rows // lanes) * lanes, 1)
+    return None if filled > 0.5 or not rows else f"{rows} result channels fill {filled:.0%} of its vectors"
+
+
+def _worthwhile(direction: Direction, plan: ConvPlan) -> str | None:
+    rows = (plan.x_channels if direction is Direction.INPUT_GRAD else plan.y_channels) // plan.groups
+    return lanes_worthwhile(rows, plan.compute_dtype)
+
+
+#: The algorithm, for the two directions it computes.
+PATCH_GEMM = both_directions("patch_gemm", gather_refusal, _run, _pack, _launch, worthwhile=_worthwhile)

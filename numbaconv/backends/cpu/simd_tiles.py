@@ -1,0 +1,172 @@
+"""Vector intrinsics on small tiles: linear maps of both axes, and transposition. Part of what `simd` is for.
+
+Lanes are channels: a tile is a grid of vectors at regular distances, so its borders, dilation and order never matter
+to the arithmetic.
+"""
+
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+from .simd import load_vector, multiply_add_of, pointers_of, store_vector, vector_type
+from .toom_cook import matrices
+
+__all__ = ["DATA", "OUTPUT", "WEIGHT", "linear_tile", "transpose_lanes", "transpose_sum"]
+
+#: Which matrix of `toom_cook.matrices` a `linear_tile` applies.
+OUTPUT, WEIGHT, DATA = 0, 1, 2
+
+
+class _Lines:
+    """Emits sums of vectors with constant factors."""
+
+    def __init__(self, builder, kind):
+        self._builder, self._kind = builder, kind
+        self._multiply_add = multiply_add_of(builder, kind)
+
+    def _constant(self, value):
+        return ir.Constant(self._kind, [value] * self._kind.count)
+
+    def combine(self, factors, vectors):
+        """``sum of factor * vector`` in the given order, or None where every factor is 0."""
+        builder, total = self._builder, None
+        for factor, vector in zip(factors, vectors, strict=True):
+            if factor == 0 or vector is None:
+                continue
+            if total is None:
+                total = vector if factor == 1 else builder.fmul(self._constant(factor), vector)
+            elif factor == 1:
+                total = builder.fadd(total, vector)
+            elif factor == -1:
+                total = builder.fsub(total, vector)
+            else:
+                total = builder.call(self._multiply_add, [self._constant(factor), vector, total])
+        return total
+
+    def add(self, one, other, sign):
+        if one is None or other is None:
+            return one if other is None else other if sign > 0 else self._builder.fneg(other)
+        return self._builder.fadd(one, other) if sign > 0 else self._builder.fsub(one, other)
+
+    def apply(self, matrix, vectors):
+        """``matrix @ vectors``. Rows or columns that mirror each other share their even and odd parts."""
+        rows, columns = matrix.shape
+        pairs = [j for j in range(columns - 1) if _mirrored(matrix[:, j], matrix[:, j + 1])]
+        if rows < columns and pairs:
+            matrix, vectors = matrix.copy(), list(vectors)
+            for j in pairs:  # even rows want the sum, odd ones the difference
+                total = self._builder.fadd(vectors[j], vectors[j + 1])
+                vectors[j + 1] = self._builder.fsub(vectors[j], vectors[j + 1])
+                vectors[j] = total
+                matrix[1::2, j], matrix[::2, j + 1] = 0, 0
+                matrix[1::2, j + 1] *= -1
+            return [self.combine(row, vectors) for row in matrix]
+        found, i = [], 0
+        while i < rows:
+            if i + 1 < rows and _mirrored(matrix[i], matrix[i + 1]):
+                even = self.combine(matrix[i][::2], vectors[::2])
+                odd = self.combine(matrix[i][1::2], vectors[1::2])
+                found += [self.add(even, odd, 1), self.add(even, odd, -1)]
+                i += 2
+            else:
+                found.append(self.combine(matrix[i], vectors))
+                i += 1
+        return found
+
+
+def _mirrored(one, other):
+    signs = [(-1) ** k for k in range(len(one))]
+    return len(one) > 1 and all(a == sign * b for a, b, sign in zip(one, other, signs, strict=True))
+
+
+@intrinsic(prefer_literal=True)
+def linear_tile(
+    typingctx, source, s_at, s_row, s_column, target, t_at, t_row, t_column, which, down, down_taps, across, across_taps
+):
+    """``target = L source R^T`` for a grid of vectors; ``L`` and ``R`` are a matrix of ``F(down, down_taps)`` and of
+    ``F(across, across_taps)``, the one that ``which`` names. All five are constants.
+
+    Element ``(i, j)`` of a grid is the vector at its offset plus ``i * row + j * column``.
+    """
+    literals = (which, down, down_taps, across, across_taps)
+    if not all(isinstance(each, types.IntegerLiteral) for each in literals):
+        return None
+    name, m, r, columns, column_taps = (each.literal_value for each in literals)
+    left, right = matrices(m, r)[name], matrices(columns, column_taps)[name]
+    integer = types.int64
+    signature = types.void(source, integer, integer, integer, target, integer, integer, integer, *literals)
+
+    def generate(context, builder, signature, args):
+        cells, results = pointers_of(context, builder, signature, args, (0, 4))
+        kind, size = vector_type(cells.type.pointee)
+        lines = _Lines(builder, kind)
+
+        def place(row, column, i, j):
+            index = ir.IntType(64)
+            down = builder.mul(args[row], ir.Constant(index, i))
+            return builder.add(down, builder.mul(args[column], ir.Constant(index, j)))
+
+        columns = []
+        for j in range(right.shape[1]):
+            read = [load_vector(builder, cells, place(2, 3, i, j), kind, size) for i in range(left.shape[1])]
+            columns.append(lines.apply(left, read))
+        for i in range(left.shape[0]):
+            for j, value in enumerate(lines.apply(right, [column[i] for column in columns])):
+                store_vector(builder, value, results, place(6, 7, i, j), kind, size)
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+@intrinsic
+def transpose_lanes(typingctx, source, s_at, s_step, target, t_at, t_step):
+    """Transpose a square block of as many vectors as a vector has lanes.
+
+    Vector ``i`` is read at ``s_at + i * s_step`` and written at ``t_at + i * t_step``.
+    """
+    integer = types.int64
+    signature = types.void(source, integer, integer, target, integer, integer)
+
+    def generate(context, builder, signature, args):
+        cells, results = pointers_of(context, builder, signature, args, (0, 3))
+        _transpose(builder, cells, args[2], None, results, args[5])
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+@intrinsic
+def transpose_sum(typingctx, source, s_at, s_step, offset, o_at, target, t_at, t_step):
+    """`transpose_lanes` of vectors to each of which the vector at ``offset[o_at]`` is added."""
+    integer = types.int64
+    signature = types.void(source, integer, integer, offset, integer, target, integer, integer)
+
+    def generate(context, builder, signature, args):
+        cells, added, results = pointers_of(context, builder, signature, args, (0, 3, 5))
+        _transpose(builder, cells, args[2], added, results, args[7])
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+def _transpose(builder, cells, s_step, added, results, t_step):
+    kind, size = vector_type(cells.type.pointee)
+    index, count = ir.IntType(64), kind.count
+    places = [ir.Constant(index, i) for i in range(count)]
+    block = [load_vector(builder, cells, builder.mul(s_step, place), kind, size) for place in places]
+    if added is not None:
+        offset = load_vector(builder, added, places[0], kind, size)
+        block = [builder.fadd(each, offset) for each in block]
+    half = 1
+    while half < count:  # exchange off-diagonal squares of growing size
+        low = [e if not e & half else count + e - half for e in range(count)]
+        high = [e + half if not e & half else count + e for e in range(count)]
+        masks = [ir.Constant(ir.VectorType(ir.IntType(32), count), mask) for mask in (low, high)]
+        for i in range(count):
+            if not i & half:
+                one, other = block[i], block[i + half]
+                block[i] = builder.shuffle_vector(one, other, masks[0])
+                block[i + half] = builder.shuffle_vector(one, other, masks[1])
+        half *= 2
+    for place, value in zip(places, block, strict=True):
+        store_vector(builder, value, results, builder.mul(t_step, place), kind, size)

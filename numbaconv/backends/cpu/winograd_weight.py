@@ -1,0 +1,112 @@
+"""Winograd's minimal filtering for WEIGHT_GRAD: the weight is the output, the output gradient the filter.
+
+A tap's gradient sums products of the input and the output gradient over all positions. Cut into the tiles of
+`winograd`, each tile of the output gradient filters its tile of the input to give as many outputs as the kernel has
+taps: ``F(taps, outputs)`` where FORWARD uses ``F(outputs, taps)``, with the same points, hence the same transformed
+input. Tiles are summed frequency by frequency before the way back, which is taken once for the whole problem::
+
+    V[f] (tiles, source channels)      one frequency: an outer product a tile
+    Y[f] panel (tiles, 3 vectors of result channels)
+
+                            panel of Y: tiles x 3 vectors
+                          +----------+
+      8 source channels   |  accum.  |   depth: up to DEPTH tiles
+                          +----------+   S[f] (channels, panel)  --A^T s A-->  weight
+
+Error factor: see `winograd_weight_conv`.
+"""
+
+import numpy as np
+
+from .channels import deliver_panel
+from .gemm import panel_width
+from .jit import inner, kernel
+from .simd import ROWS
+from .simd_tiles import OUTPUT, linear_tile
+from .winograd import rows_product
+
+__all__ = ["back_tasks", "sum_tiles_tasks"]
+
+#: Tiles multiplied before sums are written back.
+_DEPTH = 256
+
+
+@kernel
+def sum_tiles_tasks(begin, end, v, y, sums, shape):
+    """``shape``: groups, channels and rows of a group, channels with padding, cells from one frequency of ``v``, ``y``
+    and ``sums`` to the next, tiles, whether sums are kept, lanes.
+
+    ``sums`` is ``(f, group, panel, channel, panel width)`` with ROWS channels to spare. A task is a frequency, a group,
+    a panel.
+    """
+    groups, channels, rows, padded, v_frequency, y_frequency, s_frequency, tiles, keep, lanes = shape
+    vectors = rows // lanes
+    panels, vector = 0, 0
+    while vector < vectors:
+        vector, panels = vector + panel_width(vectors - vector), panels + 1
+    for task in range(begin, end):
+        rest, panel = divmod(task, panels)
+        f, g = divmod(rest, groups)
+        vector = 0
+        for _ in range(panel):
+            vector += panel_width(vectors - vector)
+        across = panel_width(vectors - vector)
+        breadth, first = across * lanes, (g * vectors + vector) * lanes
+        for k0 in range(0, tiles, _DEPTH):
+            depth, c, left = min(_DEPTH, tiles - k0), 0, -(-channels // ROWS)
+            while c < channels:
+                some = max(-(-(channels - c) // left), ROWS // 2)
+                from_v = f * v_frequency + k0 * padded + g * channels + c
+                from_y = f * y_frequency + first * tiles + k0 * breadth
+                to = f * s_frequency + first * (channels + ROWS) + c * breadth
+                rows_product(v, from_v, padded, 1, y, from_y, depth, sums, to, keep + k0, some, across)
+                c, left = c + some, max(left - 1, 1)
+
+
+@inner
+def _back_tile(mode, a, at, row, column, b, to, to_row, to_column):
+    if mode == 0:
+        linear_tile(a, at, row, column, b, to, to_row, to_column, OUTPUT, 3, 4, 3, 4)
+    elif mode == 1:
+        linear_tile(a, at, row, column, b, to, to_row, to_column, OUTPUT, 3, 2, 3, 2)
+    elif mode == 2:
+        linear_tile(a, at, row, column, b, to, to_row, to_column, OUTPUT, 1, 1, 3, 4)
+    elif mode == 3:
+        linear_tile(a, at, row, column, b, to, to_row, to_column, OUTPUT, 3, 4, 1, 1)
+    else:
+        linear_tile(a, at, row, column, b, to, to_row, to_column, OUTPUT, 5, 2, 5, 2)
+
+
+@kernel
+def back_tasks(begin, end, sums, w, shape):
+    """The weight ``(groups * rows, channels * taps)`` from its sums over tiles.
+
+    ``shape``: mode, groups, channels and rows of a group, taps down and across, products across, cells from one
+    frequency to the next, lanes. A task is a group, a vector of rows, and as many channels as it has lanes.
+    """
+    mode, _, channels, rows, height, width, products_across, frequency, lanes = shape
+    vectors, blocks, taps = rows // lanes, -(-channels // lanes), height * width
+    stage, block = np.empty((lanes * taps + lanes) * lanes, w.dtype), np.empty(lanes * lanes, w.dtype)
+    for task in range(begin, end):
+        rest, channel_block = divmod(task, blocks)
+        g, vector = divmod(rest, vectors)
+        v = 0
+        while v + panel_width(vectors - v) <= vector:
+            v += panel_width(vectors - v)
+        breadth, first = panel_width(vectors - v) * lanes, channel_block * lanes
+        some = min(lanes, channels - first)
+        at = (g * vectors + v) * lanes * (channels + ROWS) + (vector - v) * lanes
+        for c in range(some):
+            _back_tile(
+                mode,
+                sums,
+                at + (first + c) * breadth,
+                products_across * frequency,
+                frequency,
+                stage,
+                c * taps * lanes,
+                width * lanes,
+                lanes,
+            )
+        to = (g * rows + vector * lanes) * channels * taps + first * taps
+        deliver_panel(w, to, channels * taps, stage, 0, some * taps, lanes, 1, lanes, lanes, block)

@@ -1,0 +1,292 @@
+"""Convolutions whose weight is given once: checked, copied and packed for the algorithms that come to use it."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Hashable
+from typing import Any, NamedTuple
+from weakref import WeakSet
+
+import numpy as np
+
+from .arrays import Array, as_array, view_of_weight
+from .backends.activations import resolve_activation
+from .backends.base import PackedWeight
+from .backends.registry import choices, is_in_use
+from .dispatch import Call, admit, named_backend, plan_of
+from .errors import DTypeError
+from .explain import Explanation, explain_plan
+from .functional import CONV, CONV_TRANSPOSE, Activation
+from .plan import Geometry, Ints, Padding, PaddingMode, Scalar, dtype_name
+from .plan.arguments import shape
+from .routes import Memory, Route, array_key
+
+__all__ = ["PreparedConv", "prepare"]
+
+#: What shapes a prepared convolution.
+_GEOMETRY = (
+    "stride",
+    "padding",
+    "output_padding",
+    "dilation",
+    "groups",
+    "padding_mode",
+    "padding_value",
+    "output_size",
+)
+#: Input shapes and dtypes whose routes one prepared convolution remembers.
+_MOST_ROUTES = 256
+#: Packed weights that it keeps beyond those of remembered routes.
+_MOST_PACKED = 8
+
+
+class _Ready(NamedTuple):
+    route: Route
+    weight: Array | PackedWeight
+
+
+class PreparedConv:
+    """A convolution with its weight; `prepare` makes it.
+
+    Call it as ``prepared(input, residual=None, out=None)``. It may be called by many threads at once, and pickled;
+    packed weights are made anew where it is unpickled.
+
+    Attributes
+    ----------
+    weight, bias : array, bias may be None
+        Read-only copies of what was given.
+    """
+
+    def __init__(self, weight: object, bias: object, options: dict[str, Any]):
+        transposed = options["transposed"]
+        if transposed not in (True, False):
+            raise DTypeError(f"prepare: transposed must be a bool, but is {transposed!r}")
+        self._site = CONV_TRANSPOSE if transposed else CONV
+        self.weight: Array = _kept(self._site.op(None), "weight", weight)
+        arguments = {name: options[name] for name in _GEOMETRY}
+        call = Call.of(self._site, None, self.weight, arguments, options["data_format"], options["weight_format"])
+        self._call, self._op, self._rank = call, call.op, call.rank
+        self.bias: Array | None = None if bias is None else _kept(call.op, "bias", bias)
+        # As they were checked: lists that change later make no difference.
+        self._options = {**options, **{name: getattr(call.geometry, name) for name in _GEOMETRY}}
+        self._arguments = tuple(self._options[name] for name in _GEOMETRY)
+        self._named = {
+            name: options[name] for name in ("data_format", "weight_format", "activation", "algorithm", "backend")
+        }
+        resolve_activation(call.op, options["activation"], "float32")  # that there is such a one
+        if options["backend"] is not None:
+            named_backend(call.op, options["backend"])
+        self._ready: Memory[_Ready] = Memory(_MOST_ROUTES)
+        self._packed: Memory[PackedWeight] = Memory(_MOST_PACKED)
+        self._packing = threading.Lock()
+        _all.add(self)
+
+    def __call__(self, input: object, residual: object = None, out: Array | None = None) -> Array:
+        """The convolution of an input, as `numbaconv.conv` or `numbaconv.conv_transpose` computes it.
+
+        Parameters
+        ----------
+        input : array of shape (N, C, *spatial), or (C, *spatial) without a batch axis
+        residual : array of the output's shape, optional
+        out : array of the output's shape and dtype, optional
+            Written and returned. It may be ``residual``.
+
+        Returns
+        -------
+        array
+            The same bits as without preparation.
+
+        Raises
+        ------
+        ShapeError, ArgumentError, DTypeError, BackendError, AlgorithmError
+            As the convolution itself.
+        """
+        choice = choices(self._named["backend"], self._named["algorithm"])
+        one, other = array_key(input), None if residual is None else array_key(residual)
+        key = None
+        if one is not None and (residual is None) == (other is None):
+            key = (one, other, choice)
+            ready = self._ready.get(key)
+            if ready is not None and is_in_use(choice[0], ready.route.engine):
+                return ready.route.job(input, ready.weight, self.bias, residual, out).execute()
+        return self._admit(key, input, residual, out)
+
+    def _admit(self, key: Hashable, input: object, residual: object, out: Array | None) -> Array:
+        """The call with an input like none before."""
+        route, x, _, bias, added = admit(
+            self._site,
+            self._rank,
+            input,
+            self.weight,
+            _GEOMETRY,
+            self._arguments,
+            bias=self.bias,
+            residual=residual,
+            **self._named,
+        )
+        job = route.job(x, self.weight, bias, added, out)  # checks ``out`` before the weight is packed
+        weight = self._weight_for(route)
+        if weight is not self.weight:
+            job = route.job(x, weight, bias, added, out)
+        if key is not None and x is input and added is residual:
+            self._ready.put(key, _Ready(route, weight))
+        return job.execute()
+
+    def _weight_for(self, route: Route) -> Array | PackedWeight:
+        """The weight as the route's algorithm wants it."""
+        packing, plan = route.algorithm.packing, route.plan
+        if packing is None:
+            return self.weight
+        key = (route.engine.name, route.algorithm, plan.compute_dtype, packing.key(plan))
+        with self._packing:  # threads that need the same packed weight make it once
+            found = self._packed.get(key)
+            if found is None:
+                found = packing.pack(plan, view_of_weight(plan).of(self.weight))
+                self._packed.put(key, found)
+            return found
+
+    def explain(self, input_shape: Ints, *, dtype: object = None) -> Explanation:
+        """What a call would run and why, as `numbaconv.explain` says it.
+
+        Parameters
+        ----------
+        input_shape : sequence of int
+        dtype : str, numpy.dtype or scalar type, optional
+            The input's; the weight's unless given.
+
+        Returns
+        -------
+        Explanation
+
+        Raises
+        ------
+        ShapeError, ArgumentError, DTypeError, BackendError
+            As the call itself; an algorithm that does not apply is part of the explanation.
+        """
+        try:
+            given = self.weight.dtype if dtype is None else np.dtype(dtype)  # type: ignore[call-overload]
+        except TypeError:
+            raise DTypeError(f"{self._op}: dtype is {dtype!r}, which NumPy does not know") from None
+        plan, _ = plan_of(
+            self._call,
+            {"input": shape(self._op, "input_shape", input_shape), "weight": self.weight.shape},
+            {"input": given, "weight": self.weight.dtype},
+            {} if self.bias is None else {"bias": self.bias.dtype},
+        )
+        return explain_plan(plan, self._site.direction, self._named["backend"], self._named["algorithm"])
+
+    def __repr__(self) -> str:
+        parts = [f"weight {self.weight.shape} {dtype_name(self.weight.dtype)}"]
+        if self.bias is not None:
+            parts.append(f"bias {dtype_name(self.bias.dtype)}")
+        usual = Geometry.of(self._op, self._rank)
+        for name, value in self._options.items():
+            if name != "transposed" and value != getattr(usual, name, None):
+                parts.append(f"{name}={_short(value)!r}")
+        return f"PreparedConv({self._op}: {', '.join(parts)})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return PreparedConv, (self.weight, self.bias, self._options)
+
+
+def _renew_locks() -> None:
+    """In a forked child no thread is left to release the lock that it held."""
+    for each in _all:
+        each._packing = threading.Lock()
+
+
+_all: WeakSet[PreparedConv] = WeakSet()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_locks)
+
+
+def _short(value: Any) -> Any:
+    """An argument for every axis as one, where it is the same for all."""
+    entries = {value}
+    while any(isinstance(entry, tuple) for entry in entries):
+        entries = {inner for entry in entries for inner in entry}
+    return entries.pop() if len(entries) == 1 else value
+
+
+def _kept(op: str, name: str, value: object) -> Array:
+    """A read-only copy of an operand."""
+    copy: Array = np.array(as_array(op, name, value))
+    copy.flags.writeable = False
+    return copy
+
+
+def prepare(
+    weight: object,
+    bias: object = None,
+    *,
+    transposed: bool = False,
+    stride: Ints = 1,
+    padding: Padding = 0,
+    output_padding: Ints = 0,
+    dilation: Ints = 1,
+    groups: int = 1,
+    activation: Activation = None,
+    padding_mode: PaddingMode = "zeros",
+    padding_value: Scalar = 0,
+    output_size: Ints | None = None,
+    data_format: str | None = None,
+    weight_format: str | None = None,
+    algorithm: str | None = None,
+    backend: str | None = None,
+) -> PreparedConv:
+    """A convolution with its weight packed once, for many inputs.
+
+    The weight and bias are copied: what happens to the arrays afterwards makes no difference. The weight is packed,
+    once for each algorithm and compute dtype, when the first input comes that needs it.
+
+    Parameters
+    ----------
+    weight : array of shape (O, C / groups, *kernel), transposed: (C, O / groups, *kernel)
+        Its axes give the rank. Layouts as in `numbaconv.conv` and `numbaconv.conv_transpose`.
+    bias : array of shape (O,), optional
+    transposed : bool
+        Prepare a transposed convolution.
+    stride, padding, dilation, groups, padding_mode, padding_value, data_format, weight_format, activation, \
+algorithm, backend
+        As in `numbaconv.conv`. An activation that is a function must be picklable if the result is to be.
+    output_padding, output_size
+        As in `numbaconv.conv_transpose`.
+
+    Returns
+    -------
+    PreparedConv
+        Call it with ``(input, residual=None, out=None)``: the same bits as `numbaconv.conv` or
+        `numbaconv.conv_transpose`. ``explain(input_shape)`` says what that would run.
+
+    Raises
+    ------
+    ShapeError, ArgumentError, DTypeError, BackendError
+        For what is wrong whatever the input; the rest is found when it is called.
+
+    Examples
+    --------
+    >>> import numpy as np, numbaconv
+    >>> prepared = numbaconv.prepare(np.ones((4, 2, 3, 3), np.float32), padding=1, activation="relu")
+    >>> prepared
+    PreparedConv(conv2d: weight (4, 2, 3, 3) float32, padding=1, activation='relu')
+    >>> prepared(np.ones((8, 2, 5, 5), np.float32)).shape
+    (8, 4, 5, 5)
+    """
+    options = {
+        "transposed": transposed,
+        "stride": stride,
+        "padding": padding,
+        "output_padding": output_padding,
+        "dilation": dilation,
+        "groups": groups,
+        "padding_mode": padding_mode,
+        "padding_value": padding_value,
+        "output_size": output_size,
+        "data_format": data_format,
+        "weight_format": weight_format,
+        "activation": activation,
+        "algorithm": algorithm,
+        "backend": backend,
+    }
+    return PreparedConv(weight, bias, options)

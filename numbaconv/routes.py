@@ -1,0 +1,262 @@
+"""Routes: which primitive a call is and what follows from its arguments, found once for all calls like it.
+
+Which primitive a call is follows from the operand that it produces and from whether it is transposed::
+
+                     input   weight   output
+    conv               x       w        y        the plan's names
+    conv_transpose     y       w        x
+
+Producing ``y`` is FORWARD, ``x`` INPUT_GRAD, ``w`` WEIGHT_GRAD.
+
+A route (plan, algorithm, result) follows from shapes, dtypes and arguments. Its key is those, as they were written:
+finding out what they mean is most of what a small convolution costs.
+"""
+
+from collections.abc import Hashable, Iterable
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+
+from .arrays import Array, View, result
+from .backends.activations import Activation
+from .backends.base import NO_EPILOGUE, Algorithm, Backend, Direction, Epilogue, PackedWeight, Runner
+from .plan import ConvPlan
+
+__all__ = ["GIVEN_NAMES", "Job", "Memory", "Route", "Site", "array_key", "call_key", "direction_of", "plain"]
+
+T = TypeVar("T")
+
+_ROLES = {
+    False: {"input": "x", "weight": "w", "output": "y"},
+    True: {"input": "y", "weight": "w", "output": "x"},
+}
+#: What messages call the operand that stands for a convolution's output, in a gradient.
+GIVEN_NAMES = {"input": "input", "weight": "weight", "output": "grad_output"}
+
+
+def direction_of(transposed: bool, produces: str) -> Direction:
+    """The primitive that produces an operand of a convolution or transposed convolution."""
+    return Direction(_ROLES[transposed][produces])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Site:
+    """A public function as far as it comes down to one primitive.
+
+    Attributes
+    ----------
+    name : str
+        The function's name, ``{}`` for the rank.
+    transposed : bool
+    produces : str
+        What it returns: ``input``, ``weight`` or ``output``.
+    reads : tuple of str
+        The other two, in this order.
+    order : tuple of int
+        Where the plan's ``x``, ``w`` and ``y`` are among the first operand, the second and the result.
+    """
+
+    name: str
+    transposed: bool
+    produces: str
+    reads: tuple[str, str] = field(init=False)
+    order: tuple[int, int, int] = field(init=False)
+    _names: dict[int | None, str] = field(init=False)
+
+    def op(self, rank: int | None) -> str:
+        """The function's name at a rank, or without one, as messages give it."""
+        return self._names[rank]
+
+    @property
+    def direction(self) -> Direction:
+        """The primitive."""
+        return direction_of(self.transposed, self.produces)
+
+    def __post_init__(self) -> None:
+        first, second = (name for name in GIVEN_NAMES if name != self.produces)
+        roles = [_ROLES[self.transposed][name] for name in (first, second, self.produces)]
+        object.__setattr__(self, "reads", (first, second))
+        names = {rank: self.name.format(f"{rank}d" if rank else "") for rank in (None, 1, 2, 3)}
+        object.__setattr__(self, "_names", names)
+        object.__setattr__(self, "order", tuple(roles.index(role) for role in "xwy"))
+
+
+class Job:
+    """A call with everything checked and its result allocated: all that is left is to run it."""
+
+    __slots__ = ("_epilogue", "_filled", "_operands", "_run", "returned")
+
+    def __init__(self, run: Runner, operands: tuple[Any, Any, Any], epilogue: Epilogue, returned: Array, filled: Array):
+        self._run, self._operands, self._epilogue = run, operands, epilogue
+        self.returned, self._filled = returned, filled
+
+    def execute(self) -> Array:
+        """Fill and return the result."""
+        x, w, y = self._operands
+        self._run(x, w, y, self._epilogue)
+        if self._filled is not self.returned:
+            self.returned[...] = self._filled
+        return self.returned
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Route:
+    """All that follows from a call's shapes, dtypes and arguments: any call that shares them may share it.
+
+    Attributes
+    ----------
+    site, op, plan, engine, algorithm
+        Which call it is, what it comes down to, and what computes it.
+    run : callable
+        The algorithm for this plan.
+    activation : Activation or None
+    shape, dtype
+        The result's.
+    views : tuple of View
+        How the first operand, the second and the result are seen by the algorithm; None: as they are.
+    residual_view : View
+        How a residual is seen as canonical.
+    """
+
+    site: Site
+    op: str
+    plan: ConvPlan
+    engine: Backend
+    algorithm: Algorithm
+    run: Runner
+    activation: Activation | None
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    views: tuple[View | None, View | None, View | None]
+    residual_view: View
+
+    def job(self, first: Any, second: Any, bias: Any, residual: Any, out: object) -> Job:
+        """The call with these arrays, which have the shapes and dtypes of the route."""
+        if out is None:
+            returned = filled = np.empty(self.shape, self.dtype)
+        else:
+            reads = [each for each in (first, second, bias) if isinstance(each, np.ndarray)]
+            returned, filled = result(self.op, out, self.shape, self.dtype, reads, residual)
+        epilogue = NO_EPILOGUE
+        if bias is not None or residual is not None or self.activation is not None:
+            epilogue = Epilogue(bias, None if residual is None else self.residual_view.of(residual), self.activation)
+        see_first, see_second, see_result = self.views
+        given = (
+            first if see_first is None else see_first.of(first),
+            second if see_second is None or type(second) is PackedWeight else see_second.of(second),
+            filled if see_result is None else see_result.of(filled),
+        )
+        x, w, y = self.site.order
+        return Job(self.run, (given[x], given[w], given[y]), epilogue, returned, filled)
+
+
+#: Types whose equal values mean the same everywhere; ``True``, ``1`` and ``1.0`` are equal, but not all are integers.
+_PLAIN = frozenset((int, str, type(None)))
+_INTEGERS = frozenset((int,))
+#: Sequences in sequences that some argument can be.
+_DEEPEST = 3
+#: NumPy's flag of an array whose elements are where the processor wants them.
+_ALIGNED = 0x100
+
+
+def plain(values: tuple[Any, ...]) -> tuple[Any, ...] | None:
+    """Arguments as part of a key: values that are equal only where they mean the same.
+
+    None where there is something that cannot be part of a key, or that is not known to keep its meaning: a call
+    with it is looked at anew each time.
+    """
+    return values if _PLAIN.issuperset(map(type, values)) else _told_apart(values, _DEEPEST)
+
+
+def _told_apart(values: Iterable[Any], depth: int) -> tuple[Any, ...] | None:
+    found: list[Any] = []
+    for value in values:
+        kind = type(value)
+        if kind in _PLAIN:
+            found.append(value)
+        elif (kind is tuple or kind is list) and depth:
+            entries = tuple(value)  # a list that changes later is another key later
+            inner = entries if _INTEGERS.issuperset(map(type, entries)) else _told_apart(entries, depth - 1)
+            if inner is None:
+                return None
+            found.append(inner)
+        elif (kind is float or kind is complex) and value == value:
+            found.append((kind, repr(value)))  # 0.0 and -0.0 are equal
+        elif isinstance(value, np.integer):
+            found.append(int(value))
+        else:
+            return None
+    return tuple(found)
+
+
+def array_key(array: Any) -> tuple[Hashable, ...] | None:
+    """What a route depends on in an array, or None where it is no plain, aligned array."""
+    if type(array) is np.ndarray and array.flags.num & _ALIGNED:
+        return array.shape, array.dtype
+    return None
+
+
+def call_key(
+    site: Site,
+    rank: int | None,
+    names: tuple[str, ...],
+    first: object,
+    second: object,
+    values: tuple[Any, ...],
+    size: object,
+    bias: object,
+    residual: object,
+    activation: object,
+) -> tuple[Any, ...] | None:
+    """What a call's route follows from, as it was written; None where that cannot be told at a glance.
+
+    ``values`` are the arguments of these names and others that every call has.
+    """
+    one, two, written = array_key(first), array_key(second), plain(values)
+    if one is None or two is None or written is None:
+        return None
+    if size is None and bias is None and residual is None and activation is None:
+        return site, rank, names, one, two, written
+    extent = plain(size) if type(size) is tuple else None
+    extras = tuple(None if each is None else array_key(each) for each in (bias, residual))
+    given = [each is None for each in (size, bias, residual)]
+    if given != [each is None for each in (extent, *extras)]:
+        return None
+    # A function is known by its identity: the route keeps it alive.
+    if type(activation) is tuple:
+        activation = tuple(map(id, activation))
+    elif activation is not None and type(activation) is not str:
+        activation = id(activation)
+    return site, rank, names, one, two, written, extent, extras, activation
+
+
+class Memory(Generic[T]):
+    """What was found for a key: the newest ``most`` of them. It takes no lock, which a fork could leave behind.
+
+    Parameters
+    ----------
+    most : int
+        Beyond this many the oldest is forgotten.
+    """
+
+    def __init__(self, most: int):
+        self._found: dict[Hashable, T] = {}
+        self._most = most
+        self.get = self._found.get  # bound once: a look-up is one call into a dictionary
+
+    def put(self, key: Hashable, value: T) -> None:
+        """Remember a value."""
+        self._found[key] = value
+        while len(self._found) > self._most:
+            try:
+                self._found.pop(next(iter(self._found)), None)
+            except (RuntimeError, StopIteration):  # another thread was there in between
+                continue
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._found.clear()
+
+    def __len__(self) -> int:
+        return len(self._found)
