@@ -161,5 +161,5 @@ def test_packed_weights_give_the_same_bits(direction):
     wanted = run(direction, problem, x, w, g, algorithm="fft")
     algorithm.run(plan, *((out, packed, g5) if direction is Direction.INPUT_GRAD else (x5, packed, out)), NO_EPILOGUE)
     np.testing.assert_array_equal(out[:, :, 0, 0], wanted)
-    longer = plan_conv((2, 3, 40000), w.shape, stride=2, dilation=3, padding=((30, 10),))
+    longer = plan_conv((2, 3, 400000), w.shape, stride=2, dilation=3, padding=((30, 10),))
     assert algorithm.packing.key(longer) != algorithm.packing.key(plan)  # other blocks
