@@ -233,7 +233,7 @@ def test_choices_are_made_at_each_call(monkeypatch):
     x = X[:1]
 
     def algorithms():
-        return {key[-1]: ready.route.algorithm.name for key, ready in prepared._ready._found.items()}
+        return {key[-1][:3]: ready.route.algorithm.name for key, ready in prepared._ready._found.items()}
 
     for _ in range(2):
         same(prepared(x), numbaconv.conv2d(x, W, **OPTIONS))

@@ -14,13 +14,15 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .._version import __version__
 from ..errors import AlgorithmError
 from ..plan import ConvPlan
 from .base import Backend, Direction
+
+if TYPE_CHECKING:
+    from pathlib import Path  # a tenth of the package's time to import, where no call has been made yet
 
 __all__ = ["CACHE_VARIABLE", "TUNE_VARIABLE", "Winner", "recall", "remember", "revision", "tuning_mode"]
 
@@ -53,7 +55,7 @@ class Winner:
 _Known = dict[str, dict[str, Winner]]
 
 _lock = threading.RLock()
-_known: dict[Path, _Known] = {}
+_known: "dict[Path, _Known]" = {}
 _revision = 0
 _warned: set[str] = set()
 
@@ -122,33 +124,37 @@ def remember(backend: Backend, plan: ConvPlan, direction: Direction, winner: Win
         _revision += 1
 
 
-def _path() -> Path:
+def _path() -> "Path":
     """The file, in the folder that the environment names or the user's."""
+    from pathlib import Path
+
     folder = os.environ.get(CACHE_VARIABLE)
     if folder:
         return Path(folder) / _FILE
     return _user_folder() / _FILE
 
 
-_found_folder: Path | None = None
+_found_folder: "Path | None" = None
 
 
-def _user_folder() -> Path:
+def _user_folder() -> "Path":
     global _found_folder
     if _found_folder is None:
+        from pathlib import Path
+
         from platformdirs import user_cache_dir  # slow to import beside this package
 
         _found_folder = Path(user_cache_dir("numbaconv", appauthor=False))
     return _found_folder
 
 
-def _warn(path: Path, what: str) -> None:
+def _warn(path: "Path", what: str) -> None:
     if str(path) not in _warned:
         _warned.add(str(path))
         warnings.warn(f"the file of tuned algorithms {path} {what}", RuntimeWarning, stacklevel=2)
 
 
-def _read(path: Path) -> _Known:
+def _read(path: "Path") -> _Known:
     """What a file holds; nothing where there is none, or none that can be understood."""
     import json  # only where there is something to read or write, as tempfile below
 
@@ -182,7 +188,7 @@ def _winner(entry: Any) -> Winner:
     return Winner(entry["algorithm"], int(entry["batch"]), seconds)
 
 
-def _write(path: Path, known: _Known) -> None:
+def _write(path: "Path", known: _Known) -> None:
     """Replace the file as a whole: a reader finds the old one or the new one."""
     import json
     import tempfile
@@ -199,7 +205,7 @@ def _write(path: Path, known: _Known) -> None:
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def _locked(path: "Path") -> Iterator[None]:
     """Alone among all processes; the system ends the lock with the process that holds it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path.with_suffix(".lock"), "a+b") as file:

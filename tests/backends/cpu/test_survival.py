@@ -257,6 +257,8 @@ def test_one_thread_does_run_in_parallel(layer):
     """The guards must not make everything serial."""
     program = """
     from numbaconv.backends.cpu.implicit_gemm import _gemm_kernel as kernel
+    def convolve():
+        assert (numbaconv.conv2d(x, w, algorithm="implicit_gemm") == wanted).all()  # sums of integers are exact
     convolve()
     serial, parallel = kernel._ready[x.dtype]
     taken = []
