@@ -36,68 +36,6 @@ def panel_of(vectors, panel):
     return vector, panel_width(vectors - vector)
 
 
-@inner
-def _gather_rows(a, at, places, p_at, offsets, o_at, b, b_at, depth, c, to, keep, rows, vectors):
-    """A tile of `gather_tile`: from half of ROWS up to ROWS rows, one panel across."""
-    if vectors == 3:
-        if ROWS == 8:
-            if rows == 8:
-                gather_tile(a, at, places, p_at, offsets, o_at, b, b_at, depth, c, to, keep, 8, 3)
-            elif rows == 7:
-                gather_tile(a, at, places, p_at, offsets, o_at, b, b_at, depth, c, to, keep, 7, 3)
-            elif rows == 6:
-                gather_tile(a, at, places, p_at, offsets, o_at, b, b_at, depth, c, to, keep, 6, 3)
-            elif rows == 5:
-                gather_tile(a, at, places, p_at, offsets, o_at, b, b_at, depth, c, to, keep, 5, 3)
-            else:
-                gather_tile(a, at, places, p_at, offsets, o_at, b, b_at, depth, c, to, keep, 4, 3)
-        else:
-            if rows == 4:
-                gather_tile(a, at, places, p_at, offsets, o_at, b, b_at, depth, c, to, keep, 4, 3)
-            elif rows == 3:
-                gather_tile(a, at, places, p_at, offsets, o_at, b, b_at, depth, c, to, keep, 3, 3)
-            else:
-                gather_tile(a, at, places, p_at, offsets, o_at, b, b_at, depth, c, to, keep, 2, 3)
-    elif vectors == 2:
-        if ROWS == 8:
-            if rows == 8:
-                gather_tile(a, at, places, p_at, offsets, o_at, b, b_at, depth, c, to, keep, 8, 2)
-            elif rows == 7:
-                gather_tile(a, at, places, p_at, offsets, o_at, b, b_at, depth, c, to, keep, 7, 2)
-            elif rows == 6:
-                gather_tile(a, at, places, p_at, offsets, o_at, b, b_at, depth, c, to, keep, 6, 2)
-            elif rows == 5:
-                gather_tile(a, at, places, p_at, offsets, o_at, b, b_at, depth, c, to, keep, 5, 2)
-            else:
-                gather_tile(a, at, places, p_at, offsets, o_at, b, b_at, depth, c, to, keep, 4, 2)
-        else:
-            if rows == 4:
-                gather_tile(a, at, places, p_at, offsets, o_at, b, b_at, depth, c, to, keep, 4, 2)
-            elif rows == 3:
-                gather_tile(a, at, places, p_at, offsets, o_at, b, b_at, depth, c, to, keep, 3, 2)
-            else:
-                gather_tile(a, at, places, p_at, offsets, o_at, b, b_at, depth, c, to, keep, 2, 2)
-    else:
-        if ROWS == 8:
-            if rows == 8:
-                gather_tile(a, at, places, p_at, offsets, o_at, b, b_at, depth, c, to, keep, 8, 1)
-            elif rows == 7:
-                gather_tile(a, at, places, p_at, offsets, o_at, b, b_at, depth, c, to, keep, 7, 1)
-            elif rows == 6:
-                gather_tile(a, at, places, p_at, offsets, o_at, b, b_at, depth, c, to, keep, 6, 1)
-            elif rows == 5:
-                gather_tile(a, at, places, p_at, offsets, o_at, b, b_at, depth, c, to, keep, 5, 1)
-            else:
-                gather_tile(a, at, places, p_at, offsets, o_at, b, b_at, depth, c, to, keep, 4, 1)
-        else:
-            if rows == 4:
-                gather_tile(a, at, places, p_at, offsets, o_at, b, b_at, depth, c, to, keep, 4, 1)
-            elif rows == 3:
-                gather_tile(a, at, places, p_at, offsets, o_at, b, b_at, depth, c, to, keep, 3, 1)
-            else:
-                gather_tile(a, at, places, p_at, offsets, o_at, b, b_at, depth, c, to, keep, 2, 1)
-
-
 @kernel
 def multiply_tiles(a, at, places, p_at, positions, offsets, o_at, b, b_at, depth, c, c_at, keep, vectors, lanes):
     """A panel of ``c`` by tiles of rows, each from half of ROWS up to ROWS rows, as evenly many as there can be.
@@ -109,7 +47,64 @@ def multiply_tiles(a, at, places, p_at, positions, offsets, o_at, b, b_at, depth
     while position < positions:
         some = max(-(-(positions - position) // left), ROWS // 2)
         to = c_at + position * vectors * lanes
-        _gather_rows(a, at, places, p_at + position, offsets, o_at, b, b_at, depth, c, to, keep, some, vectors)
+        # Chosen here, not in a function: it would count the references to the arrays for each tile.
+        if vectors == 3:
+            if ROWS == 8:
+                if some == 8:
+                    gather_tile(a, at, places, p_at + position, offsets, o_at, b, b_at, depth, c, to, keep, 8, 3)
+                elif some == 7:
+                    gather_tile(a, at, places, p_at + position, offsets, o_at, b, b_at, depth, c, to, keep, 7, 3)
+                elif some == 6:
+                    gather_tile(a, at, places, p_at + position, offsets, o_at, b, b_at, depth, c, to, keep, 6, 3)
+                elif some == 5:
+                    gather_tile(a, at, places, p_at + position, offsets, o_at, b, b_at, depth, c, to, keep, 5, 3)
+                else:
+                    gather_tile(a, at, places, p_at + position, offsets, o_at, b, b_at, depth, c, to, keep, 4, 3)
+            else:
+                if some == 4:
+                    gather_tile(a, at, places, p_at + position, offsets, o_at, b, b_at, depth, c, to, keep, 4, 3)
+                elif some == 3:
+                    gather_tile(a, at, places, p_at + position, offsets, o_at, b, b_at, depth, c, to, keep, 3, 3)
+                else:
+                    gather_tile(a, at, places, p_at + position, offsets, o_at, b, b_at, depth, c, to, keep, 2, 3)
+        elif vectors == 2:
+            if ROWS == 8:
+                if some == 8:
+                    gather_tile(a, at, places, p_at + position, offsets, o_at, b, b_at, depth, c, to, keep, 8, 2)
+                elif some == 7:
+                    gather_tile(a, at, places, p_at + position, offsets, o_at, b, b_at, depth, c, to, keep, 7, 2)
+                elif some == 6:
+                    gather_tile(a, at, places, p_at + position, offsets, o_at, b, b_at, depth, c, to, keep, 6, 2)
+                elif some == 5:
+                    gather_tile(a, at, places, p_at + position, offsets, o_at, b, b_at, depth, c, to, keep, 5, 2)
+                else:
+                    gather_tile(a, at, places, p_at + position, offsets, o_at, b, b_at, depth, c, to, keep, 4, 2)
+            else:
+                if some == 4:
+                    gather_tile(a, at, places, p_at + position, offsets, o_at, b, b_at, depth, c, to, keep, 4, 2)
+                elif some == 3:
+                    gather_tile(a, at, places, p_at + position, offsets, o_at, b, b_at, depth, c, to, keep, 3, 2)
+                else:
+                    gather_tile(a, at, places, p_at + position, offsets, o_at, b, b_at, depth, c, to, keep, 2, 2)
+        else:
+            if ROWS == 8:
+                if some == 8:
+                    gather_tile(a, at, places, p_at + position, offsets, o_at, b, b_at, depth, c, to, keep, 8, 1)
+                elif some == 7:
+                    gather_tile(a, at, places, p_at + position, offsets, o_at, b, b_at, depth, c, to, keep, 7, 1)
+                elif some == 6:
+                    gather_tile(a, at, places, p_at + position, offsets, o_at, b, b_at, depth, c, to, keep, 6, 1)
+                elif some == 5:
+                    gather_tile(a, at, places, p_at + position, offsets, o_at, b, b_at, depth, c, to, keep, 5, 1)
+                else:
+                    gather_tile(a, at, places, p_at + position, offsets, o_at, b, b_at, depth, c, to, keep, 4, 1)
+            else:
+                if some == 4:
+                    gather_tile(a, at, places, p_at + position, offsets, o_at, b, b_at, depth, c, to, keep, 4, 1)
+                elif some == 3:
+                    gather_tile(a, at, places, p_at + position, offsets, o_at, b, b_at, depth, c, to, keep, 3, 1)
+                else:
+                    gather_tile(a, at, places, p_at + position, offsets, o_at, b, b_at, depth, c, to, keep, 2, 1)
         position, left = position + some, max(left - 1, 1)
 
 

@@ -54,31 +54,14 @@ def _fill(patch, at, count, value):
 
 
 @inner
-def _pack_row(patch, to, source, at, step, first_cell, count, cells, bordered, pad, table, fill, lanes):
+def _pack_row(patch, to, source, at, step, first_cell, count, cells, bordered, pad, table, fill):
     """One row of one channel: cells ``first_cell .. first_cell + count - 1``, ``step`` apart in the source."""
-    left = min(max(-first_cell, 0), count)
-    right = max(min(cells - first_cell, count), left)
-    start = at + first_cell
-    if step == 1:
-        # Whole vectors: what lies behind the row is packed later, or room to spare.
-        for j in range(0, count, lanes):
-            copy_between(source, start + j, patch, to + j, left - j, right - j)
-    else:
-        for j in range(left):
-            patch[to + j] = 0
-        for j in range(left, right):
-            patch[np.uintp(to + j)] = source[np.uintp(at + (first_cell + j) * step)]
-        for j in range(right, count):
-            patch[to + j] = 0
-    if bordered:
-        for j in range(count):
-            if left <= j < right:
-                continue
-            code = _code(first_cell + j, cells, 1, pad, table)
-            if code >= 0:
-                patch[to + j] = source[at + code * step]
-            elif code == CONSTANT:
-                patch[to + j] = fill
+    for j in range(count):
+        code = _code(first_cell + j, cells, bordered, pad, table)
+        if code >= 0:
+            patch[np.uintp(to + j)] = source[np.uintp(at + code * step)]
+        else:
+            patch[np.uintp(to + j)] = fill if code == CONSTANT else patch.dtype.type(0)
 
 
 @inner
@@ -92,6 +75,81 @@ def _pack_cells(patch, to, pitch, source, at, step, channels, first_cell, count,
                 patch[np.uintp(to + j * pitch + c)] = source[np.uintp(start + c)]
         else:
             _fill(patch, to + j * pitch, channels, fill if code == CONSTANT else patch.dtype.type(0))
+
+
+@kernel
+def _pack_bordered(
+    patch,
+    p_at,
+    pitches,
+    source,
+    at,
+    strides,
+    channels,
+    od,
+    first_row,
+    rows,
+    column,
+    columns,
+    depth,
+    height,
+    width,
+    fill,
+):
+    """As `pack_patch`, cell by cell: any border, any distance of cells."""
+    row = first_row * height.step + least(height.base)
+    pads = (
+        depth.reach[0] - depth.base[0] if depth.bordered else 0,
+        height.reach[0] - height.base[0] if height.bordered else 0,
+        width.reach[0] - width.base[0] if width.bordered else 0,
+    )
+    together = channels if pitches[3] != 1 else 1
+    for c in range(0, channels, together):
+        for td in range(depth.base.size):
+            d = _code(od * depth.step + depth.base[td], depth.cells, depth.bordered, pads[0], depth.source)
+            for r in range(rows):
+                h = _code(row + r, height.cells, height.bordered, pads[1], height.source)
+                to = p_at + c * pitches[0] + td * pitches[1] + r * pitches[2]
+                start = at + c * strides[0] + d * strides[1] + h * strides[2]
+                value = fill if (h if h < 0 else d) == CONSTANT else patch.dtype.type(0)
+                if d < 0 or h < 0:
+                    # Axes are padded one after the other, the width last: its own padding counts where both do.
+                    for j in range(columns):
+                        code = _code(column + j, width.cells, width.bordered, pads[2], width.source)
+                        cell = value if code >= 0 else fill if code == CONSTANT else patch.dtype.type(0)
+                        _fill(patch, to + j * pitches[3], together, cell)
+                elif together == 1:
+                    _pack_row(
+                        patch,
+                        to,
+                        source,
+                        start,
+                        strides[3],
+                        column,
+                        columns,
+                        width.cells,
+                        width.bordered,
+                        pads[2],
+                        width.source,
+                        fill,
+                    )
+                else:
+                    _pack_cells(
+                        patch,
+                        to,
+                        pitches[3],
+                        source,
+                        start,
+                        strides[3],
+                        channels,
+                        column,
+                        columns,
+                        width.cells,
+                        width.bordered,
+                        pads[2],
+                        width.source,
+                        fill,
+                    )
 
 
 @kernel
@@ -122,60 +180,42 @@ def pack_patch(
     channels, depths, rows, cells in the source. ``at``: cell 0 of the first channel. ``rows`` and ``columns`` are the
     patch's.
     """
-    row = first_row * height.step + least(height.base)
-    pads = (
-        depth.reach[0] - depth.base[0] if depth.bordered else 0,
-        height.reach[0] - height.base[0] if height.bordered else 0,
-        width.reach[0] - width.base[0] if width.bordered else 0,
-    )
-    together, lanes = channels if pitches[3] != 1 else 1, VECTOR_BYTES // patch.itemsize
-    for c in range(0, channels, together):
+    if depth.bordered or height.bordered or width.bordered or pitches[3] != 1 or strides[3] != 1:
+        _pack_bordered(
+            patch,
+            p_at,
+            pitches,
+            source,
+            at,
+            strides,
+            channels,
+            od,
+            first_row,
+            rows,
+            column,
+            columns,
+            depth,
+            height,
+            width,
+            fill,
+        )
+        return
+    lanes, row = VECTOR_BYTES // patch.itemsize, first_row * height.step + least(height.base)
+    left = min(max(-column, 0), columns)
+    right = max(min(width.cells - column, columns), left)
+    # No function that is inlined here takes an array: counting its references at each row took as long as the copy.
+    for c in range(channels):
         for td in range(depth.base.size):
-            d = _code(od * depth.step + depth.base[td], depth.cells, depth.bordered, pads[0], depth.source)
+            d = od * depth.step + depth.base[td]
             for r in range(rows):
-                h = _code(row + r, height.cells, height.bordered, pads[1], height.source)
+                h = row + r
+                inside = 0 <= d < depth.cells and 0 <= h < height.cells
+                first, last = (left, right) if inside else (0, 0)
                 to = p_at + c * pitches[0] + td * pitches[1] + r * pitches[2]
-                start = at + c * strides[0] + d * strides[1] + h * strides[2]
-                value = fill if (h if h < 0 else d) == CONSTANT else patch.dtype.type(0)
-                if d < 0 or h < 0:
-                    # Axes are padded one after the other, the width last: its own padding counts where both do.
-                    for j in range(columns):
-                        code = _code(column + j, width.cells, width.bordered, pads[2], width.source)
-                        cell = value if code >= 0 else fill if code == CONSTANT else patch.dtype.type(0)
-                        _fill(patch, to + j * pitches[3], together, cell)
-                elif together == 1:
-                    _pack_row(
-                        patch,
-                        to,
-                        source,
-                        start,
-                        strides[3],
-                        column,
-                        columns,
-                        width.cells,
-                        width.bordered,
-                        pads[2],
-                        width.source,
-                        fill,
-                        lanes,
-                    )
-                else:
-                    _pack_cells(
-                        patch,
-                        to,
-                        pitches[3],
-                        source,
-                        start,
-                        strides[3],
-                        channels,
-                        column,
-                        columns,
-                        width.cells,
-                        width.bordered,
-                        pads[2],
-                        width.source,
-                        fill,
-                    )
+                start = at + c * strides[0] + d * strides[1] + h * strides[2] + column
+                # Whole vectors: what lies behind the row is packed later, or room to spare.
+                for j in range(0, columns, lanes):
+                    copy_between(source, start + j, patch, to + j, first - j, last - j)
 
 
 @kernel

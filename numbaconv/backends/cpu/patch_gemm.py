@@ -24,11 +24,11 @@ import numpy as np
 
 from .channels import multiply_tiles, panel_of, stage_rows
 from .gather import phase_of
-from .gemm import add_stretch, flat_taps, panel_width, store_stretch
-from .jit import inner, kernel
+from .gemm import flat_taps, panel_width
+from .jit import kernel
 from .patch import fill_places, least, pack_patch, span, tap_offsets
-from .simd import ROWS, call_row, copy_vector, writable
-from .simd_tiles import transpose_lanes, transpose_sum
+from .patch_store import store_last, store_phases, store_transposed
+from .simd import ROWS, copy_vector, writable
 
 __all__ = ["DEPTH", "pack_tasks", "patch_gemm_tasks"]
 
@@ -73,75 +73,6 @@ def pack_tasks(begin, end, w, packed, starts, shape, depth, height, width):
                     for t in range(count):
                         at = (c * cells + taps[firsts[phase] + t]) * lanes
                         copy_vector(stage, at, packed, to + ((c0 + c) * count + t) * panel)
-
-
-@kernel
-def _store_cells(line, c, c_at, breadth, some, cells, bias, channel, residual, activation, out, place, step):
-    """The epilogue of a row of positions where channels are neighbours."""
-    for j in range(cells):
-        at, to = c_at + j * breadth, place + j * step
-        for m in range(some):
-            line[np.uintp(m)] = c[np.uintp(at + m)]
-        if bias.size:
-            for m in range(some):
-                line[np.uintp(m)] += bias[np.uintp(channel + m)]
-        if residual.size:
-            add_stretch(line, 0, some, residual, to, 1)
-        if activation[0] and call_row(activation[0], line, 0, some):
-            activation[1] = 1  # it raised; every task writes the same value
-        store_stretch(line, 0, some, out, to, 1)
-
-
-@kernel
-def _store_block(block, c, c_at, breadth, cells, some, lanes, offset, o_at, out, place, plane):
-    """A stretch of positions of one vector of channels, transposed on the way to the result."""
-    if some == lanes and cells >= lanes:
-        done = 0
-        while done < cells:
-            first = min(done, cells - lanes)  # the last block overlaps the one before
-            transpose_sum(c, c_at + first * breadth, breadth, offset, o_at, out, place + first, plane)
-            done += lanes
-    else:
-        for done in range(0, cells, lanes):
-            transpose_sum(c, c_at + done * breadth, breadth, offset, o_at, block, 0, lanes)
-            for m in range(some):
-                for j in range(min(lanes, cells - done)):
-                    out[np.uintp(place + m * plane + done + j)] = block[np.uintp(m * lanes + j)]
-
-
-@inner
-def _weave(out, to, one, other, lines, low_cells, high_cells, offset):
-    """Two rows alternately, an offset added."""
-    for j in range(high_cells):
-        out[np.uintp(to + 2 * j)] = lines[np.uintp(one + j)] + offset
-        out[np.uintp(to + 2 * j + 1)] = lines[np.uintp(other + j)] + offset
-    if low_cells > high_cells:
-        out[to + 2 * high_cells] = lines[one + high_cells] + offset
-
-
-@inner
-def _assemble(line, to, lines, l_at, l_phase, row, columns, firsts, step, phases, offset):
-    """A row of the result from the rows of its stride phases, an offset added."""
-    if step == 2 and phases == 2 and firsts[0] + firsts[1] == 1:
-        low = 0 if firsts[0] == 0 else 1
-        one = l_at + low * l_phase + row * columns[low]
-        other = l_at + (1 - low) * l_phase + row * columns[1 - low]
-        _weave(line, to, one, other, lines, columns[low], columns[1 - low], offset)
-    else:
-        for p in range(phases):
-            at = l_at + p * l_phase + row * columns[p]
-            for j in range(columns[p]):
-                line[np.uintp(to + firsts[p] + j * step)] = lines[np.uintp(at + j)] + offset
-
-
-@inner
-def _finish_row(line, cells, residual, activation, out, place, step):
-    """Residual, activation and store of a row."""
-    if residual.size:
-        add_stretch(line, 0, cells, residual, place, step)
-    if activation[0] and call_row(activation[0], line, 0, cells):
-        activation[1] = 1  # it raised; every task writes the same value
-    store_stretch(line, 0, cells, out, place, step)
 
 
 @kernel
@@ -324,7 +255,7 @@ def patch_gemm_tasks(
         place = first_sample * out_strides[0] + (depth.target_first + od * depth.target_step) * out_strides[2]
         place += (height.target_first + first_row * height.target_step) * out_strides[3]
         row_step = height.target_step * out_strides[3]
-        plain = phases == 1 and widths.target_step == 1
+        plain = phases == 1 and widths.target_step == 1 and not residual.size and not activation[0]
         for panel in range(first_panel, last_panel):
             vector, across = panel_of(vectors, panel)
             channel, at = g * rows + vector * lanes, (vector - first_vector) * lanes * positions
@@ -334,94 +265,45 @@ def patch_gemm_tasks(
                 offset[m] = bias[channel + m]
             if out_strides[1] == 1 and out_strides[4] != 1:
                 for pw in range(phases):
-                    cell = (firsts[pw] + first_column * widths.target_step) * out_strides[4]
-                    for r in range(samples * count):
-                        n, row = divmod(r, count)
-                        _store_cells(
-                            line,
-                            c,
-                            pw * c_phase + at + r * columns[pw] * breadth,
-                            breadth,
-                            valid,
-                            columns[pw],
-                            bias,
-                            channel,
-                            residual,
-                            activation,
-                            out,
-                            to + n * out_strides[0] + row * row_step + cell,
-                            widths.target_step * out_strides[4],
-                        )
-            elif plain and not residual.size and not activation[0]:
-                cells = columns[0]
-                whole = cells == out_strides[3] and row_step == cells
-                for r in range(samples if whole else samples * count):
-                    n, row = (r, 0) if whole else divmod(r, count)
-                    stretch = count * cells if whole else cells
-                    for i in range(across):
-                        _store_block(
-                            block,
-                            c,
-                            at + r * stretch * breadth + i * lanes,
-                            breadth,
-                            stretch,
-                            min(lanes, valid - i * lanes),
-                            lanes,
-                            offset,
-                            i * lanes,
-                            out,
-                            to + i * lanes * out_strides[1] + n * out_strides[0] + row * row_step + first_column,
-                            out_strides[1],
-                        )
+                    store_last(
+                        line,
+                        c,
+                        pw * c_phase + at,
+                        breadth,
+                        valid,
+                        (samples, count, columns[pw]),
+                        offset,
+                        residual,
+                        activation,
+                        out,
+                        to + (firsts[pw] + first_column * widths.target_step) * out_strides[4],
+                        (out_strides[0], row_step, widths.target_step * out_strides[4]),
+                    )
+            elif plain:
+                whole = columns[0] == out_strides[3] and row_step == columns[0]
+                stretches = (samples, 1, count * columns[0]) if whole else (samples, count, columns[0])
+                steps = (out_strides[0], row_step)
+                to += first_column
+                store_transposed(block, c, at, breadth, valid, lanes, stretches, offset, out, to, steps, out_strides[1])
             else:
-                for pw in range(phases):
-                    for i in range(across):
-                        for p in range(0, samples * count * columns[pw], lanes):
-                            transpose_lanes(
-                                c,
-                                pw * c_phase + at + p * breadth + i * lanes,
-                                breadth,
-                                lines,
-                                (pw * 3 + i) * lanes * length + p,
-                                length,
-                            )
-                for m in range(valid):
-                    for r in range(samples * count):
-                        n, row = divmod(r, count)
-                        start = to + m * out_strides[1] + n * out_strides[0] + row * row_step
-                        bare = not residual.size and not activation[0]
-                        if column_blocks == 1:
-                            cells = 0
-                            for pw in range(phases):
-                                cells = max(cells, firsts[pw] + (columns[pw] - 1) * widths.target_step + 1)
-                            whole, to_line = (out, start) if bare else (line, 0)
-                            _assemble(
-                                whole,
-                                to_line,
-                                lines,
-                                m * length,
-                                3 * lanes * length,
-                                r,
-                                columns,
-                                firsts,
-                                widths.target_step,
-                                phases,
-                                offset[m],
-                            )
-                            if not bare:
-                                _finish_row(line, cells, residual, activation, out, start, 1)
-                        else:
-                            for pw in range(phases):
-                                from_line = (pw * 3 * lanes + m) * length + r * columns[pw]
-                                for j in range(columns[pw]):
-                                    line[np.uintp(j)] = lines[np.uintp(from_line + j)] + offset[m]
-                                cell = firsts[pw] + first_column * widths.target_step
-                                _finish_row(
-                                    line,
-                                    columns[pw],
-                                    residual,
-                                    activation,
-                                    out,
-                                    start + cell,
-                                    widths.target_step,
-                                )
+                store_phases(
+                    line,
+                    lines,
+                    length,
+                    c,
+                    at,
+                    breadth,
+                    c_phase,
+                    valid,
+                    lanes,
+                    columns,
+                    firsts,
+                    widths.target_step,
+                    (samples, count),
+                    offset,
+                    residual,
+                    activation,
+                    out,
+                    to + first_column * widths.target_step,
+                    (out_strides[1], out_strides[0], row_step),
+                )
