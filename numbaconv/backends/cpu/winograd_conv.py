@@ -8,12 +8,11 @@ additions and multiplications of all three transforms of both axes). It spreads 
 element may be off by roundings of its neighbours, and NaN or infinity in the input reach a whole tile.
 """
 
-from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 import numba
 import numpy as np
@@ -21,37 +20,25 @@ from numba import types
 
 from ...arrays import Array
 from ...plan import ConvPlan
-from ..base import Algorithm, Direction, Epilogue, PackedWeight, Packing, Weight
+from ..base import Algorithm, Direction, Epilogue, PackedWeight, Packing, Runner, Weight
 from . import winograd
 from .activation import ACTIVATION, check_raised
-from .gather import PhasedAxis
-from .gathered import axes_of
 from .launch import Kernel, reads
 from .operands import contiguous, deliver, flat_epilogue, flat_target
 from .simd import ROWS, VECTOR_BYTES, VECTORS
 from .toom_cook import matrices
+from .winograd_tiling import Part, Tiling, frequency_cells, mode_of, parts_of, tiling_of
 from .workspace import aligned_empty, workspace
 
-__all__ = [
-    "WINOGRAD",
-    "Part",
-    "Tiling",
-    "amplification",
-    "frequency_cells",
-    "mode_of",
-    "parts_of",
-    "tiling_of",
-    "transform",
-    "unsuited",
-]
+__all__ = ["MOST_KEPT", "WINOGRAD", "KernelCall", "amplification", "transform", "transform_call", "unsuited"]
 
-#: Bytes of transformed source at a time.
-_PART_BYTES = 6 << 20
 #: Transformed weights of more bytes, used by one part alone, are made panel by panel when they are used: they would go
 #: to memory and back.
 _TRANSIENT_BYTES = 2 << 20
 #: Tiles of a task of products: enough to use each panel of weights often, few enough for the second-level cache.
 _TASK_TILES = 56
+#: Parts of which a remembered call keeps what its kernels are given.
+MOST_KEPT = 16
 
 _INTEGERS = types.Array(types.int64, 1, "C")
 
@@ -80,94 +67,6 @@ _transform_kernel = Kernel(winograd.transform_tasks, _transform_signature)
 _multiply_kernel = Kernel(winograd.multiply_tasks, _multiply_signature)
 
 
-def _tile_starts(extent: int, outputs: int, dilation: int) -> Array:
-    """Where tiles start so that each position lies in one: interleaved where dilated, in order."""
-    starts = [
-        phase + dilation * first
-        for phase in range(dilation)
-        for first in range(0, -((phase - extent) // dilation), outputs)
-    ]
-    return np.array(sorted(starts), np.int64)
-
-
-@dataclass(frozen=True)
-class Tiling:
-    """A plan as tiles; every extent is of the direction that it was made for."""
-
-    mode: int
-    dtype: np.dtype
-    groups: int
-    channels: int
-    rows: int
-    depth_taps: Array
-    origins: tuple[int, int]
-    steps: tuple[int, int]
-    downs: Array
-    acrosses: Array
-    cells: tuple[int, int, int]
-    target: tuple[int, int, int]
-    lanes: int
-
-    @property
-    def products(self) -> tuple[int, int]:
-        (down, down_taps), (across, across_taps) = winograd.MODES[self.mode]
-        return down + down_taps - 1, across + across_taps - 1
-
-    @property
-    def outputs(self) -> tuple[int, int]:
-        (down, _), (across, _) = winograd.MODES[self.mode]
-        return down, across
-
-    @property
-    def row_vectors(self) -> int:
-        """Vectors of a group's result channels."""
-        return -(-self.rows // self.lanes)
-
-    @property
-    def weight_frequency(self) -> int:
-        """Cells from one frequency of the weights to the next; odd in vectors, so that they fall into other sets."""
-        cells = self.groups * self.row_vectors * self.lanes * self.depth_taps.size * self.channels
-        return cells + self.lanes * (1 - cells // self.lanes % 2)
-
-    @property
-    def weight_size(self) -> int:
-        return prod(self.products) * self.weight_frequency
-
-    @property
-    def padded_channels(self) -> int:
-        return -(-self.groups * self.channels // self.lanes) * self.lanes
-
-
-def _steps(axis: PhasedAxis) -> int:
-    """The distance of neighbouring taps' cells; 1 where there is one tap."""
-    return int(abs(axis.base[1] - axis.base[0])) if axis.base.size > 1 else 1
-
-
-@lru_cache(maxsize=1024)
-def tiling_of(direction: Direction, mode: int, plan: ConvPlan) -> Tiling:
-    by_input = direction is Direction.INPUT_GRAD
-    depth, height, width = axes_of(direction, plan)
-    (down, _), (across, _) = winograd.MODES[mode]
-    x_channels, y_channels = plan.x_channels // plan.groups, plan.y_channels // plan.groups
-    steps = (_steps(height), _steps(width))
-    dtype = np.dtype(plan.compute_dtype)
-    return Tiling(
-        mode=mode,
-        dtype=dtype,
-        groups=plan.groups,
-        channels=y_channels if by_input else x_channels,
-        rows=x_channels if by_input else y_channels,
-        depth_taps=depth.base,
-        origins=(int(height.base.min()), int(width.base.min())),
-        steps=steps,
-        downs=_tile_starts(int(height.positions[0]), down, steps[0]),
-        acrosses=_tile_starts(int(width.positions[0]), across, steps[1]),
-        cells=(depth.cells, height.cells, width.cells),
-        target=(int(depth.positions[0]), int(height.positions[0]), int(width.positions[0])),
-        lanes=VECTOR_BYTES // dtype.itemsize,
-    )
-
-
 def _weights_shape(direction: Direction, tiling: Tiling, w_shape: tuple[int, ...]) -> tuple[int, ...]:
     """How kernels read and transform weights."""
     by_input = direction is Direction.INPUT_GRAD
@@ -179,8 +78,7 @@ def _weights_shape(direction: Direction, tiling: Tiling, w_shape: tuple[int, ...
     return (*extents, *steps, w_shape[3], w_shape[4], int(by_input), tiling.products[1], tiling.lanes)
 
 
-def _transform_weights(direction: Direction, tiling: Tiling, w: Array, packed: Array) -> None:
-    shape = _weights_shape(direction, tiling, w.shape)
+def _transform_weights(tiling: Tiling, shape: tuple[int, ...], w: Array, packed: Array) -> None:
     tasks = tiling.groups * tiling.row_vectors * -(-tiling.channels // tiling.lanes)
     flat = contiguous(w, tiling.dtype).reshape(-1)
     _weights_kernel(tiling.dtype, tasks, packed.size, flat, packed, tiling.weight_frequency, shape)
@@ -190,57 +88,8 @@ def _pack(direction: Direction, mode: int, plan: ConvPlan, w: Array) -> PackedWe
     """The transformed weights."""
     tiling = tiling_of(direction, mode, plan)
     packed = aligned_empty(tiling.weight_size, tiling.dtype)
-    _transform_weights(direction, tiling, w, packed)
+    _transform_weights(tiling, _weights_shape(direction, tiling, w.shape), w, packed)
     return PackedWeight((packed,))
-
-
-@dataclass(frozen=True)
-class Part:
-    """A range of samples, of result depths with the slices that they read, and of rows of tiles."""
-
-    first_sample: int
-    samples: int
-    first_depth: int
-    depths: int
-    first_slice: int
-    slices: int
-    first_row: int
-    rows: int
-
-
-def _slices(tiling: Tiling, first: int, depths: int) -> tuple[int, int]:
-    """The slices ``[first, last)`` that result depths read."""
-    begin = max(first + int(tiling.depth_taps.min()), 0)
-    end = min(first + depths - 1 + int(tiling.depth_taps.max()) + 1, tiling.cells[0])
-    return begin, max(end, begin)
-
-
-def parts_of(tiling: Tiling, batch: int) -> Iterator[Part]:
-    """The problem in parts whose transformed source is small: samples first, then depths, then rows of tiles.
-
-    Results do not depend on it: an element is summed within one tile.
-    """
-    depths, all_rows = tiling.target[0], tiling.downs.size
-    row_bytes = prod(tiling.products) * tiling.acrosses.size * tiling.padded_channels * tiling.dtype.itemsize
-    slices = max(_slices(tiling, 0, depths)[1] - _slices(tiling, 0, depths)[0], 1)
-    samples = min(max(_PART_BYTES // (row_bytes * all_rows * slices), 1), batch)
-    taps = int(tiling.depth_taps.max() - tiling.depth_taps.min())
-    deep = min(max(_PART_BYTES // (row_bytes * all_rows) - taps, 1), depths) if samples == 1 else depths
-    rows = min(max(_PART_BYTES // (row_bytes * (taps + 1)), 1), all_rows) if deep == 1 else all_rows
-    for n in range(0, batch, samples):
-        for d in range(0, depths, deep):
-            begin, end = _slices(tiling, d, min(deep, depths - d))
-            for row in range(0, all_rows, rows):
-                yield Part(
-                    n,
-                    min(samples, batch - n),
-                    d,
-                    min(deep, depths - d),
-                    begin,
-                    end - begin,
-                    row,
-                    min(rows, all_rows - row),
-                )
 
 
 def _task_tiles(tiling: Tiling) -> int:
@@ -267,8 +116,18 @@ def _task_rows(tiling: Tiling, part: Part, task_tiles: int, others: int) -> int:
     return min(range(most, 0, -1), key=waste)
 
 
-def transform(tiling: Tiling, part: Part, source: Array, v: Array, frequency: int, panel_rows: int = 0) -> None:
-    """Transform a part of the source, or of an output gradient in groups of ``panel_rows`` channels."""
+#: Tasks, work, and a kernel's operands after its arrays.
+KernelCall = tuple[int, int, tuple]
+
+
+def transform(dtype: np.dtype, call: KernelCall, source: Array, v: Array) -> None:
+    """Transform a part of the source, or of an output gradient."""
+    tasks, work, numbers = call
+    _transform_kernel(dtype, tasks, work, source, v, *numbers)
+
+
+def transform_call(tiling: Tiling, part: Part, frequency: int, panel_rows: int = 0) -> KernelCall:
+    """What `transform` is given for a part of the source, or of an output gradient in groups of ``panel_rows``."""
     tiles, channels, grads = tiling.acrosses.size, tiling.groups * (panel_rows or tiling.channels), panel_rows > 0
     task_rows = min(max(_TASK_TILES // tiles, 1), part.rows)
     blocks, padded = -(-channels // tiling.lanes), -(-channels // tiling.lanes) * tiling.lanes
@@ -282,37 +141,21 @@ def transform(tiling: Tiling, part: Part, source: Array, v: Array, frequency: in
     work = prod(tiling.products) * part.samples * slices * part.rows * tiles * padded
     cells, origins = (tiling.target, (0, 0)) if grads else (tiling.cells, tiling.origins)
     geometry = (cells, origins, tiling.steps, tiling.downs, tiling.acrosses)
-    _transform_kernel(tiling.dtype, tasks, work, source, v, shape, *geometry)
+    return tasks, work, (shape, *geometry)
 
 
-def _run_part(
-    tiling: Tiling,
-    part: Part,
-    source: Array,
-    v: Array,
-    operands: tuple,
-    weights_shape: tuple[int, ...],
-    activation: Array,
-) -> None:
+class _Call(NamedTuple):
+    """What the kernels of one part are given beside arrays: tasks, work, operands."""
+
+    transform: KernelCall | None
+    multiply: KernelCall
+
+
+def _call(tiling: Tiling, part: Part, weights_shape: tuple[int, ...]) -> _Call:
     tiles, padded = tiling.acrosses.size, tiling.padded_channels
     rows_of_tiles = part.samples * part.slices * part.rows
     v_frequency = frequency_cells(rows_of_tiles * tiles + ROWS, padded, tiling.lanes)
     macs = prod(tiling.products) * rows_of_tiles * tiles * tiling.channels * tiling.groups * tiling.rows
-    if rows_of_tiles:
-        transform(tiling, part, source, v, v_frequency)
-    _multiply_part(tiling, part, v_frequency, (v, *operands), weights_shape, macs, activation)
-
-
-def _multiply_part(
-    tiling: Tiling,
-    part: Part,
-    v_frequency: int,
-    operands: tuple,
-    weights_shape: tuple[int, ...],
-    macs: int,
-    activation: Array,
-) -> None:
-    tiles, padded = tiling.acrosses.size, tiling.padded_channels
     panels = -(-tiling.row_vectors // VECTORS)
     task_tiles = _task_tiles(tiling)
     others = tiling.groups * panels * part.samples * part.depths * -(-tiles // task_tiles)
@@ -326,59 +169,70 @@ def _multiply_part(
         *(part.first_row, part.rows, task_rows, task_tiles),
     )
     geometry = (tiling.target, tiling.depth_taps, tiling.steps, tiling.downs, tiling.acrosses)
-    tasks = others * -(-part.rows // task_rows)
-    _multiply_kernel(tiling.dtype, tasks, macs, *operands, shape, bounds, weights_shape, *geometry, activation)
+    return _Call(
+        transform_call(tiling, part, v_frequency) if rows_of_tiles else None,
+        (others * -(-part.rows // task_rows), macs, (shape, bounds, weights_shape, *geometry)),
+    )
 
 
-def frequency_cells(rows: int, padded: int, lanes: int) -> int:
-    """Cells from one frequency of the transformed source to the next; odd in vectors, as for the weights."""
-    cells = rows * padded
-    return cells + lanes * (1 - cells // lanes % 2)
+@dataclass(frozen=True)
+class _Launch:
+    """What follows from a plan alone, found once for many calls; ``calls``: by the number of threads."""
+
+    direction: Direction
+    tiling: Tiling
+    weights_shape: tuple[int, ...]
+    parts: tuple[Part, ...]
+    cells: int
+    calls: dict[int, tuple[_Call, ...]]
+
+    @property
+    def is_transient(self) -> bool:
+        return len(self.parts) == 1 and self.tiling.weight_size * self.tiling.dtype.itemsize > _TRANSIENT_BYTES
+
+    def calls_now(self) -> tuple[_Call, ...]:
+        threads: int = numba.get_num_threads()
+        found = self.calls.get(threads)
+        if found is None:
+            found = tuple(_call(self.tiling, part, self.weights_shape) for part in self.parts)
+            self.calls[threads] = found
+        return found
 
 
-def _run(direction: Direction, mode: int, plan: ConvPlan, x: Array, w: Weight, y: Array, epilogue: Epilogue) -> None:
-    source, out = (y, x) if direction is Direction.INPUT_GRAD else (x, y)
+def _launch(direction: Direction, mode: int, plan: ConvPlan) -> _Launch:
+    tiling = tiling_of(direction, mode, plan)
+    parts = tuple(parts_of(tiling, plan.batch))
+    most = max((part.samples * part.slices * part.rows for part in parts), default=0)
+    rows = most * tiling.acrosses.size + ROWS
+    cells = prod(tiling.products) * frequency_cells(rows, tiling.padded_channels, tiling.lanes)
+    return _Launch(direction, tiling, _weights_shape(direction, tiling, plan.w_shape), parts, cells, {})
+
+
+def _run(launch: _Launch, x: Array, w: Weight, y: Array, epilogue: Epilogue) -> None:
+    source, out = (y, x) if launch.direction is Direction.INPUT_GRAD else (x, y)
     if not out.size:
         return
-    tiling = tiling_of(direction, mode, plan)
-    bias, residual, activation = flat_epilogue(epilogue, tiling.dtype)
-    target = flat_target(out, tiling.dtype)
-    flat = contiguous(source, tiling.dtype).reshape(-1)
-    parts = list(parts_of(tiling, plan.batch))
-    most = max((part.samples * part.slices * part.rows for part in parts), default=0)
-    size = prod(tiling.products) * frequency_cells(
-        most * tiling.acrosses.size + ROWS, tiling.padded_channels, tiling.lanes
-    )
+    tiling, dtype = launch.tiling, launch.tiling.dtype
+    bias, residual, activation = flat_epilogue(epilogue, dtype)
+    target = flat_target(out, dtype)
+    flat = contiguous(source, dtype).reshape(-1)
     with ExitStack() as stack:
-        raw = packed = np.empty(0, tiling.dtype)
+        raw = packed = np.empty(0, dtype)
         if isinstance(w, PackedWeight):
             packed = w.arrays[0]
-        elif len(parts) == 1 and tiling.weight_size * tiling.dtype.itemsize > _TRANSIENT_BYTES:
-            raw = contiguous(w, tiling.dtype).reshape(-1)
+        elif launch.is_transient:
+            raw = contiguous(w, dtype).reshape(-1)
         else:
-            packed = stack.enter_context(workspace(tiling.weight_size, tiling.dtype))
-            _transform_weights(direction, tiling, w, packed)
-        v = stack.enter_context(workspace(size, tiling.dtype))
-        operands = (packed, raw, bias, residual, target.reshape(-1))
-        weights_shape = _weights_shape(direction, tiling, plan.w_shape)
-        for part in parts:
-            _run_part(tiling, part, flat, v, operands, weights_shape, activation)
+            packed = stack.enter_context(workspace(tiling.weight_size, dtype))
+            _transform_weights(tiling, launch.weights_shape, w, packed)
+        v = stack.enter_context(workspace(launch.cells, dtype))
+        operands = (v, packed, raw, bias, residual, target.reshape(-1))
+        for transformed, (tasks, macs, numbers) in launch.calls_now():
+            if transformed is not None:
+                transform(dtype, transformed, flat, v)
+            _multiply_kernel(dtype, tasks, macs, *operands, *numbers, activation)
     check_raised(epilogue.activation, activation)
     deliver(target, out)
-
-
-def _kernel_of(mode: int) -> tuple[int, int]:
-    (_, down), (_, across) = winograd.MODES[mode]
-    return down, across
-
-
-def mode_of(plan: ConvPlan, tile: int) -> int | None:
-    """The filtering for a plan's kernel, of ``tile`` outputs along an axis of 3 taps."""
-    kernel = tuple(axis.kernel for axis in plan.axes3[1:])
-    for mode, ((down, _), (across, _)) in enumerate(winograd.MODES):
-        if _kernel_of(mode) == kernel and (tile == 2) == (max(down, across) == 2 and kernel == (3, 3)):
-            return mode
-    return None
 
 
 def unsuited(tile: int, channels: int, plan: ConvPlan) -> str | None:
@@ -456,7 +310,11 @@ def _algorithm(name: str, direction: Direction, tile: int) -> Algorithm:
         return found
 
     def run(plan: ConvPlan, x: Array, w: Weight, y: Array, epilogue: Epilogue) -> None:
-        _run(direction, mode(plan), plan, x, w, y, epilogue)
+        _run(_launch(direction, mode(plan), plan), x, w, y, epilogue)
+
+    def ready(plan: ConvPlan) -> Runner:
+        launch = _launch(direction, mode(plan), plan)
+        return partial(_run, launch) if len(launch.parts) <= MOST_KEPT else partial(run, plan)
 
     return Algorithm(
         name,
@@ -466,6 +324,7 @@ def _algorithm(name: str, direction: Direction, tile: int) -> Algorithm:
         Packing(mode, lambda plan, w: _pack(direction, mode(plan), plan, w)),
         spreading=True,
         worthwhile=partial(_worthwhile, direction, tile),
+        ready=ready,
     )
 
 

@@ -4,20 +4,22 @@ Error factor: as in `winograd_conv`, with the matrices of ``F(taps, outputs)`` a
 by at most ``a * (n + 40)`` roundings of ``max|x| * sum|y|``, where n is the number of tiles of all samples.
 """
 
+from functools import partial
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import types
 
 from ...arrays import Array
 from ...plan import ConvPlan
-from ..base import Algorithm, Direction, Epilogue
+from ..base import Algorithm, Direction, Epilogue, Runner
 from . import winograd, winograd_weight
 from .launch import Kernel
 from .operands import contiguous, deliver
 from .simd import ROWS, VECTOR_BYTES, VECTORS
-from .winograd_conv import Tiling, amplification, frequency_cells, mode_of, parts_of, tiling_of, transform, unsuited
+from .winograd_conv import MOST_KEPT, KernelCall, amplification, transform, transform_call, unsuited
+from .winograd_tiling import Tiling, frequency_cells, mode_of, parts_of, tiling_of
 from .workspace import workspace
 
 __all__ = ["WINOGRAD_WEIGHT"]
@@ -49,35 +51,68 @@ def _tiling(plan: ConvPlan) -> Tiling:
     return tiling_of(Direction.FORWARD, mode, plan)
 
 
-def _run(plan: ConvPlan, x: Array, w: Array, y: Array, epilogue: Epilogue) -> None:
+class _Launch(NamedTuple):
+    """What follows from a plan alone, found once for many calls.
+
+    ``cells``: of the transformed source, of the transformed output gradient, of the sums. ``parts``: for each, tasks,
+    work and operands of both transforms and of the sums. ``back``: those of the transform back.
+    """
+
+    dtype: np.dtype
+    cells: tuple[int, int, int]
+    parts: tuple[tuple[KernelCall, KernelCall, KernelCall], ...]
+    back: KernelCall
+
+
+def _launch(plan: ConvPlan) -> _Launch:
     tiling = _tiling(plan)
-    dtype, lanes, across = tiling.dtype, tiling.lanes, tiling.acrosses.size
-    source, grad = (contiguous(each, dtype).reshape(-1) for each in (x, y))
+    lanes, across = tiling.lanes, tiling.acrosses.size
     parts = list(parts_of(tiling, plan.batch))
     most = max(part.samples * part.rows * part.slices for part in parts) * across
     frequencies, rows = prod(tiling.products), tiling.groups * tiling.rows
     s_frequency = frequency_cells(tiling.channels + ROWS, rows, lanes)
     v_cells, y_cells = (frequency_cells(most + ROWS, each, lanes) for each in (tiling.padded_channels, rows))
-    target = w if w.dtype == dtype and w.flags.c_contiguous else np.empty(w.shape, dtype)
     panels = tiling.groups * -(-tiling.row_vectors // VECTORS)
+    extents = (tiling.groups, tiling.channels, tiling.rows, tiling.padded_channels)
+    calls = []
+    for number, part in enumerate(parts):
+        tiles = part.samples * part.rows * part.slices * across
+        shape = (*extents, v_cells, y_cells, s_frequency, tiles, number, lanes)
+        work = frequencies * tiles * tiling.channels * rows
+        sums = (frequencies * panels, work, (shape,))
+        calls.append((transform_call(tiling, part, v_cells), transform_call(tiling, part, y_cells, tiling.rows), sums))
+    back_tasks = tiling.groups * tiling.row_vectors * -(-tiling.channels // lanes)
+    back = (tiling.mode, *extents[:3], *plan.w_shape[3:], tiling.products[1], s_frequency, lanes)
+    cells = (frequencies * v_cells, frequencies * y_cells, frequencies * s_frequency)
+    return _Launch(tiling.dtype, cells, tuple(calls), (back_tasks, frequencies * prod(plan.w_shape), (back,)))
+
+
+def _run(launch: _Launch, x: Array, w: Array, y: Array, epilogue: Epilogue) -> None:
+    dtype = launch.dtype
+    source, grad = (contiguous(each, dtype).reshape(-1) for each in (x, y))
+    target = w if w.dtype == dtype and w.flags.c_contiguous else np.empty(w.shape, dtype)
+    v_cells, y_cells, s_cells = launch.cells
     with (
-        workspace(frequencies * v_cells, dtype) as v,
-        workspace(frequencies * y_cells, dtype) as turned,
-        workspace(frequencies * s_frequency, dtype) as sums,
+        workspace(v_cells, dtype) as v,
+        workspace(y_cells, dtype) as turned,
+        workspace(s_cells, dtype) as sums,
     ):
-        for number, part in enumerate(parts):
-            transform(tiling, part, source, v, v_cells)
-            transform(tiling, part, grad, turned, y_cells, tiling.rows)
-            tiles = part.samples * part.rows * part.slices * across
-            extents = (tiling.groups, tiling.channels, tiling.rows, tiling.padded_channels)
-            shape = (*extents, v_cells, y_cells, s_frequency, tiles, number, lanes)
-            work = frequencies * tiles * tiling.channels * rows
-            _sum_kernel(dtype, frequencies * panels, work, v, turned, sums, shape)
-        extents = (tiling.mode, tiling.groups, tiling.channels, tiling.rows, *w.shape[3:])
-        tasks = tiling.groups * tiling.row_vectors * -(-tiling.channels // lanes)
-        back = (*extents, tiling.products[1], s_frequency, lanes)
-        _back_kernel(dtype, tasks, frequencies * w.size, sums, target.reshape(-1), back)
+        for of_source, of_grad, (tasks, work, numbers) in launch.parts:
+            transform(dtype, of_source, source, v)
+            transform(dtype, of_grad, grad, turned)
+            _sum_kernel(dtype, tasks, work, v, turned, sums, *numbers)
+        tasks, work, numbers = launch.back
+        _back_kernel(dtype, tasks, work, sums, target.reshape(-1), *numbers)
     deliver(target, w)
+
+
+def _run_once(plan: ConvPlan, x: Array, w: Array, y: Array, epilogue: Epilogue) -> None:
+    _run(_launch(plan), x, w, y, epilogue)
+
+
+def _ready(plan: ConvPlan) -> Runner:
+    launch = _launch(plan)
+    return partial(_run, launch) if len(launch.parts) <= MOST_KEPT else partial(_run_once, plan)
 
 
 def _refusal(plan: ConvPlan) -> str | None:
@@ -120,4 +155,12 @@ def _error_factor(plan: ConvPlan) -> float:
 
 
 #: The algorithm.
-WINOGRAD_WEIGHT = Algorithm("winograd", _refusal, _run, _error_factor, spreading=True, worthwhile=_worthwhile)
+WINOGRAD_WEIGHT = Algorithm(
+    "winograd",
+    _refusal,
+    _run_once,
+    _error_factor,
+    spreading=True,
+    worthwhile=_worthwhile,
+    ready=_ready,
+)
