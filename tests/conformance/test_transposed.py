@@ -146,3 +146,14 @@ def test_bias_residual_activation():
         residual = draw(rng, plain.shape, np.float64, 50)
         y = numbaconv.conv_transpose2d(x, w, b, stride=2, residual=residual, activation="relu6", backend=backend)
         np.testing.assert_array_equal(y, np.clip(plain + b[:, None, None] + residual, 0, 6))
+
+
+def test_depthwise_rows_that_lie_outside():
+    """One source row and a dilation: most rows that taps read are padding, in every phase."""
+    x, w = np.arange(1.0, 6).reshape(1, 1, 1, 5), np.arange(1.0, 7).reshape(1, 1, 3, 2)
+    arguments = {"stride": (1, 2), "dilation": (2, 3)}
+    wanted = numbaconv.conv_transpose2d(x, w, backend="reference", **arguments)
+    for backend in BACKENDS:
+        for algorithm in ("depthwise", None) if backend == "cpu" else (None,):
+            answer = numbaconv.conv_transpose2d(x, w, backend=backend, algorithm=algorithm, **arguments)
+            np.testing.assert_array_equal(answer, wanted)

@@ -11,7 +11,7 @@ from .depthwise_conv import DEPTHWISE
 from .dot_gemm_conv import DOT_GEMM
 from .fft import FFT
 from .implicit_gemm import IMPLICIT_GEMM
-from .patch_gemm_conv import PATCH_GEMM
+from .patch_gemm_conv import FOLDED_GEMM, PATCH_GEMM
 from .patch_weight_conv import PATCH_GEMM_WEIGHT
 from .rows import DIRECT
 from .simd import VECTOR_BYTES
@@ -45,6 +45,7 @@ BACKEND = Backend(
             FFT[Direction.INPUT_GRAD],
             DEPTHWISE[Direction.INPUT_GRAD],
             *WINOGRAD[Direction.INPUT_GRAD],
+            FOLDED_GEMM,
             PATCH_GEMM[Direction.INPUT_GRAD],
             IMPLICIT_GEMM[Direction.INPUT_GRAD],
             DIRECT[Direction.INPUT_GRAD],

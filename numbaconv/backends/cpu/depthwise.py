@@ -247,6 +247,7 @@ def depthwise_tasks(begin, end, source, w, bias, residual, out, shape, target, s
             for i in range(stretches):
                 if call_row(activation[0], out, place + i * target_width, down * right // stretches):
                     activation[1] = 1  # it raised; every task writes the same value
+    blank[0] = zero  # it lives until here: an address alone does not keep memory from being given to others
 
 
 @kernel
@@ -342,3 +343,4 @@ def depthwise_weight_tasks(begin, end, source, y, partial, shape, sweeps, fill):
             )
         for t in range(sweeps.taps):
             partial[chunk, channel, order[t]] = add_lanes(sums, t * lanes)
+    blank[0] = zero  # as above

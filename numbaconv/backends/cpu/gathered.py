@@ -44,8 +44,9 @@ def axes_of(direction: Direction, plan: ConvPlan) -> Axes:
 
 
 def _taps_key(direction: Direction, plan: ConvPlan) -> Hashable:
-    """What a packed weight depends on: which taps each stride phase has."""
-    return tuple((axis.tap.tobytes(), axis.taps.tobytes()) for axis in axes_of(direction, plan))
+    """What a packed weight depends on: which taps each stride phase has, and how phases lie to each other."""
+    axes = axes_of(direction, plan)
+    return tuple((axis.tap.tobytes(), axis.taps.tobytes(), axis.base.tobytes()) for axis in axes)
 
 
 def _is_small(axes: Axes) -> bool:

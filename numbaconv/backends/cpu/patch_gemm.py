@@ -27,7 +27,7 @@ from .gather import phase_of
 from .gemm import flat_taps, panel_width
 from .jit import kernel
 from .patch import fill_places, least, pack_patch, span, tap_offsets
-from .patch_store import store_last, store_phases, store_transposed
+from .patch_store import store_folded, store_last, store_phases, store_transposed
 from .simd import ROWS, copy_vector, writable
 
 __all__ = ["DEPTH", "pack_tasks", "patch_gemm_tasks"]
@@ -107,6 +107,7 @@ def patch_gemm_tasks(
     depths,
     heights,
     widths,
+    fold,
     fill,
     activation,
 ):
@@ -114,7 +115,8 @@ def patch_gemm_tasks(
     task, blocks of each, panels of a task, blocks of panels, whether the source is its own patch, lanes.
 
     ``strides``: of the source; ``out_strides``: of the result and the residual. ``starts``: where each phase's packed
-    weights begin. Phases of the width are computed together, so that rows of the result are whole.
+    weights begin. Phases of the width are computed together, so that rows of the result are whole; ``fold``, where it
+    has any elements, says which result channels are phases (`folded.Fold`).
     """
     batch, groups, channels, rows, task_samples, task_rows, task_columns = shape[:7]
     sample_blocks, row_blocks, column_blocks, task_panels, panel_blocks, in_place, lanes = shape[7:]
@@ -261,9 +263,32 @@ def patch_gemm_tasks(
             channel, at = g * rows + vector * lanes, (vector - first_vector) * lanes * positions
             breadth = across * lanes
             valid, to = min(breadth, rows - vector * lanes), place + channel * out_strides[1]
-            for m in range(valid if bias.size else 0):
+            for m in range(valid if bias.size and not fold.size else 0):
                 offset[m] = bias[channel + m]
-            if out_strides[1] == 1 and out_strides[4] != 1:
+            if fold.size:
+                own = rows // (fold[0] * fold[1] * fold[2])
+                store_folded(
+                    line,
+                    lines,
+                    length,
+                    c,
+                    at,
+                    breadth,
+                    vector * lanes,
+                    valid,
+                    lanes,
+                    fold,
+                    (samples, count, columns[0]),
+                    (od, first_row, first_column),
+                    bias,
+                    g * own,
+                    residual,
+                    activation,
+                    out,
+                    first_sample * out_strides[0] + g * own * out_strides[1],
+                    out_strides,
+                )
+            elif out_strides[1] == 1 and out_strides[4] != 1:
                 for pw in range(phases):
                     store_last(
                         line,

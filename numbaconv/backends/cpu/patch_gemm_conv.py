@@ -1,5 +1,7 @@
 """The patch GEMM algorithm of FORWARD and INPUT_GRAD: blocks of positions, packed weights, tasks counted."""
 
+from dataclasses import replace
+from functools import partial
 from math import prod
 from typing import Any, NamedTuple
 
@@ -12,20 +14,24 @@ from ...plan import ConvPlan
 from ..base import Direction, Epilogue, PackedWeight, Weight
 from . import patch_gemm
 from .activation import ACTIVATION, check_raised
-from .gather import PHASED, PhasedAxis
-from .gathered import Axes, both_directions, gather_refusal
+from .folded import Fold, fold, folded_weight
+from .gather import PHASED, TABLE, PhasedAxis
+from .gathered import Axes, axes_of, both_directions, gather_refusal
 from .launch import Kernel, reads
 from .operands import contiguous, deliver, either_layout, fill_value, flat_epilogue, flat_strides, is_channels_last
 from .simd import ROWS, VECTOR_BYTES, VECTORS
 from .workspace import aligned_empty, workspace
 
-__all__ = ["PATCH_GEMM", "all_inside", "lanes_worthwhile"]
+__all__ = ["FOLDED_GEMM", "PATCH_GEMM", "all_inside", "lanes_worthwhile"]
 
 #: Positions of a task: enough to use each panel of weights often, few enough for the second-level cache.
 _POSITIONS = 192
+#: Of folded phases, the share of products that are not with zeros or empty lanes.
+_LEAST_FILLED = 0.35
 #: Vectors of result channels of a task.
 _VECTORS = 24
 
+_NOT_FOLDED = np.empty(0, np.int64)
 _STARTS = types.Array(types.int64, 1, "C")
 
 
@@ -40,7 +46,7 @@ def _pack_signature(kind: Any) -> tuple:
 def _signature(kind: Any) -> tuple:
     flat, out = reads(kind, 1), types.Array(kind, 1, "C")
     integers = (_tuple(14), _tuple(5), _tuple(5))
-    return (flat, flat, _STARTS, flat, flat, out, *integers, PHASED, PHASED, PHASED, kind, ACTIVATION)
+    return (flat, flat, _STARTS, flat, flat, out, *integers, PHASED, PHASED, PHASED, TABLE, kind, ACTIVATION)
 
 
 _pack_kernel = Kernel(patch_gemm.pack_tasks, _pack_signature)
@@ -51,11 +57,12 @@ class _Launch(NamedTuple):
     """What follows from a plan alone, found once for many calls.
 
     ``extents``: samples, groups, channels and rows. ``tasks``: without blocks. ``starts``: where each phase's packed
-    weights begin.
+    weights begin. ``axes`` are folded where ``fold`` is not None, and rows are channels times phases.
     """
 
     dtype: np.dtype
     axes: Axes
+    fold: Fold | None
     extents: tuple[int, int, int, int]
     largest: tuple[int, int]
     width_phases: int
@@ -70,24 +77,29 @@ class _Launch(NamedTuple):
     pack_shape: tuple[int, ...]
 
 
-def _launch(plan: ConvPlan, by_input: bool, axes: Axes) -> _Launch:
+def _launch(zeros: bool, plan: ConvPlan, by_input: bool, axes: Axes) -> _Launch:
     dtype, groups = np.dtype(plan.compute_dtype), plan.groups
     lanes = VECTOR_BYTES // dtype.itemsize
     outputs, inputs = plan.y_channels // groups, plan.x_channels // groups
     rows, channels = (inputs, outputs) if by_input else (outputs, inputs)
+    kernel = plan.w_shape[2:]
+    found = fold(axes, rows, lanes, plan.channels_last, zeros)
+    if found is not None:
+        axes, rows, kernel = found.axes, rows * found.phases, tuple(axis.base.size for axis in found.axes)
     vectors = -(-rows // lanes)
     taps = [np.diff(axis.taps) for axis in axes]
     sizes = np.multiply.outer(np.multiply.outer(taps[0], taps[1]), taps[2]).ravel()
     starts = np.zeros(sizes.size + 1, np.int64)
     np.cumsum(sizes * (groups * vectors * lanes * channels), out=starts[1:])
-    inner = prod(plan.w_shape[2:])
-    outer = inputs * inner
+    inner = prod(kernel)
+    outer = (rows if by_input else inputs) * inner
     # By input, rows are input channels and the depth runs over output channels.
     steps = (inner, outer, outputs * outer) if by_input else (outer, inner, outputs * outer)
     depth, height, width = axes
     return _Launch(
         dtype=dtype,
         axes=axes,
+        fold=found,
         extents=(plan.batch, groups, channels, rows),
         largest=(int(height.positions.max(initial=1)), int(width.positions.max(initial=1))),
         width_phases=width.positions.size,
@@ -99,7 +111,7 @@ def _launch(plan: ConvPlan, by_input: bool, axes: Axes) -> _Launch:
         fill=fill_value(plan, dtype),
         starts=starts,
         pack_tasks=groups * vectors * -(-channels // lanes),
-        pack_shape=(groups, rows, channels, *steps, *plan.w_shape[2:], lanes),
+        pack_shape=(groups, rows, channels, *steps, *kernel, lanes),
     )
 
 
@@ -111,6 +123,8 @@ def _pack(plan: ConvPlan, w: Array, by_input: bool, launch: _Launch) -> PackedWe
 
 
 def _pack_into(packed: Array, w: Array, launch: _Launch) -> None:
+    if launch.fold is not None:
+        w = folded_weight(w, launch.fold)
     operands = (contiguous(w, launch.dtype).reshape(-1), packed, launch.starts, launch.pack_shape, *launch.axes)
     _pack_kernel(launch.dtype, launch.pack_tasks, packed.size, *operands)
 
@@ -172,7 +186,8 @@ def _run(
 
     def multiply(packed: Array) -> None:
         operands = (flat, packed, launch.starts, bias, residual, flat_out, shape, strides, out_strides)
-        _kernel(dtype, tasks, launch.work, *operands, *launch.axes, launch.fill, activation)
+        folded = _NOT_FOLDED if launch.fold is None else launch.fold.table
+        _kernel(dtype, tasks, launch.work, *operands, *launch.axes, folded, launch.fill, activation)
 
     if isinstance(w, PackedWeight):
         multiply(w.arrays[0])
@@ -193,8 +208,37 @@ def lanes_worthwhile(rows: int, dtype: str) -> str | None:
 
 def _worthwhile(direction: Direction, plan: ConvPlan) -> str | None:
     rows = (plan.x_channels if direction is Direction.INPUT_GRAD else plan.y_channels) // plan.groups
+    if _fold(direction, plan, False) is not None:
+        return None
     return lanes_worthwhile(rows, plan.compute_dtype)
 
 
+def _fold(direction: Direction, plan: ConvPlan, zeros: bool) -> Fold | None:
+    rows, lanes = plan.x_channels // plan.groups, VECTOR_BYTES // np.dtype(plan.compute_dtype).itemsize
+    return fold(axes_of(direction, plan), rows, lanes, plan.channels_last, zeros)
+
+
+def _folded_refusal(direction: Direction, plan: ConvPlan) -> str | None:
+    refused = gather_refusal(direction, plan)
+    if refused is None and _fold(direction, plan, True) is None:
+        return "folding its stride phases into channels gains nothing"
+    return refused
+
+
+def _folded_worthwhile(direction: Direction, plan: ConvPlan) -> str | None:
+    rows, lanes = plan.x_channels // plan.groups, VECTOR_BYTES // np.dtype(plan.compute_dtype).itemsize
+    found = _fold(direction, plan, True)
+    assert found is not None
+    products = -(-rows * found.phases // lanes) * lanes * prod(axis.base.size for axis in found.axes)
+    filled = rows * prod(axis.tap.size for axis in axes_of(direction, plan)) / products
+    return None if filled > _LEAST_FILLED else f"{filled:.0%} of its products would count"
+
+
 #: The algorithm, for the two directions it computes.
-PATCH_GEMM = both_directions("patch_gemm", gather_refusal, _run, _pack, _launch, worthwhile=_worthwhile)
+PATCH_GEMM = both_directions("patch_gemm", gather_refusal, _run, _pack, partial(_launch, False), worthwhile=_worthwhile)
+
+_FOLDED = both_directions(
+    "folded_gemm", _folded_refusal, _run, _pack, partial(_launch, True), worthwhile=_folded_worthwhile
+)
+#: INPUT_GRAD with stride phases as channels, zeros for the taps that a phase does not have.
+FOLDED_GEMM = replace(_FOLDED[Direction.INPUT_GRAD], spreading=True)

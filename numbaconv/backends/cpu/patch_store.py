@@ -18,7 +18,7 @@ from .jit import kernel
 from .simd import call_row
 from .simd_tiles import transpose_lanes, transpose_sum
 
-__all__ = ["store_last", "store_phases", "store_transposed"]
+__all__ = ["store_folded", "store_last", "store_phases", "store_transposed"]
 
 
 @kernel
@@ -177,3 +177,84 @@ def store_phases(
                         line[np.uintp(firsts[p] + j * step)] = lines[np.uintp(start + j)] + offset[m]
                 to = place + m * steps[0] + n * steps[1] + r * steps[2]
                 _finish_row(line, cells, residual, activation, out, to)
+
+
+@kernel
+def store_folded(
+    line,
+    lines,
+    length,
+    c,
+    at,
+    breadth,
+    first,
+    valid,
+    lanes,
+    fold,
+    extents,
+    begins,
+    bias,
+    b_at,
+    residual,
+    activation,
+    out,
+    place,
+    steps,
+):
+    """Positions of a panel whose result channels are channels times stride phases, to their places.
+
+    ``first``: the panel's first result channel; ``fold``: the table of `folded.Fold`; ``extents``: samples, rows and
+    columns of positions; ``begins``: the depth, the first row and the first column. ``b_at``: the group's first bias,
+    ``place``: its first channel's first cell. ``steps``: the result's distances of samples, channels, depths, rows,
+    cells.
+    """
+    samples, rows, columns = extents
+    od, first_row, first_column = begins
+    deep, high, wide = fold[0], fold[1], fold[2]
+    of_depth, of_height, of_width = 6, 6 + 2 * deep, 6 + 2 * (deep + high)
+    count = samples * rows * columns
+    for i in range(0, valid, lanes):
+        for p in range(0, count, lanes):
+            transpose_lanes(c, at + p * breadth + i, breadth, lines, i * length + p, length)
+    bare = not residual.size and not activation[0]
+    cell = fold[5] * steps[4]
+    pairs = bare and wide == 2 and fold[5] == 2 and steps[4] == 1 and first % 2 == 0
+    low = 0 if fold[of_width + wide] == 0 else 1  # of a pair, the phase that is stored first
+    for m in range(valid):
+        rest, pw = divmod(first + m, wide)
+        rest, ph = divmod(rest, high)
+        channel, pd = divmod(rest, deep)
+        if pairs and pw == 1:
+            continue  # stored with the phase before
+        if pairs:
+            pw = low
+        cells = min(columns, fold[of_width + pw] - first_column)
+        offset = bias[b_at + channel] if bias.size else out.dtype.type(0)
+        for n in range(samples if od < fold[of_depth + pd] else 0):
+            for r in range(min(rows, fold[of_height + ph] - first_row)):
+                start = m * length + (n * rows + r) * columns
+                to = place + n * steps[0] + channel * steps[1]
+                to += (fold[of_depth + deep + pd] + od * fold[3]) * steps[2]
+                to += (fold[of_height + high + ph] + (first_row + r) * fold[4]) * steps[3]
+                to += (fold[of_width + wide + pw] + first_column * fold[5]) * steps[4]
+                if pairs:
+                    both = min(cells, max(fold[of_width + 1 - low] - first_column, 0))
+                    one, other = start + low * length, start + (1 - low) * length
+                    for j in range(both):
+                        out[np.uintp(to + 2 * j)] = lines[np.uintp(one + j)] + offset
+                        out[np.uintp(to + 2 * j + 1)] = lines[np.uintp(other + j)] + offset
+                    for j in range(both, cells):
+                        out[to + 2 * j] = lines[one + j] + offset
+                elif bare:
+                    for j in range(cells):
+                        out[np.uintp(to + j * cell)] = lines[np.uintp(start + j)] + offset
+                else:
+                    for j in range(cells):
+                        line[np.uintp(j)] = lines[np.uintp(start + j)] + offset
+                    if residual.size:
+                        for j in range(cells):
+                            line[np.uintp(j)] += residual[np.uintp(to + j * cell)]
+                    if activation[0] and call_row(activation[0], line, 0, cells):
+                        activation[1] = 1  # it raised; every task writes the same value
+                    for j in range(cells):
+                        out[np.uintp(to + j * cell)] = line[np.uintp(j)]

@@ -201,7 +201,7 @@ class _Launch:
 
 def _launch(direction: Direction, mode: int, plan: ConvPlan) -> _Launch:
     tiling = tiling_of(direction, mode, plan)
-    parts = tuple(parts_of(tiling, plan.batch))
+    parts = tuple(parts_of(tiling, plan.batch)) if plan.batch and prod(tiling.target) else ()
     most = max((part.samples * part.slices * part.rows for part in parts), default=0)
     rows = most * tiling.acrosses.size + ROWS
     cells = prod(tiling.products) * frequency_cells(rows, tiling.padded_channels, tiling.lanes)
