@@ -12,7 +12,7 @@ import pytest
 import oracle
 from numbaconv.backends.base import Direction
 from numbaconv.backends.cpu import workspace
-from problems import PROBLEMS, Problem, accepting, expected, operands, run
+from problems import PROBLEMS, Problem, accepting, expected, operands, run, run_last
 
 #: Channels that leave lanes and rows of tiles empty, in every kind of geometry.
 EDGES = {
@@ -32,7 +32,12 @@ EDGES = {
     "three dimensions": Problem((4, 5, 6), (3, 3, 3), batch=2, c_in=17, c_out=18, pads=((1, 1),) * 3),
 }
 ALL = {**PROBLEMS, **EDGES}
-SOME = {name: problem for name, problem in ALL.items() if problem.batch and problem.c_in and problem.c_out}
+#: Neither empty nor, for the loops of the oracle, long.
+SOME = {
+    name: problem
+    for name, problem in ALL.items()
+    if problem.batch and problem.c_in and problem.c_out and max(problem.kernel) <= 130
+}
 
 
 def corners(shape):
@@ -54,17 +59,6 @@ PLACES = {
 }
 
 
-def laid_last(direction, problem, x, w, g, **options):
-    """`run` on operands with channels last; the result with channels first."""
-    formats = {"data_format": {1: "NWC", 2: "NHWC", 3: "NDHWC"}[problem.rank]}
-    formats["weight_format"] = {1: "WIO", 2: "HWIO", 3: "DHWIO"}[problem.rank]
-    x, g = (np.ascontiguousarray(np.moveaxis(each, 1, -1)) for each in (x, g))
-    order = (*range(2, w.ndim), 1, 0)
-    w = np.ascontiguousarray(w.transpose(order))
-    answer = run(direction, problem, x, w, g, **formats, **options)
-    return answer.transpose(np.argsort(order)) if direction is Direction.WEIGHT_GRAD else np.moveaxis(answer, -1, 1)
-
-
 def reading_no_padding(problem, x, w, g):
     """Which elements of a weight gradient sum a product of an input's cell and a g that is not finite."""
     mask, ones = (~np.isfinite(g)).astype(np.int64), np.ones(x.shape, np.int64)
@@ -81,8 +75,9 @@ def compare(found, wanted, spreading, label):
 
 
 @pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
-@pytest.mark.parametrize("place", PLACES)
-@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize(
+    ("value", "place"), [*((np.nan, place) for place in PLACES), (np.inf, "corners"), (np.inf, "scattered")]
+)
 @pytest.mark.parametrize("name", SOME)
 def test_of_the_source(name, value, place):
     """In the input of FORWARD and WEIGHT_GRAD and in the output gradient of INPUT_GRAD: as the definition has it."""
@@ -98,9 +93,14 @@ def test_of_the_source(name, value, place):
         given = (x, w, changed[1]) if direction is Direction.INPUT_GRAD else (changed[0], w, g)
         if direction not in wanted:
             wanted[direction] = expected(direction, problem, *given)
-        options, label = {"backend": backend, "algorithm": algorithm.name}, f"{backend} {direction.name} {algorithm.name}"
+        options, label = (
+            {"backend": backend, "algorithm": algorithm.name},
+            f"{backend} {direction.name} {algorithm.name}",
+        )
         compare(run(direction, problem, *given, **options), wanted[direction], algorithm.spreading, label)
-        last = laid_last(direction, problem, *given, **options)
+        if backend == "reference":
+            continue
+        last = run_last(direction, problem, *given, **options)
         compare(last, wanted[direction], algorithm.spreading, f"{label}, channels last")
 
 
@@ -159,7 +159,7 @@ def test_of_memory_that_is_nobodys(name, last, monkeypatch):
     problem, rng = SOME[name], np.random.default_rng(83)
     x, w, g = operands(problem, rng, np.float32)
     dirty = tuple(guarded(each) for each in (x, w, g))
-    call, empty, take = laid_last if last else run, np.empty, workspace._take
+    call, empty, take = run_last if last else run, np.empty, workspace._take
 
     def filled(*arguments, **options):
         made = empty(*arguments, **options)

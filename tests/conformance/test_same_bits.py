@@ -85,7 +85,11 @@ def test_batch_threads_and_prepared(direction, dtype, last, epilogue):
             same(prepared(), whole, f"{case} prepared")
         for threads in thread_counts():
             same(with_threads(threads, call), whole, f"{case} {threads} threads")
-            same(with_threads(threads, lambda: call(slice(0, 1))), whole[:1], f"{case} alone, {threads} threads")
+            same(
+                with_threads(threads, lambda call=call: call(slice(0, 1))),
+                whole[:1],
+                f"{case} alone, {threads} threads",
+            )
 
 
 def _plans():
