@@ -466,6 +466,7 @@ def _algorithm(name: str, direction: Direction, tile: int) -> Algorithm:
         Packing(mode, lambda plan, w: _pack(direction, mode(plan), plan, w)),
         spreading=True,
         worthwhile=partial(_worthwhile, direction, tile),
+        family="winograd",
     )
 
 
