@@ -117,6 +117,16 @@ def run(direction, problem, x, w, g, **options):
     return getattr(grad, f"conv{rank}d_weight")(x, w.shape, g, **arguments)
 
 
+def run_last(direction, problem, x, w, g, **options):
+    """`run` with channels last: operands in that layout, the result in the other again."""
+    formats = {"data_format": {1: "NWC", 2: "NHWC", 3: "NDHWC"}[problem.rank]}
+    formats["weight_format"] = {1: "WIO", 2: "HWIO", 3: "DHWIO"}[problem.rank]
+    x, g = (np.ascontiguousarray(np.moveaxis(each, 1, -1)) for each in (x, g))
+    order = (*range(2, w.ndim), 1, 0)
+    answer = run(direction, problem, x, np.ascontiguousarray(w.transpose(order)), g, **formats, **options)
+    return answer.transpose(np.argsort(order)) if direction is Direction.WEIGHT_GRAD else np.moveaxis(answer, -1, 1)
+
+
 def expected(direction, problem, x, w, g):
     """The oracle's answer; gradients of complex operands are by the conjugate."""
     if direction is Direction.FORWARD:
@@ -307,6 +317,7 @@ PROBLEMS = {
         value=4,
     ),
     "several blocks of positions": _P((23, 31), (3, 3), batch=2, c_in=5, c_out=6, stride=(2, 1), pads=((1, 1), (1, 1))),
+    "one channel more than a block": _P((8, 9), (7, 7), batch=2, c_in=6, c_out=6, pads=((3, 3), (2, 3))),
     "deeper than a block": _P((5, 7), (3, 3), c_in=40, c_out=9, pads=((1, 1), (1, 1))),
     "groups of several panels": _P(
         (6, 6), (3, 3), batch=2, c_in=34, c_out=38, groups=2, stride=(2, 2), pads=((1, 1), (1, 1))

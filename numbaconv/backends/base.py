@@ -145,6 +145,8 @@ class Algorithm:
     ready : callable, optional
         ``ready(plan)`` does what follows from the plan alone, once for many calls, and returns ``run`` without
         its plan. What it keeps must be small: it lives as long as the memory of the call does.
+    family : str, optional
+        A name that variants of one method share; in ``NUMBACONV_DISABLE`` it stands for all of them.
     flat : bool
         Whether such a runner takes operands as elements in canonical order alone, so that they need not have
         the axes of extent 1 which make them canonical.
@@ -159,6 +161,11 @@ class Algorithm:
     worthwhile: Callable[[ConvPlan], str | None] = _always_worthwhile
     ready: Callable[[ConvPlan], Runner] | None = None
     flat: bool = False
+    family: str | None = None
+
+    def is_among(self, names: frozenset[str]) -> bool:
+        """Whether its name or its family's is one of these."""
+        return self.name in names or self.family in names
 
     def runner(self, plan: ConvPlan) -> Runner:
         """``run`` for one plan."""
@@ -222,7 +229,7 @@ class Backend:
     ) -> Algorithm:
         """The forced algorithm; or the tuned one, if it accepts; or the first that accepts and is worthwhile.
 
-        Failing all, the first that accepts. One whose name is in ``disabled`` is never chosen.
+        Failing all, the first that accepts. One whose name or family is in ``disabled`` is never chosen.
 
         Raises
         ------
@@ -232,19 +239,20 @@ class Backend:
         table = self.tables[direction]
         if forced is not None:
             return self._forced(op, plan, direction, forced, disabled)
-        if tuned is not None and tuned not in disabled:
-            for algorithm in table:
+        allowed = [algorithm for algorithm in table if not algorithm.is_among(disabled)] if disabled else table
+        if tuned is not None:
+            for algorithm in allowed:
                 if algorithm.name == tuned and algorithm.accepts(plan) is None:
                     return algorithm
         possible = None
-        for algorithm in table:
-            if algorithm.name not in disabled and algorithm.accepts(plan) is None:
+        for algorithm in allowed:
+            if algorithm.accepts(plan) is None:
                 if algorithm.worthwhile(plan) is None:
                     return algorithm
                 possible = possible or algorithm
         if possible is not None:
             return possible
-        but = _but_disabled(disabled & {each.name for each in table})
+        but = _but_disabled({each.name for each in table if each.is_among(disabled)})
         raise AlgorithmError(f"{op}: no algorithm of backend {self.name!r}{but} accepts {plan}")
 
     def _forced(
@@ -252,7 +260,7 @@ class Backend:
     ) -> Algorithm:
         for algorithm in self.tables[direction]:
             if algorithm.name == forced:
-                if forced in disabled:
+                if algorithm.is_among(disabled):
                     raise AlgorithmError(
                         f"{op}: algorithm {forced!r} of backend {self.name!r} is forced, but {DISABLED}"
                     )
@@ -270,8 +278,8 @@ def _candidate(algorithm: Algorithm, plan: ConvPlan, disabled: frozenset[str]) -
     refusal = algorithm.accepts(plan)
     if refusal is not None:
         return Candidate(algorithm.name, refusal)
-    return Candidate(algorithm.name, None, DISABLED if algorithm.name in disabled else algorithm.worthwhile(plan))
+    return Candidate(algorithm.name, None, DISABLED if algorithm.is_among(disabled) else algorithm.worthwhile(plan))
 
 
-def _but_disabled(names: frozenset[str]) -> str:
+def _but_disabled(names: set[str]) -> str:
     return f", {' and '.join(sorted(names))} being {DISABLED}," if names else ""

@@ -270,7 +270,7 @@ def forced_algorithm(name: str | None) -> str | None:
 
 
 def disabled_algorithms() -> frozenset[str]:
-    """The algorithms that ``NUMBACONV_DISABLE`` names, separated by commas, as it is now.
+    """The algorithms and families that ``NUMBACONV_DISABLE`` names, separated by commas, as it is now.
 
     A name that another backend has is harmless; one that none has is an error, since what was meant would go on
     being chosen.
@@ -299,4 +299,5 @@ def _check_disabled(names: frozenset[str]) -> None:
 
 
 def _algorithm_names(found: dict[str, Backend]) -> set[str]:
-    return {each.name for backend in found.values() for table in backend.tables.values() for each in table}
+    algorithms = [each for backend in found.values() for table in backend.tables.values() for each in table]
+    return {name for each in algorithms for name in (each.name, each.family) if name is not None}

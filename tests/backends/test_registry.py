@@ -11,6 +11,7 @@ import pytest
 import numbaconv
 from numbaconv.backends import registry
 from numbaconv.backends.base import Algorithm, Backend, Candidate, Direction
+from numbaconv.measure import _candidates
 
 X, W = np.ones((1, 2, 6)), np.ones((3, 2, 3))
 
@@ -201,6 +202,32 @@ def test_disabled_algorithms(monkeypatch):
     monkeypatch.setenv("NUMBACONV_DISABLE", "direct,abacus")
     with pytest.raises(numbaconv.AlgorithmError, match=r"names 'abacus', which no backend has; there are .*direct"):
         numbaconv.conv1d(X, W)
+
+
+@pytest.mark.parametrize("direction", ["forward", "input", "weight"])
+def test_a_family_is_disabled_by_its_name(monkeypatch, direction):
+    """``winograd`` stands for every variant of it: unchosen, unforced, unmeasured."""
+    shapes = ((1, 64, 56, 56), (64, 64, 3, 3))
+    plan = numbaconv.plan_conv(*shapes, padding=1)
+    before = numbaconv.explain(*shapes, padding=1, direction=direction)
+    variants = {each.name for each in before.candidates if each.name.startswith("winograd")}
+    assert variants == ({"winograd"} if direction == "weight" else {"winograd", "winograd_2x2"})
+    assert before.algorithm == "winograd"
+    monkeypatch.setenv("NUMBACONV_DISABLE", "winograd")
+    after = numbaconv.explain(*shapes, padding=1, direction=direction)
+    assert after.algorithm == "patch_gemm"
+    for each in after.candidates:
+        assert (each.passed_over == "disabled by NUMBACONV_DISABLE") == (each.name in variants)
+    for name in variants:
+        forced = numbaconv.explain(*shapes, padding=1, direction=direction, algorithm=name)
+        assert forced.algorithm is None
+        assert "disabled by NUMBACONV_DISABLE" in forced.note
+        primitive, names = forced.direction, registry.disabled_algorithms()
+        assert registry.resolve("cpu").select("test", plan, primitive, None, names, name).name == "patch_gemm"
+        assert not [each for each in _candidates(registry.resolve("cpu"), plan, primitive, names) if each.name == name]
+    if direction != "weight":
+        monkeypatch.setenv("NUMBACONV_DISABLE", "winograd_2x2")  # one variant alone
+        assert numbaconv.explain(*shapes, padding=1, direction=direction).algorithm == "winograd"
 
 
 def test_what_is_not_worthwhile_is_chosen_last():

@@ -11,7 +11,18 @@ import pytest
 
 from numbaconv.backends.base import Direction
 from numbaconv.plan import SUPPORTED
-from problems import BACKENDS, PROBLEMS, Problem, accepting, assert_exact, error_bound, expected, operands, run
+from problems import (
+    BACKENDS,
+    PROBLEMS,
+    Problem,
+    accepting,
+    assert_exact,
+    error_bound,
+    expected,
+    operands,
+    run,
+    run_last,
+)
 
 #: What each operand dtype returns, and what it is summed in.
 RESULTS = {
@@ -37,7 +48,7 @@ def test_every_dtype_is_listed():
     assert RESULTS.keys() == SUPPORTED.keys()
 
 
-def check(problem, dtype, largest):
+def check(problem, dtype, largest, run=run):
     rng = np.random.default_rng(17)
     x, w, g = operands(problem, rng, dtype, largest)
     copies = [each.copy() for each in (x, w, g)]
@@ -61,6 +72,11 @@ def check(problem, dtype, largest):
 @pytest.mark.parametrize("name", PROBLEMS)
 def test_every_problem(name):
     check(PROBLEMS[name], np.float64, 4)
+
+
+@pytest.mark.parametrize("name", PROBLEMS)
+def test_every_problem_with_channels_last(name):
+    check(PROBLEMS[name], np.float32, 4, run_last)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -118,7 +118,7 @@ def _pack_bordered(
                         code = _code(column + j, width.cells, width.bordered, pads[2], width.source)
                         cell = value if code >= 0 else fill if code == CONSTANT else patch.dtype.type(0)
                         _fill(patch, to + j * pitches[3], together, cell)
-                elif together == 1:
+                elif pitches[3] == 1:  # one channel alone may have room for others beside it
                     _pack_row(
                         patch,
                         to,

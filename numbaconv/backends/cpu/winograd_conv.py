@@ -325,6 +325,7 @@ def _algorithm(name: str, direction: Direction, tile: int) -> Algorithm:
         spreading=True,
         worthwhile=partial(_worthwhile, direction, tile),
         ready=ready,
+        family="winograd",
     )
 
 
