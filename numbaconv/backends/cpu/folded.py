@@ -23,9 +23,6 @@ from .gathered import Axes
 
 __all__ = ["Fold", "fold", "folded_weight"]
 
-#: Channels last, results of a phase are apart in memory: what is gained must be more.
-_LEAST_GAIN_LAST = 2
-
 
 class Fold(NamedTuple):
     """Axes of one phase each; for each axis, the kernel's tap of a phase and folded tap, or -1; what kernels store by.
@@ -70,8 +67,8 @@ def _fold_axis(axis: PhasedAxis) -> tuple[PhasedAxis, Array]:
     return folded, taps
 
 
-def fold(axes: Axes, rows: int, lanes: int, channels_last: bool, zeros: bool) -> Fold | None:
-    """The axes folded, if that takes no more products of vectors for ``rows`` result channels than phase by phase.
+def fold(axes: Axes, rows: int, lanes: int, zeros: bool, gain: int = 1) -> Fold | None:
+    """The axes folded, if for ``rows`` result channels phase by phase takes ``gain`` times its products of vectors.
 
     ``zeros``: whether it is for an algorithm that folds over missing taps, or for one that must not.
     """
@@ -81,7 +78,7 @@ def fold(axes: Axes, rows: int, lanes: int, channels_last: bool, zeros: bool) ->
     phases = prod(len(taps) for _, taps in found)
     apart = -(-rows // lanes) * prod(axis.tap.size for axis in axes)
     together = -(-rows * phases // lanes) * prod(axis.base.size for axis, _ in found)
-    if not together or together * (_LEAST_GAIN_LAST if channels_last else 1) > apart:
+    if not together or together * gain > apart:
         return None
     depth, height, width = (axis for axis, _ in found)
     numbers = [axis.positions.size for axis in axes] + [axis.target_step for axis in axes]

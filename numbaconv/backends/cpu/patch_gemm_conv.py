@@ -83,7 +83,7 @@ def _launch(zeros: bool, plan: ConvPlan, by_input: bool, axes: Axes) -> _Launch:
     outputs, inputs = plan.y_channels // groups, plan.x_channels // groups
     rows, channels = (inputs, outputs) if by_input else (outputs, inputs)
     kernel = plan.w_shape[2:]
-    found = fold(axes, rows, lanes, plan.channels_last, zeros)
+    found = fold(axes, rows, lanes, zeros, 1 if zeros else _gain(plan))
     if found is not None:
         axes, rows, kernel = found.axes, rows * found.phases, tuple(axis.base.size for axis in found.axes)
     vectors = -(-rows // lanes)
@@ -208,27 +208,33 @@ def lanes_worthwhile(rows: int, dtype: str) -> str | None:
 
 def _worthwhile(direction: Direction, plan: ConvPlan) -> str | None:
     rows = (plan.x_channels if direction is Direction.INPUT_GRAD else plan.y_channels) // plan.groups
-    if _fold(direction, plan, False) is not None:
+    if _fold(direction, plan, False, _gain(plan)) is not None:
         return None
     return lanes_worthwhile(rows, plan.compute_dtype)
 
 
-def _fold(direction: Direction, plan: ConvPlan, zeros: bool) -> Fold | None:
+def _gain(plan: ConvPlan) -> int:
+    """What folding must gain to be chosen: channels last, results of a phase are apart in memory."""
+    return 2 if plan.channels_last else 1
+
+
+def _fold(direction: Direction, plan: ConvPlan, zeros: bool, gain: int) -> Fold | None:
     rows, lanes = plan.x_channels // plan.groups, VECTOR_BYTES // np.dtype(plan.compute_dtype).itemsize
-    return fold(axes_of(direction, plan), rows, lanes, plan.channels_last, zeros)
+    return fold(axes_of(direction, plan), rows, lanes, zeros, gain)
 
 
 def _folded_refusal(direction: Direction, plan: ConvPlan) -> str | None:
     refused = gather_refusal(direction, plan)
-    if refused is None and _fold(direction, plan, True) is None:
+    if refused is None and _fold(direction, plan, True, 1) is None:
         return "folding its stride phases into channels gains nothing"
     return refused
 
 
 def _folded_worthwhile(direction: Direction, plan: ConvPlan) -> str | None:
     rows, lanes = plan.x_channels // plan.groups, VECTOR_BYTES // np.dtype(plan.compute_dtype).itemsize
-    found = _fold(direction, plan, True)
-    assert found is not None
+    found = _fold(direction, plan, True, _gain(plan))
+    if found is None:
+        return "channels last, it gains too little"
     products = -(-rows * found.phases // lanes) * lanes * prod(axis.base.size for axis in found.axes)
     filled = rows * prod(axis.tap.size for axis in axes_of(direction, plan)) / products
     return None if filled > _LEAST_FILLED else f"{filled:.0%} of its products would count"
