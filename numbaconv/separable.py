@@ -152,10 +152,15 @@ def separable(
     pointwise = as_array(op, "pointwise_weight", pointwise_weight)
     order = weight_order(op, found_rank, weight_format, is_channels_last(op, found_rank, data_format))
     _check_pointwise(op, pointwise, w, order)
-    formats = {"data_format": data_format, "weight_format": weight_format, "backend": backend, "algorithm": algorithm}
-    first = admit(_SITE, found_rank, x, w, (*names, "groups"), (*arguments, groups), **formats)
+    formats: dict[str, Any] = {
+        "data_format": data_format,
+        "weight_format": weight_format,
+        "backend": backend,
+        "algorithm": algorithm,
+    }
+    first = admit(_SITE, found_rank, x, w, (*names, "groups"), (*arguments, groups), size=None, **formats)
     between = np.broadcast_to(first.route.dtype.type(0), first.route.shape)  # only its shape and dtype count
-    extras = {"bias": bias, "residual": residual, "activation": activation}
+    extras: dict[str, Any] = {"bias": bias, "residual": residual, "activation": activation}
     second = admit(_SITE, found_rank, between, pointwise, (), (), **extras, **formats)
     route = _SeparableRoute.of(first.route, second.route)
     found = (x, second.second, second.bias, second.residual)

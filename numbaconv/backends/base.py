@@ -270,9 +270,7 @@ class Backend:
         but = _but_disabled(disabled & {each.name for each in table})
         raise AlgorithmError(f"{op}: no algorithm of backend {self.name!r}{but} accepts {plan}")
 
-    def fused(
-        self, first: tuple[ConvPlan, Algorithm], second: tuple[ConvPlan, Algorithm]
-    ) -> Runner | None:
+    def fused(self, first: tuple[ConvPlan, Algorithm], second: tuple[ConvPlan, Algorithm]) -> Runner | None:
         """One run instead of these two chosen algorithms, the second on the first's result; or None."""
         for fusion in self.fusions:
             if fusion.algorithms == (first[1].name, second[1].name) and fusion.accepts(first[0], second[0]) is None:

@@ -1,4 +1,4 @@
-"""The fusion of the depthwise and the pointwise algorithm: pieces that fit the cache, tasks counted, kernel launched."""
+"""Depthwise and pointwise algorithm fused: pieces that fit the cache, tasks counted, kernel launched."""
 
 from math import lcm, prod
 from typing import Any
@@ -36,6 +36,11 @@ __all__ = ["SEPARABLE"]
 _BETWEEN = 1 << 18
 #: Rows of a piece below which its columns are cut: each piece reads again what its neighbours read beyond its edges.
 _LEAST_ROWS = 4
+#: Bytes between the steps, of one sample, below which two steps find them in the cache as well.
+_LEAST_BYTES = 1 << 18
+#: Channels between the steps, in planes, above which the product takes so long that bringing them to it does not count.
+_MOST_CHANNELS = 64
+_LANES = 1
 
 
 def _tuple(count: int) -> types.UniTuple:
@@ -44,7 +49,7 @@ def _tuple(count: int) -> types.UniTuple:
 
 def _signature(kind: Any) -> tuple:
     flat, out, starts = reads(kind, 1), types.Array(kind, 1, "C"), types.Array(types.int64, 1, "C")
-    integers = (_tuple(9), _tuple(5), _tuple(3), _tuple(5))
+    integers = (_tuple(10), _tuple(5), _tuple(3), _tuple(5))
     return (flat, flat, flat, starts, flat, flat, out, *integers, SWEEPS, PHASED, kind, ACTIVATION, _tuple(2))
 
 
@@ -88,16 +93,21 @@ def _ready(first: ConvPlan, second: ConvPlan) -> Runner:
     panel_blocks = -(-launch.panels // task_panels)
     work, fill, point = first.macs + second.macs, fill_value(first, dtype), forward_axis(Axis())
 
-    def run(x: Array, weights: tuple[Weight, Weight], y: Array, epilogue: Epilogue) -> None:
+    def run(x: Array, weights: tuple[Array, Weight], y: Array, epilogue: Epilogue) -> None:
         if not y.size:
             return
         result = result_of(y, epilogue, dtype)
-        along_rows = epilogue.activation is not None and (result.strides[1] != 1 or result.strides[4] == 1)
+        planes = result.strides[1] != 1 or result.strides[4] == 1
+        along_rows, in_lanes = (
+            planes and epilogue.activation is not None,
+            int(planes and not result.residual.size and _LANES),
+        )
         together, rows, columns = _pieces(first, lanes, stretch if along_rows else None)
         sweeps = make_sweeps("forward", lanes, 1, first.axes3, (rows, columns))
         tasks = -(-first.batch // together) * len(sweeps.slices) * sweeps.bands * sweeps.blocks
         outputs = second.y_channels
-        shape = (first.batch, together, between, outputs, stretch, POSITIONS, task_panels, panel_blocks, lanes)
+        tiles = (stretch, POSITIONS, task_panels, panel_blocks, lanes, in_lanes)
+        shape = (first.batch, together, between, outputs, *tiles)
         addresses = (DEPTHWISE_KERNEL.address(dtype), PATCH_GEMM_KERNEL.address(dtype))
         flat_x, flat_w = contiguous(x, dtype).ravel(), contiguous(weights[0], dtype).ravel()
 
@@ -116,6 +126,11 @@ def _ready(first: ConvPlan, second: ConvPlan) -> Runner:
 def _accepts(first: ConvPlan, second: ConvPlan) -> str | None:
     if not first.output_dtype == first.compute_dtype == second.compute_dtype:
         return f"the first step's results are rounded to {first.output_dtype} for sums in {second.compute_dtype}"
+    between = prod(first.y_shape[1:]) * np.dtype(first.compute_dtype).itemsize
+    if between < _LEAST_BYTES:
+        return f"the {between} bytes between the steps stay in the cache as they are"
+    if first.y_channels > _MOST_CHANNELS and not second.channels_last:
+        return f"a product of {first.y_channels} channels takes much longer than bringing them to it"
     return None
 
 
