@@ -4,7 +4,6 @@ from math import lcm, prod
 from typing import Any
 
 import numba
-import numpy as np
 from numba import types
 
 from ...arrays import Array
@@ -33,14 +32,12 @@ from .sweep import SWEEPS, WIDEST, make_sweeps
 __all__ = ["SEPARABLE"]
 
 #: Bytes between the two steps, of one task: about half of a second-level cache, whose rest is for weights and sums.
-_BETWEEN = 1 << 18
+_BETWEEN = 1 << 19
 #: Rows of a piece below which its columns are cut: each piece reads again what its neighbours read beyond its edges.
 _LEAST_ROWS = 4
-#: Bytes between the steps, of one sample, below which two steps find them in the cache as well.
-_LEAST_BYTES = 1 << 18
-#: Channels between the steps, in planes, above which the product takes so long that bringing them to it does not count.
-_MOST_CHANNELS = 64
-_LANES = 1
+#: Channels between the steps above which the product takes so long that bringing them to it does not count; but with
+#: channels last, two steps transpose what is between them.
+_MOST_CHANNELS = 128
 
 
 def _tuple(count: int) -> types.UniTuple:
@@ -49,7 +46,7 @@ def _tuple(count: int) -> types.UniTuple:
 
 def _signature(kind: Any) -> tuple:
     flat, out, starts = reads(kind, 1), types.Array(kind, 1, "C"), types.Array(types.int64, 1, "C")
-    integers = (_tuple(10), _tuple(5), _tuple(3), _tuple(5))
+    integers = (_tuple(9), _tuple(5), _tuple(3), _tuple(5))
     return (flat, flat, flat, starts, flat, flat, out, *integers, SWEEPS, PHASED, kind, ACTIVATION, _tuple(2))
 
 
@@ -76,7 +73,7 @@ def _pieces(plan: ConvPlan, lanes: int, stretch: int | None) -> tuple[int, int, 
 
     while tasks() < least_tasks and samples > 1:
         samples = -(-samples // 2)
-    while tasks() < least_tasks and rows > _LEAST_ROWS:
+    while tasks() < least_tasks and rows > _LEAST_ROWS // 2:
         rows = -(-rows // 2)
     return -(-plan.batch // -(-plan.batch // samples)), -(-high // -(-high // rows)), columns
 
@@ -98,15 +95,12 @@ def _ready(first: ConvPlan, second: ConvPlan) -> Runner:
             return
         result = result_of(y, epilogue, dtype)
         planes = result.strides[1] != 1 or result.strides[4] == 1
-        along_rows, in_lanes = (
-            planes and epilogue.activation is not None,
-            int(planes and not result.residual.size and _LANES),
-        )
+        along_rows = planes and epilogue.activation is not None
         together, rows, columns = _pieces(first, lanes, stretch if along_rows else None)
         sweeps = make_sweeps("forward", lanes, 1, first.axes3, (rows, columns))
         tasks = -(-first.batch // together) * len(sweeps.slices) * sweeps.bands * sweeps.blocks
         outputs = second.y_channels
-        tiles = (stretch, POSITIONS, task_panels, panel_blocks, lanes, in_lanes)
+        tiles = (stretch, POSITIONS, task_panels, panel_blocks, lanes)
         shape = (first.batch, together, between, outputs, *tiles)
         addresses = (DEPTHWISE_KERNEL.address(dtype), PATCH_GEMM_KERNEL.address(dtype))
         flat_x, flat_w = contiguous(x, dtype).ravel(), contiguous(weights[0], dtype).ravel()
@@ -126,9 +120,6 @@ def _ready(first: ConvPlan, second: ConvPlan) -> Runner:
 def _accepts(first: ConvPlan, second: ConvPlan) -> str | None:
     if not first.output_dtype == first.compute_dtype == second.compute_dtype:
         return f"the first step's results are rounded to {first.output_dtype} for sums in {second.compute_dtype}"
-    between = prod(first.y_shape[1:]) * np.dtype(first.compute_dtype).itemsize
-    if between < _LEAST_BYTES:
-        return f"the {between} bytes between the steps stay in the cache as they are"
     if first.y_channels > _MOST_CHANNELS and not second.channels_last:
         return f"a product of {first.y_channels} channels takes much longer than bringing them to it"
     return None

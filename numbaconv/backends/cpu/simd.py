@@ -30,7 +30,6 @@ __all__ = [
     "load_vector",
     "multiply_add_of",
     "outer_products",
-    "plane_tile",
     "pointers_of",
     "splat_of",
     "store_vector",
@@ -218,69 +217,6 @@ def gather_tile(typingctx, a, a_at, places, p_at, offsets, o_at, b, b_at, depth,
             keep,
             across,
         )
-        return context.get_dummy_value()
-
-    return signature, generate
-
-
-@intrinsic(prefer_literal=True)
-def plane_tile(typingctx, a, a_at, a_step, b, b_at, b_step, depth, c, c_at, c_step, offsets, o_at, keep, rows, vectors):
-    """`fma_tile` between matrices whose rows are ``*_step`` apart: ``a`` is ``(depth, rows)``, ``b`` ``(depth, vectors
-    * lanes)``, ``c`` ``(rows, vectors * lanes)``. ``offsets[o_at + m]`` is added to each row, at the end.
-    """
-    if not (isinstance(rows, types.IntegerLiteral) and isinstance(vectors, types.IntegerLiteral)):
-        return None
-    height, across = rows.literal_value, vectors.literal_value
-    integer = types.int64
-    places = (a, integer, integer, b, integer, integer, integer, c, integer, integer)
-    signature = types.void(*places, offsets, integer, integer, rows, vectors)
-
-    def generate(context, builder, signature, args):
-        left, right, target, added = pointers_of(context, builder, signature, args, (0, 3, 7, 10))
-        a_step, b_step, depth, c_step, keep = (args[place] for place in (2, 5, 6, 9, 12))
-        kind, size = vector_type(left.type.pointee)
-        multiply_add = multiply_add_of(builder, kind)
-
-        def constant(value):
-            return ir.Constant(ir.IntType(64), value)
-
-        def step(i, sums):
-            row, column = builder.gep(right, [builder.mul(i, b_step)]), builder.gep(left, [builder.mul(i, a_step)])
-            read = [load_vector(builder, row, constant(v * kind.count), kind, size) for v in range(across)]
-            following = []
-            for m in range(height):
-                factor = splat_of(builder, builder.load(builder.gep(column, [constant(m)])), kind)
-                for v in range(across):
-                    following.append(builder.call(multiply_add, [factor, read[v], sums[m * across + v]]))
-            return following
-
-        byte, flag = ir.IntType(8).as_pointer(), ir.IntType(32)
-        prefetch = cgutils.get_or_insert_function(
-            builder.module, ir.FunctionType(ir.VoidType(), [byte, flag, flag, flag]), "llvm.prefetch.p0"
-        )
-        for m in range(height):
-            row = builder.gep(target, [builder.mul(c_step, constant(height + m))])
-            for v in range(across):
-                place = builder.bitcast(builder.gep(row, [constant(v * kind.count)]), byte)
-                builder.call(prefetch, [place, flag(1), flag(3), flag(1)])
-        nothing = ir.Constant(kind, [0.0] * kind.count)
-        sums = accumulate(builder, depth, [nothing] * (height * across), step)
-
-        def store(adding):
-            for m in range(height):
-                offset = splat_of(builder, builder.load(builder.gep(added, [constant(m)])), kind)
-                row = builder.gep(target, [builder.mul(c_step, constant(m))])
-                for v in range(across):
-                    total, place = sums[m * across + v], constant(v * kind.count)
-                    if adding:
-                        total = builder.fadd(load_vector(builder, row, place, kind, size), total)
-                    store_vector(builder, builder.fadd(total, offset), row, place, kind, size)
-
-        with builder.if_else(builder.icmp_signed("!=", keep, constant(0))) as (add, replace):
-            with add:
-                store(True)
-            with replace:
-                store(False)
         return context.get_dummy_value()
 
     return signature, generate
