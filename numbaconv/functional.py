@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from .arrays import Array, as_array
+from .arrays import Array
 from .columns import fold, unfold
 from .dispatch import prepare_job
-from .errors import ShapeError
 from .plan import Ints, Padding, PaddingMode, Scalar
-from .plan.layout import is_channels_last, weight_order
 from .ranks import at_rank
 from .routes import Site
+from .separable import depthwise_operands, separable
 
 __all__ = [
     "conv",
@@ -42,7 +41,6 @@ TRANSPOSED_ARGUMENTS = ("stride", "padding", "dilation", "groups", "padding_mode
 CONV = Site("conv{}", False, "output")
 CONV_TRANSPOSE = Site("conv_transpose{}", True, "output")
 _DEPTHWISE_CONV = Site("depthwise_conv{}", False, "output")
-_SEPARABLE_CONV = Site("separable_conv{}", False, "output")
 
 Activation = str | Callable[..., Any] | tuple[Callable[..., Any], Callable[..., Any]] | None
 
@@ -229,38 +227,6 @@ def _conv_transpose(
     ).execute()
 
 
-def _depthwise_operands(
-    op: str,
-    rank: int | None,
-    input: object,
-    weight: object,
-    data_format: str | None,
-    weight_format: str | None,
-) -> tuple[int, Array, Array, int]:
-    """Rank, input, weight in a convolution's form, and the groups of a depthwise convolution."""
-    x, w = as_array(op, "input", input), as_array(op, "weight", weight)
-    if w.ndim not in (3, 4, 5) or (rank is not None and w.ndim != rank + 2):
-        axes = "3, 4 or 5" if rank is None else rank + 2
-        raise ShapeError(f"{op}: weight must have {axes} axes, but has shape {w.shape}")
-    rank = w.ndim - 2
-    if x.ndim not in (rank + 1, rank + 2):
-        raise ShapeError(
-            f"{op}: input must have {rank + 2} axes, or {rank + 1} without a batch axis, but has shape {x.shape}"
-        )
-    last = is_channels_last(op, rank, data_format)
-    channels = x.shape[-1 if last else -rank - 1]
-    order = weight_order(op, rank, weight_format, last)
-    keras = order[1] == rank and w.shape[rank] == channels != 1
-    if keras:  # (*kernel, C, multiplier): the same elements in the same places as (*kernel, 1, C * multiplier)
-        w = w.reshape(*w.shape[:rank], 1, channels * w.shape[-1])
-    if w.shape[order[1]] != 1 or (channels and w.shape[order[0]] % channels):
-        raise ShapeError(
-            f"{op}: a depthwise weight has 1 channel per group and a multiple of the input's {channels} channels as "
-            f"output channels, but has {w.shape[order[1]]} and {w.shape[order[0]]} (input {x.shape}, weight {w.shape})"
-        )
-    return rank, x, w, max(channels, 1)
-
-
 def _depthwise_conv(
     rank: int | None,
     input: object,
@@ -310,7 +276,7 @@ residual, out, algorithm, backend
     (1, 6, {fives})
     """
     op = f"depthwise_conv{rank}d" if rank else "depthwise_conv"
-    rank, x, w, groups = _depthwise_operands(op, rank, input, weight, data_format, weight_format)
+    rank, x, w, groups = depthwise_operands(op, rank, input, weight, data_format, weight_format)
     return prepare_job(
         _DEPTHWISE_CONV,
         rank,
@@ -384,44 +350,22 @@ def _separable_conv(
     >>> numbaconv.separable_conv{d}(x, depthwise, pointwise, padding="same").shape
     (1, 8, {fives})
     """
-    op = f"separable_conv{rank}d" if rank else "separable_conv"
-    rank, x, w, groups = _depthwise_operands(op, rank, input, depthwise_weight, data_format, weight_format)
-    pointwise = as_array(op, "pointwise_weight", pointwise_weight)
-    last = is_channels_last(op, rank, data_format)
-    order = weight_order(op, rank, weight_format, last)
-    if pointwise.ndim != rank + 2 or any(pointwise.shape[axis] != 1 for axis in order[2:]):
-        raise ShapeError(
-            f"{op}: pointwise_weight must have {rank + 2} axes and one tap, but has shape {pointwise.shape}"
-        )
-    if pointwise.shape[order[1]] != w.shape[order[0]]:
-        raise ShapeError(
-            f"{op}: pointwise_weight takes {pointwise.shape[order[1]]} channels, but depthwise_weight gives "
-            f"{w.shape[order[0]]} (depthwise_weight {w.shape}, pointwise_weight {pointwise.shape})"
-        )
-    common = {
-        "data_format": data_format,
-        "weight_format": weight_format,
-        "backend": backend,
-        "algorithm": algorithm,
-    }
-    arguments = (stride, padding, dilation, groups, padding_mode, padding_value)
-    # Both are checked before either runs.
-    first = prepare_job(_SEPARABLE_CONV, rank, x, w, CONV_ARGUMENTS, arguments, **common)
-    second = prepare_job(
-        _SEPARABLE_CONV,
+    return separable(
         rank,
-        first.returned,
-        pointwise,
-        (),
-        (),
+        input,
+        depthwise_weight,
+        pointwise_weight,
+        CONV_ARGUMENTS[:3] + CONV_ARGUMENTS[4:],
+        (stride, padding, dilation, padding_mode, padding_value),
+        data_format=data_format,
+        weight_format=weight_format,
         bias=bias,
         residual=residual,
         activation=activation,
         out=out,
-        **common,
+        backend=backend,
+        algorithm=algorithm,
     )
-    first.execute()
-    return second.execute()
 
 
 conv = at_rank("conv{}", _conv, None)

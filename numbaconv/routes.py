@@ -136,11 +136,7 @@ class Route:
         if out is None:
             returned = filled = np.empty(self.shape, self.dtype)
         else:
-            reads = [each for each in (first, second, bias) if isinstance(each, np.ndarray)]
-            returned, filled = result(self.op, out, self.shape, self.dtype, reads, residual)
-        epilogue = NO_EPILOGUE
-        if bias is not None or residual is not None or self.activation is not None:
-            epilogue = Epilogue(bias, None if residual is None else self.residual_view.of(residual), self.activation)
+            returned, filled = self.result((first, second, bias), residual, out)
         see_first, see_second, see_result = self.views
         given = (
             first if see_first is None else see_first.of(first),
@@ -148,7 +144,18 @@ class Route:
             filled if see_result is None else see_result.of(filled),
         )
         x, w, y = self.site.order
-        return Job(self.run, (given[x], given[w], given[y]), epilogue, returned, filled)
+        return Job(self.run, (given[x], given[w], given[y]), self.epilogue(bias, residual), returned, filled)
+
+    def result(self, reads: tuple[Any, ...], residual: Any, out: object) -> tuple[Array, Array]:
+        """The array to return and the array to fill, while ``reads`` and the residual are read."""
+        arrays = [each for each in reads if isinstance(each, np.ndarray)]
+        return result(self.op, out, self.shape, self.dtype, arrays, residual)
+
+    def epilogue(self, bias: Any, residual: Any) -> Epilogue:
+        """What is done to sums, with these arrays."""
+        if bias is None and residual is None and self.activation is None:
+            return NO_EPILOGUE
+        return Epilogue(bias, None if residual is None else self.residual_view.of(residual), self.activation)
 
 
 #: Types whose equal values mean the same everywhere; ``True``, ``1`` and ``1.0`` are equal, but not all are integers.

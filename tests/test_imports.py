@@ -33,7 +33,8 @@ ALLOWED = {
     "arrays": {"plan", "errors"},
     "columns": {"arrays", "plan", "errors"},
     "routes": {"arrays", "plan", "backends.base", "backends.activations"},
-    "functional": {"dispatch", "routes", "columns", "arrays", "plan", "errors", "ranks"},
+    "functional": {"dispatch", "routes", "separable", "columns", "arrays", "plan", "errors", "ranks"},
+    "separable": {"dispatch", "routes", "arrays", "plan", "errors", "backends.base", "backends.registry"},
     "backward": {"dispatch", "routes", "functional", "arrays", "plan", "errors", "backends.activations"},
     "grad": {"backward", "routes", "arrays", "plan", "ranks"},
     "prepared": {

@@ -19,6 +19,7 @@ __all__ = [
     "Candidate",
     "Direction",
     "Epilogue",
+    "Fusion",
     "PackedWeight",
     "Packing",
     "Runner",
@@ -173,6 +174,26 @@ class Algorithm:
 
 
 @dataclass(frozen=True, slots=True)
+class Fusion:
+    """Two FORWARD problems, the second of the first's result, in one run that keeps no whole first result.
+
+    Attributes
+    ----------
+    algorithms : tuple of str
+        The names of the two that it stands for; it gives their results, bit for bit.
+    accepts : callable
+        ``accepts(first plan, second plan)`` is None, or why they are two steps, as a sentence. Like every choice it
+        must not depend on the batch size or on threads.
+    ready : callable
+        ``ready(first plan, second plan)`` is a runner whose ``w`` is a tuple of both weights. As `Algorithm.ready`.
+    """
+
+    algorithms: tuple[str, str]
+    accepts: Callable[[ConvPlan, ConvPlan], str | None]
+    ready: Callable[[ConvPlan, ConvPlan], Runner]
+
+
+@dataclass(frozen=True, slots=True)
 class Candidate:
     """An algorithm's answer to a plan: can compute it where ``refusal`` is None.
 
@@ -201,6 +222,7 @@ class Backend:
         ``check_activation(activation, compute_dtype)`` raises where the activation cannot be used.
     unavailable : callable
         None where the backend can be used, else the reason as a sentence.
+    fusions : tuple of Fusion
     host : callable
         What measured times hold for, as a short text: the processor, as far as this backend uses it.
     """
@@ -210,6 +232,7 @@ class Backend:
     activation_grad: Callable[[Callable[..., object], Array, Array, Array], None]
     check_activation: Callable[[Activation, str], None] = lambda activation, dtype: None
     unavailable: Callable[[], str | None] = lambda: None
+    fusions: tuple[Fusion, ...] = ()
     host: Callable[[], str] = platform.machine
 
     def candidates(
@@ -254,6 +277,13 @@ class Backend:
             return possible
         but = _but_disabled({each.name for each in table if each.is_among(disabled)})
         raise AlgorithmError(f"{op}: no algorithm of backend {self.name!r}{but} accepts {plan}")
+
+    def fused(self, first: tuple[ConvPlan, Algorithm], second: tuple[ConvPlan, Algorithm]) -> Runner | None:
+        """One run instead of these two chosen algorithms, the second on the first's result; or None."""
+        for fusion in self.fusions:
+            if fusion.algorithms == (first[1].name, second[1].name) and fusion.accepts(first[0], second[0]) is None:
+                return fusion.ready(first[0], second[0])
+        return None
 
     def _forced(
         self, op: str, plan: ConvPlan, direction: Direction, forced: str, disabled: frozenset[str]

@@ -14,6 +14,7 @@ from .implicit_gemm import IMPLICIT_GEMM
 from .patch_gemm_conv import FOLDED_GEMM, PATCH_GEMM
 from .patch_weight_conv import PATCH_GEMM_WEIGHT
 from .rows import DIRECT
+from .separable_conv import SEPARABLE
 from .simd import VECTOR_BYTES
 from .winograd_conv import WINOGRAD
 from .winograd_weight_conv import WINOGRAD_WEIGHT
@@ -59,6 +60,7 @@ BACKEND = Backend(
             DIRECT[Direction.WEIGHT_GRAD],
         ),
     },
+    fusions=(SEPARABLE,),
     activation_grad=activation_grad,
     check_activation=check_activation,
     unavailable=_unavailable,

@@ -118,11 +118,14 @@ def _interleave(out, at, pitch, parts, columns, first, block, band, rows, step, 
 def depthwise_tasks(begin, end, source, w, bias, residual, out, shape, target, sweeps, fill, activation):
     """A task: one piece of one sample's result channel, in all phases.
 
+    Tasks count pieces ``first_piece .. first_piece + pieces - 1`` of each plane.
+
     ``shape``: result channels, result and source channels of a group, lanes, whether result channels are the weight's
-    input channels. ``target``: extents of the result's height and width and of its whole plane; taps of the kernel.
+    input channels. ``target``: extents of the result's height and width, distance of its planes, taps of the kernel,
+    first piece, pieces, and what of the result is not there: how many elements come before its first.
     """
     outputs, group_outputs, channels, lanes, by_input = shape
-    target_height, target_width, target_plane, kernel_taps = target
+    target_height, target_width, target_plane, kernel_taps, first_piece, pieces, missing = target
     zero, size = out.dtype.type(0), out.itemsize
     band, block, taps = sweeps.band, sweeps.block, sweeps.taps
     most_lines, depth_taps, height_step = sweeps.lines, sweeps.depth_taps, sweeps.height_step
@@ -133,7 +136,7 @@ def depthwise_tasks(begin, end, source, w, bias, residual, out, shape, target, s
     sweep_bytes = sweeps.sweeps.shape[1] * 8
     bordered, packing, height_phases = sweeps.bordered, sweeps.packing, len(rows)
     source_slice, row_bytes = sweeps.height_cells * sweeps.width_cells, sweeps.width_cells * size
-    blocks, bands, pieces = sweeps.blocks, sweeps.bands, len(slices) * sweeps.bands * sweeps.blocks
+    blocks, bands = sweeps.blocks, sweeps.bands
     geometry = (
         sweeps.width_cells,
         sweeps.width_step,
@@ -161,8 +164,8 @@ def depthwise_tasks(begin, end, source, w, bias, residual, out, shape, target, s
             result_plane += 1
             channel = channel + 1 if channel + 1 < outputs else 0
         slot, band_number, block_number = 0, 0, 0
-        if pieces > 1:
-            rest, block_number = divmod(piece, blocks)
+        if first_piece + pieces > 1:
+            rest, block_number = divmod(first_piece + piece, blocks)
             slot, band_number = divmod(rest, bands)
         source_group, m = result_plane, 0
         if group_outputs > 1:
@@ -184,7 +187,7 @@ def depthwise_tasks(begin, end, source, w, bias, residual, out, shape, target, s
         top, left = first_row * row_stride, first_column * column_stride
         down = min(row_stride * band, target_height - top)
         right = min(column_stride * block, target_width - left)
-        place = result_plane * target_plane + (slices[slot, 0] * target_height + top) * target_width + left
+        place = result_plane * target_plane + (slices[slot, 0] * target_height + top) * target_width + left - missing
         stretches = 1 if right == target_width else down
         if residual.size and column_stride == 1:  # sums start from the residual, which may be the result itself
             for i in range(stretches):

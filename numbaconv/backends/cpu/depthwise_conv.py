@@ -17,7 +17,7 @@ from .operands import chunk_count, contiguous, deliver, fill_value, flat_epilogu
 from .simd import VECTOR_BYTES
 from .sweep import SWEEPS, make_sweeps
 
-__all__ = ["DEPTHWISE"]
+__all__ = ["DEPTHWISE", "DEPTHWISE_KERNEL"]
 
 #: Weight-gradient tasks below this are split over chunks of rows, by the plan alone: never by threads.
 _LEAST_TASKS = 32
@@ -25,12 +25,12 @@ _LEAST_TASKS = 32
 #: Output channels of a group, each of which packs the group's input again.
 _MOST_MULTIPLIER = 4
 
-_FIVE, _FOUR = (types.UniTuple(types.int64, count) for count in (5, 4))
+_FIVE, _SEVEN = (types.UniTuple(types.int64, count) for count in (5, 7))
 
 
 def _signature(kind: Any) -> tuple:
     flat, out = reads(kind, 1), types.Array(kind, 1, "C")
-    return (flat, flat, flat, flat, out, _FIVE, _FOUR, SWEEPS, kind, ACTIVATION)
+    return (flat, flat, flat, flat, out, _FIVE, _SEVEN, SWEEPS, kind, ACTIVATION)
 
 
 def _weight_signature(kind: Any) -> tuple:
@@ -38,7 +38,7 @@ def _weight_signature(kind: Any) -> tuple:
     return (flat, flat, types.Array(kind, 3, "C"), _FIVE, SWEEPS, kind)
 
 
-_kernel = Kernel(depthwise.depthwise_tasks, _signature)
+DEPTHWISE_KERNEL = Kernel(depthwise.depthwise_tasks, _signature)
 _weight_kernel = Kernel(depthwise.depthwise_weight_tasks, _weight_signature)
 
 
@@ -51,10 +51,11 @@ def _run(plan: ConvPlan, source: Array, w: Array, out: Array, epilogue: Epilogue
     bias, residual, activation = flat_epilogue(epilogue, dtype)
     target = flat_target(out, dtype)
     shape = (groups * rows, rows, channels, lanes, int(by_input))
-    extents = (*target_extents(out), w.shape[2] * w.shape[3] * w.shape[4])
+    pieces = len(sweeps.slices) * sweeps.bands * sweeps.blocks
+    extents = (*target_extents(out), w.shape[2] * w.shape[3] * w.shape[4], 0, pieces, 0)
     operands = (contiguous(source, dtype).ravel(), contiguous(w, dtype).ravel(), bias, residual, target.reshape(-1))
-    tasks = plan.batch * groups * rows * len(sweeps.slices) * sweeps.bands * sweeps.blocks
-    _kernel(dtype, tasks, plan.macs, *operands, shape, extents, sweeps, fill_value(plan, dtype), activation)
+    tasks = plan.batch * groups * rows * pieces
+    DEPTHWISE_KERNEL(dtype, tasks, plan.macs, *operands, shape, extents, sweeps, fill_value(plan, dtype), activation)
     check_raised(epilogue.activation, activation)
     deliver(target, out)
 

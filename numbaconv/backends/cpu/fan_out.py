@@ -13,7 +13,7 @@ from numba.extending import intrinsic
 
 from .jit import kernel, parallel_kernel
 
-__all__ = ["fan_out"]
+__all__ = ["call_tasks", "fan_out"]
 
 _INTEGER = ir.IntType(64)
 #: begin, end, address of the task loop, address of the operands
@@ -51,6 +51,25 @@ def _call(typingctx, function, begin, end, address, operands):
 
     def generate(context, builder, signature, args):
         builder.call(builder.inttoptr(args[0], _CALL.as_pointer()), args[1:])
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+@intrinsic
+def call_tasks(typingctx, address, begin, end, operands):
+    """Run tasks of another kernel, compiled for these operands; ones to be read may be of arrays to be written.
+
+    A call by name would compile that kernel once more as part of its caller.
+    """
+    signature = types.void(types.int64, types.int64, types.int64, operands)
+
+    def generate(context, builder, signature, args):
+        given = (types.int64, types.int64, *signature.args[3].types)
+        kind = context.call_conv.get_function_type(types.void, given)
+        tasks = builder.inttoptr(args[0], kind.as_pointer())
+        arguments = [*args[1:3], *cgutils.unpack_tuple(builder, args[3], len(given) - 2)]
+        context.call_conv.call_function(builder, tasks, types.void, given, arguments)
         return context.get_dummy_value()
 
     return signature, generate

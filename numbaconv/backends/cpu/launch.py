@@ -75,9 +75,9 @@ class Kernel:
 
     def __init__(self, serial: Any, signature: Callable[[Any], tuple]):
         self._dispatcher, self._signature = serial, signature
-        self._ready: dict[np.dtype, tuple[Callable[..., None], Callable[..., None]]] = {}
+        self._ready: dict[np.dtype, tuple[Callable[..., None], Callable[..., None], int]] = {}
 
-    def _compile(self, dtype: np.dtype) -> tuple[Callable[..., None], Callable[..., None]]:
+    def _compile(self, dtype: np.dtype) -> tuple[Callable[..., None], Callable[..., None], int]:
         with _compiling:
             if dtype not in self._ready:
                 operands = self._signature(numba.from_dtype(dtype))
@@ -94,19 +94,24 @@ class Kernel:
                 self._ready[dtype] = (
                     compiled.entry_point,
                     lambda tasks, chunks, *operands: parallel(tasks, chunks, address, operands),
+                    address,
                 )
             return self._ready[dtype]
+
+    def address(self, dtype: np.dtype) -> int:
+        """Where the compiled task loop is, for `fan_out.call_tasks` inside another kernel."""
+        return (self._ready.get(dtype) or self._compile(dtype))[2]
 
     def bound(self, dtype: np.dtype, tasks: int, work: int) -> Callable[..., None]:
         """The kernel for so many tasks and operands to come: the compiled function itself where it runs serially."""
         if not runs_serially(work):
             return partial(self, dtype, tasks, work)
-        serial, _ = self._ready.get(dtype) or self._compile(dtype)
+        serial, _, _ = self._ready.get(dtype) or self._compile(dtype)
         return partial(serial, 0, tasks)
 
     def __call__(self, dtype: np.dtype, tasks: int, work: int, *operands: Any) -> None:
         """Run ``tasks`` tasks of ``work`` multiply-accumulates in all."""
-        serial, parallel = self._ready.get(dtype) or self._compile(dtype)
+        serial, parallel, _ = self._ready.get(dtype) or self._compile(dtype)
         threads = parallel_threads() if tasks > 1 and not runs_serially(work) else 1
         if threads == 1:
             serial(0, tasks, *operands)

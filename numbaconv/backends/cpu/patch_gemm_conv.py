@@ -1,5 +1,6 @@
 """The patch GEMM algorithm of FORWARD and INPUT_GRAD: blocks of positions, packed weights, tasks counted."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from math import prod
@@ -22,10 +23,24 @@ from .operands import contiguous, deliver, either_layout, fill_value, flat_epilo
 from .simd import ROWS, VECTOR_BYTES, VECTORS
 from .workspace import aligned_empty, workspace
 
-__all__ = ["FOLDED_GEMM", "PATCH_GEMM", "all_inside", "lanes_worthwhile"]
+__all__ = [
+    "FOLDED_GEMM",
+    "PATCH_GEMM",
+    "PATCH_GEMM_KERNEL",
+    "POSITIONS",
+    "PatchLaunch",
+    "Result",
+    "all_inside",
+    "lanes_worthwhile",
+    "panels_of_task",
+    "patch_launch",
+    "result_of",
+    "stretch_of",
+    "with_panels",
+]
 
 #: Positions of a task: enough to use each panel of weights often, few enough for the second-level cache.
-_POSITIONS = 192
+POSITIONS = 192
 #: Of folded phases, the share of products that are not with zeros or empty lanes.
 _LEAST_FILLED = 0.35
 #: Vectors of result channels of a task.
@@ -50,10 +65,10 @@ def _signature(kind: Any) -> tuple:
 
 
 _pack_kernel = Kernel(patch_gemm.pack_tasks, _pack_signature)
-_kernel = Kernel(patch_gemm.patch_gemm_tasks, _signature)
+PATCH_GEMM_KERNEL = Kernel(patch_gemm.patch_gemm_tasks, _signature)
 
 
-class _Launch(NamedTuple):
+class PatchLaunch(NamedTuple):
     """What follows from a plan alone, found once for many calls.
 
     ``extents``: samples, groups, channels and rows. ``tasks``: without blocks. ``starts``: where each phase's packed
@@ -77,7 +92,7 @@ class _Launch(NamedTuple):
     pack_shape: tuple[int, ...]
 
 
-def _launch(zeros: bool, plan: ConvPlan, by_input: bool, axes: Axes) -> _Launch:
+def patch_launch(plan: ConvPlan, by_input: bool, axes: Axes, zeros: bool = False) -> PatchLaunch:
     dtype, groups = np.dtype(plan.compute_dtype), plan.groups
     lanes = VECTOR_BYTES // dtype.itemsize
     outputs, inputs = plan.y_channels // groups, plan.x_channels // groups
@@ -96,7 +111,7 @@ def _launch(zeros: bool, plan: ConvPlan, by_input: bool, axes: Axes) -> _Launch:
     # By input, rows are input channels and the depth runs over output channels.
     steps = (inner, outer, outputs * outer) if by_input else (outer, inner, outputs * outer)
     depth, height, width = axes
-    return _Launch(
+    return PatchLaunch(
         dtype=dtype,
         axes=axes,
         fold=found,
@@ -115,14 +130,14 @@ def _launch(zeros: bool, plan: ConvPlan, by_input: bool, axes: Axes) -> _Launch:
     )
 
 
-def _pack(plan: ConvPlan, w: Array, by_input: bool, launch: _Launch) -> PackedWeight:
+def _pack(plan: ConvPlan, w: Array, by_input: bool, launch: PatchLaunch) -> PackedWeight:
     """All phases' packed weights."""
     packed = aligned_empty(int(launch.starts[-1]), launch.dtype)
     _pack_into(packed, w, launch)
     return PackedWeight((packed,))
 
 
-def _pack_into(packed: Array, w: Array, launch: _Launch) -> None:
+def _pack_into(packed: Array, w: Array, launch: PatchLaunch) -> None:
     if launch.fold is not None:
         w = folded_weight(w, launch.fold)
     operands = (contiguous(w, launch.dtype).reshape(-1), packed, launch.starts, launch.pack_shape, *launch.axes)
@@ -135,20 +150,25 @@ def all_inside(axis: PhasedAxis) -> bool:
     return bool(np.all(axis.first == 0) and np.all(axis.last == whole))
 
 
-def _blocks(launch: _Launch) -> tuple[int, int, int, int]:
+def panels_of_task(panels: int) -> int:
+    """Panels of a task where there are tasks enough."""
+    return min(panels, _VECTORS // VECTORS)
+
+
+def _blocks(launch: PatchLaunch) -> tuple[int, int, int, int]:
     """Samples, rows, columns and panels of a task.
 
     An activation runs along a row of a task, so columns follow from the plan alone; the others may be as few as it
     takes to occupy the threads, since a position's sum does not depend on its neighbours.
     """
     batch, (height, width), panels = launch.extents[0], launch.largest, launch.panels
-    columns = -(-width // -(-width // _POSITIONS))
-    most = max(_POSITIONS // launch.width_phases, columns)
+    columns = stretch_of(width)
+    most = max(POSITIONS // launch.width_phases, columns)
     rows = min(max(most // columns, 1), height)
     rows = -(-height // -(-height // rows))
     samples = min(max(most // (rows * columns), 1), batch) if rows == height and columns == width else 1
     samples = -(-batch // -(-batch // samples))
-    task_panels = min(panels, _VECTORS // VECTORS)
+    task_panels = panels_of_task(panels)
     least_tasks = 2 * numba.get_num_threads()
 
     def tasks() -> int:
@@ -164,18 +184,49 @@ def _blocks(launch: _Launch) -> tuple[int, int, int, int]:
     return samples, rows, columns, task_panels
 
 
-def _run(
-    plan: ConvPlan, source: Array, w: Weight, out: Array, epilogue: Epilogue, by_input: bool, launch: _Launch
-) -> None:
-    if not out.size:
-        return
-    dtype = launch.dtype
+class Result(NamedTuple):
+    """A result to fill, with its epilogue, as the kernel takes them; ``target`` is brought to where it belongs."""
+
+    target: Array
+    flat: Array
+    strides: tuple[int, ...]
+    bias: Array
+    residual: Array
+    activation: Array
+
+
+def result_of(out: Array, epilogue: Epilogue, dtype: np.dtype) -> Result:
+    """What a kernel fills for ``out``."""
     target = either_layout(out, dtype) if out.dtype == dtype else np.empty(out.shape, dtype)
     bias, residual, activation = flat_epilogue(epilogue, dtype)
     if epilogue.residual is not None and is_channels_last(target):
         residual = contiguous(np.moveaxis(epilogue.residual, 1, -1), dtype).reshape(-1)
+    return Result(target, *flat_strides(target), bias, residual, activation)
+
+
+def with_panels(w: Weight, launch: PatchLaunch, multiply: Callable[[Array], None]) -> None:
+    """``multiply(panels)`` of a weight, which are no longer there afterwards."""
+    if isinstance(w, PackedWeight):
+        multiply(w.arrays[0])
+    else:
+        with workspace(int(launch.starts[-1]), launch.dtype) as packed:
+            _pack_into(packed, w, launch)
+            multiply(packed)
+
+
+def stretch_of(width: int) -> int:
+    """Columns of a task, along which an activation runs: they follow from the plan alone."""
+    return -(-width // -(-width // POSITIONS))
+
+
+def _run(
+    plan: ConvPlan, source: Array, w: Weight, out: Array, epilogue: Epilogue, by_input: bool, launch: PatchLaunch
+) -> None:
+    if not out.size:
+        return
+    dtype = launch.dtype
+    result = result_of(out, epilogue, dtype)
     flat, strides = flat_strides(either_layout(source, dtype))
-    flat_out, out_strides = flat_strides(target)
     samples, rows, columns, task_panels = _blocks(launch)
     height, width = launch.largest
     blocks = (-(-plan.batch // samples), -(-height // rows), -(-width // columns))
@@ -185,18 +236,14 @@ def _run(
     tasks = launch.tasks * prod(blocks) * panel_blocks
 
     def multiply(packed: Array) -> None:
-        operands = (flat, packed, launch.starts, bias, residual, flat_out, shape, strides, out_strides)
+        operands = (flat, packed, launch.starts, result.bias, result.residual, result.flat, shape, strides)
         folded = _NOT_FOLDED if launch.fold is None else launch.fold.table
-        _kernel(dtype, tasks, launch.work, *operands, *launch.axes, folded, launch.fill, activation)
+        axes = (result.strides, *launch.axes, folded)
+        PATCH_GEMM_KERNEL(dtype, tasks, launch.work, *operands, *axes, launch.fill, result.activation)
 
-    if isinstance(w, PackedWeight):
-        multiply(w.arrays[0])
-    else:
-        with workspace(int(launch.starts[-1]), dtype) as packed:
-            _pack_into(packed, w, launch)
-            multiply(packed)
-    check_raised(epilogue.activation, activation)
-    deliver(target, out)
+    with_panels(w, launch, multiply)
+    check_raised(epilogue.activation, result.activation)
+    deliver(result.target, out)
 
 
 def lanes_worthwhile(rows: int, dtype: str) -> str | None:
@@ -241,10 +288,15 @@ def _folded_worthwhile(direction: Direction, plan: ConvPlan) -> str | None:
 
 
 #: The algorithm, for the two directions it computes.
-PATCH_GEMM = both_directions("patch_gemm", gather_refusal, _run, _pack, partial(_launch, False), worthwhile=_worthwhile)
+PATCH_GEMM = both_directions("patch_gemm", gather_refusal, _run, _pack, patch_launch, worthwhile=_worthwhile)
 
 _FOLDED = both_directions(
-    "folded_gemm", _folded_refusal, _run, _pack, partial(_launch, True), worthwhile=_folded_worthwhile
+    "folded_gemm",
+    _folded_refusal,
+    _run,
+    _pack,
+    partial(patch_launch, zeros=True),
+    worthwhile=_folded_worthwhile,
 )
 #: INPUT_GRAD with stride phases as channels, zeros for the taps that a phase does not have.
 FOLDED_GEMM = replace(_FOLDED[Direction.INPUT_GRAD], spreading=True)

@@ -24,11 +24,13 @@ from .simd import VECTOR_BYTES
 from .simd_taps import ACROSS, Sweep
 from .strips import Cut, Phase, Strip, both_phases, edge_masks, phases_of, source_cells, strips_of
 
-__all__ = ["SWEEPS", "Sweeps", "make_sweeps"]
+__all__ = ["SWEEPS", "WIDEST", "Sweeps", "make_sweeps"]
 
 #: Columns of a block, and cells and rows of a band: what a sweep reads stays in the first-level cache, and of the rows
 #: that it reads few are read again for the next band.
 _BLOCK, _CELLS, _ROWS = 4096, 4096, 8
+#: Columns of the widest strip, over lanes of a vector.
+WIDEST = ACROSS
 
 
 class Sweeps(NamedTuple):
@@ -337,7 +339,9 @@ def _classes(keys: list[tuple]) -> tuple[Array, list[tuple]]:
     return np.array(numbers, np.int64), list(found)
 
 
-def _make(kind: str, lanes: int, channels: int, axes: tuple[Axis, Axis, Axis]) -> Sweeps:
+def _make(
+    kind: str, lanes: int, channels: int, axes: tuple[Axis, Axis, Axis], piece: tuple[int, int] | None = None
+) -> Sweeps:
     make, dots = (input_grad_axis if kind.startswith("input") else forward_axis), kind == "weight"
     depth, height, width = (make(axis) for axis in axes)
     packing = width.bordered > 0 or width.step > 2 or (width.step == 2 and axes[2].dilation > 1)
@@ -347,6 +351,8 @@ def _make(kind: str, lanes: int, channels: int, axes: tuple[Axis, Axis, Axis]) -
     across = 1 if dots or stride == 2 or tall else ACROSS
     rows, columns = (max(phase.positions for phase in each) for each in (heights, widths))
     band, bands, block, blocks = _split(rows, columns, across * lanes)
+    if piece is not None:
+        (band, block), bands, blocks = piece, -(-rows // piece[0]), -(-columns // piece[1])
     least = min(phase.least for phase in widths)
     reach = max(phase.least + phase.span for phase in widths) - least
     slots = min(width.step, reach) if packing else 0
@@ -357,7 +363,9 @@ def _make(kind: str, lanes: int, channels: int, axes: tuple[Axis, Axis, Axis]) -
     bordered = 2 if width.bordered else int(bool(height.bordered or depth.bordered))
     slices, slot_classes = _slices(depth, phases.depth, not bordered)
     cell = VECTOR_BYTES // lanes
-    result_width = axes[2].input if kind.startswith("input") else axes[2].output
+    result_width = block
+    if piece is None:
+        result_width = axes[2].input if kind.startswith("input") else axes[2].output
     cut = Cut(lanes, across, block, stride, packing, kind in ("forward", "input"), dots)
     units = _Units(cell, VECTOR_BYTES if dots else cell, result_width, channels, kind.endswith("+"))
     programs = _Programs(phases, cut, units, height, width, band)
@@ -415,12 +423,15 @@ _kept = lru_cache(maxsize=1024)(_make)
 _LARGEST_KEPT = 2**16
 
 
-def make_sweeps(kind: str, lanes: int, channels: int, axes: tuple[Axis, Axis, Axis]) -> Sweeps:
+def make_sweeps(
+    kind: str, lanes: int, channels: int, axes: tuple[Axis, Axis, Axis], piece: tuple[int, int] | None = None
+) -> Sweeps:
     """How planes are swept.
 
     ``kind``: ``forward``, ``input`` or ``weight``, for the directions; the first two followed by ``+`` where sums are
     added to what the result holds, so that no cell must be computed twice. ``channels``: source channels of a result
-    channel.
+    channel. ``piece``: rows and columns of a task whose result is an array of this extent, instead of a part of the
+    whole; columns are all, or a multiple of `WIDEST`.
     """
     small = all(axis.used + axis.input <= _LARGEST_KEPT for axis in axes)
-    return (_kept if small else _make)(kind, lanes, channels, axes)
+    return (_kept if small else _make)(kind, lanes, channels, axes, piece)

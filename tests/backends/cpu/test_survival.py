@@ -260,9 +260,9 @@ def test_one_thread_does_run_in_parallel(layer):
     def convolve():
         assert (numbaconv.conv2d(x, w, algorithm="implicit_gemm") == wanted).all()  # sums of integers are exact
     convolve()
-    serial, parallel = kernel._ready[x.dtype]
+    serial, parallel, address = kernel._ready[x.dtype]
     taken = []
-    kernel._ready[x.dtype] = (serial, lambda *operands: (taken.append(operands[1]), parallel(*operands)))
+    kernel._ready[x.dtype] = (serial, lambda *operands: (taken.append(operands[1]), parallel(*operands)), address)
     convolve()
     assert taken and min(taken) >= 2, taken
     finish("parallel")
