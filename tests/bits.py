@@ -22,7 +22,7 @@ _P = Problem
 
 #: Each visits another way in which work is split; those named by ``only`` are too large for the others.
 LARGE = {
-    "dense": _P((19, 27), (3, 3), batch=5, c_in=24, c_out=40, pads=((1, 1), (1, 1))),
+    "dense": _P((19, 27), (3, 3), batch=5, c_in=24, c_out=48, pads=((1, 1), (1, 1))),
     "groups, strided": _P((31, 38), (3, 3), batch=4, c_in=36, c_out=44, groups=2, stride=(2, 2), pads=((1, 1), (0, 1))),
     "dilated": _P((30, 33), (3, 3), batch=3, c_in=17, c_out=21, dilation=(3, 2), pads=((3, 3), (2, 2))),
     "pointwise": _P((9, 10), (1, 1), batch=13, c_in=56, c_out=72),

@@ -1,7 +1,7 @@
 """LLVM IR: vectors, which Numba's Python cannot say, and a call by address.
 
-No other files write any but `simd_tiles` and `simd_complex`, which add intrinsics on small tiles and on complex values
-with the helpers given here.
+No other files write any but `simd_tiles`, `simd_taps` and `simd_complex`, which add intrinsics on small tiles,
+depthwise sweeps and complex values with the helpers given here, and `fan_out`, which calls task loops.
 
 The vector width is the host's, read once: 16 bytes (SSE, NEON), 32 (AVX2) or 64 (AVX-512).
 """
