@@ -17,6 +17,7 @@ PROBLEMS = {
     "winograd": "dense",
     "winograd_2x2": "dense",
     "patch_gemm": "dense",
+    "folded_gemm": "first layer",
     "implicit_gemm": "dense",
     "dot_gemm": "dense",
 }
