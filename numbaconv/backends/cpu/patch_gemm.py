@@ -119,7 +119,7 @@ def patch_gemm_tasks(
     has any elements, says which result channels are phases (`folded.Fold`).
     """
     batch, groups, channels, rows, task_samples, task_rows, task_columns = shape[:7]
-    sample_blocks, row_blocks, column_blocks, task_panels, panel_blocks, in_place, lanes = shape[7:]
+    _, row_blocks, column_blocks, task_panels, panel_blocks, in_place, lanes = shape[7:]
     phases, vectors, panels, vector = widths.positions.size, -(-rows // lanes), 0, 0
     while vector < vectors:
         vector, panels = vector + panel_width(vectors - vector), panels + 1
@@ -149,13 +149,15 @@ def patch_gemm_tasks(
     last_channels = strides[1] == 1 and strides[4] != 1
     pitches, sample_pitch = strides[1:], strides[0]
     built, shaped, deepest = -1, (-1, -1, -1), depths.positions.max()
+    outer_phases = depths.positions.size * heights.positions.size
     for task in range(begin, end):
         rest, panel_block = divmod(task, panel_blocks)
         rest, column_block = divmod(rest, column_blocks)
+        # Phases have unlike numbers of taps, down to none: they take turns, so that threads get equal shares.
+        rest, phase = divmod(rest, outer_phases)
         rest, row_block = divmod(rest, row_blocks)
         rest, od = divmod(rest, deepest)
-        rest, g = divmod(rest, groups)
-        phase, sample_block = divmod(rest, sample_blocks)
+        sample_block, g = divmod(rest, groups)
         if phase != built:
             pd, ph = divmod(phase, heights.positions.size)
             depth, height = phase_of(depths, pd), phase_of(heights, ph)
