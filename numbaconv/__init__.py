@@ -3,7 +3,8 @@
 Importing this package imports neither Numba nor any backend; the first convolution does.
 """
 
-from typing import TYPE_CHECKING
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from . import errors, functional, grad
 from ._version import __version__
@@ -35,9 +36,20 @@ from .prepared import PreparedConv, prepare
 from .tuning import Tuning, tune
 
 if TYPE_CHECKING:
+    from . import layers
     from .backends.registry import backends
 else:  # the package of backends, which can be called as that function
     from . import backends
+
+#: Modules that are imported when they are first asked for.
+_LATER = ("layers",)
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LATER:
+        return import_module(f".{name}", __name__)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
 
 __all__ = [
     "AlgorithmError",
@@ -72,6 +84,7 @@ __all__ = [
     "functional",
     "get_backend",
     "grad",
+    "layers",
     "output_shape",
     "plan_conv",
     "prepare",

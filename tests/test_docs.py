@@ -9,17 +9,18 @@ from pathlib import Path
 import pytest
 
 import numbaconv
-from numbaconv import grad
+from numbaconv import grad, layers
 
 ROOT = Path(__file__).parent.parent
 SECTIONS = ("Parameters", "Returns", "Raises")
 
 
 def functions():
-    for module in (numbaconv, numbaconv.functional, grad):
+    for module in (numbaconv, numbaconv.functional, grad, layers, layers.keras):
         for name in getattr(module, "__all__", []):
             value = getattr(module, name)
-            if inspect.isfunction(value):
+            # Layers are documented as functions are; what they share is not made by itself.
+            if inspect.isfunction(value) or (inspect.isclass(value) and "rank" in vars(value)):
                 yield f"{module.__name__}.{name}", value
 
 

@@ -3,7 +3,7 @@
 from .arguments import Geometry, Ints, Padding, PaddingMode, Scalar
 from .axis import CONSTANT, PADDING_MODES, ZERO, Axis
 from .dtypes import SUPPORTED, dtype_name, dtype_rule
-from .network import ReceptiveField, count_parameters, output_shape, receptive_field
+from .network import ReceptiveField, count_parameters, layer_weight_shape, output_shape, receptive_field
 from .problem import ConvPlan, make_plan, plan_conv, rank_of
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "count_parameters",
     "dtype_name",
     "dtype_rule",
+    "layer_weight_shape",
     "make_plan",
     "output_shape",
     "plan_conv",

@@ -9,7 +9,7 @@ from .arguments import Ints, integers
 from .axis import kernel_extent
 from .problem import ConvPlan, plan_conv
 
-__all__ = ["ReceptiveField", "count_parameters", "output_shape", "receptive_field"]
+__all__ = ["ReceptiveField", "count_parameters", "layer_weight_shape", "output_shape", "receptive_field"]
 
 
 def output_shape(input_shape: Ints, weight_shape: Ints, **arguments: Any) -> tuple[int, ...]:
@@ -79,13 +79,37 @@ def count_parameters(
     """
     op = "count_parameters"
     _check_rank(op, rank)
-    channels = integers(op, "channels", (in_channels, out_channels), 2, 0)
+    taps = tuple(kernel_size) if isinstance(kernel_size, Iterable) else (kernel_size,) * rank
+    shape = layer_weight_shape(op, in_channels, out_channels, taps, groups, len(taps), least=0)
+    return prod(shape) + (shape[0] if bias else 0)
+
+
+def layer_weight_shape(
+    op: str,
+    in_channels: object,
+    out_channels: object,
+    kernel_size: object,
+    groups: object,
+    rank: int,
+    *,
+    transposed: bool = False,
+    least: int = 1,
+) -> tuple[int, ...]:
+    """Shape of a layer's weight, ``(O, I / groups, *kernel)`` or transposed ``(I, O / groups, *kernel)``.
+
+    ``kernel_size`` has one entry for all axes or one an axis; channels are at least ``least``.
+
+    Raises
+    ------
+    ArgumentError
+        If groups do not divide both channel counts.
+    """
+    taken, given = integers(op, "channels", (in_channels, out_channels), 2, least)
     (parts,) = integers(op, "groups", groups, 1, 1)
-    if channels[0] % parts or channels[1] % parts:
-        raise ArgumentError(f"{op}: groups {parts} must divide {channels[0]} input and {channels[1]} output channels")
-    taps = kernel_size if isinstance(kernel_size, Iterable) else (kernel_size,) * rank
-    kernel = integers(op, "kernel_size", taps := tuple(taps), len(taps), 1)
-    return channels[0] // parts * channels[1] * prod(kernel) + (channels[1] if bias else 0)
+    if taken % parts or given % parts:
+        raise ArgumentError(f"{op}: groups {parts} must divide {taken} input and {given} output channels")
+    kernel = integers(op, "kernel_size", kernel_size, rank, 1)
+    return (taken, given // parts, *kernel) if transposed else (given, taken // parts, *kernel)
 
 
 def _check_rank(op: str, rank: object) -> None:
