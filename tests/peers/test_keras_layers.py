@@ -15,6 +15,9 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # what its libraries say of each other is not the matter
     keras = pytest.importorskip("keras", minversion="3.0")
 
+# Keras' own variables answer NumPy 2 in the old way.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+
 CASES = {
     "Conv1D": [((6, 3, 2, "causal"), {}), ((6, 4, 2, "same"), {"groups": 2, "activation": "leaky_relu"})],
     "Conv2D": [
