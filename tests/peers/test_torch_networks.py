@@ -5,7 +5,7 @@ import pytest
 
 from engines import Numbaconv, Torch
 from program import TOLERANCE
-from test_networks import SMALL, small
+from test_example_networks import SMALL, small
 
 torch = pytest.importorskip("torch", minversion="2.0")
 
