@@ -181,6 +181,16 @@ def test_states_share_memory():
         assert (layer.weight == 7).all()
 
 
+def test_subclasses():
+    """A layer of somebody's own keeps what it was made from, and its documentation."""
+
+    class Own(keras.Conv2DTranspose):
+        rank = 2
+
+    assert Own(3, 2, 2)(np.ones((1, 4, 4, 2), np.float32)).shape == (1, 8, 8, 3)
+    assert "keras.layers.Conv2DTranspose" in keras.Conv2DTranspose.__doc__
+
+
 def test_what_is_refused():
     layer = layers.Conv2d(2, 3, 3, seed=0)
     before = layer.weight.copy()

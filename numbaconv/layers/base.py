@@ -55,7 +55,7 @@ class Layer(ABC):
     def __init_subclass__(cls, **options: Any) -> None:
         """A class of one rank is documented with that rank's shapes."""
         super().__init_subclass__(**options)
-        if "rank" in vars(cls):
+        if "rank" in vars(cls) and not hasattr(cls.__mro__[1], "rank"):
             text = inspect.getdoc(cls.__mro__[1])
             cls.__doc__ = text and text.format(name=cls.__name__, **shape_names(cls.rank))
 

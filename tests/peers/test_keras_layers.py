@@ -27,7 +27,11 @@ CASES = {
     ],
     "Conv3D": [((6, 2, 2, "same"), {}), ((6, 3), {"activation": "hard_silu"})],
     "Conv1DTranspose": [((6, 3, 2), {}), ((6, 2, 3, "same"), {})],
-    "Conv2DTranspose": [((6, 2, 2, "same"), {"activation": "relu"}), ((6, (5, 3), (2, 1), "valid", 1), {})],
+    "Conv2DTranspose": [
+        ((6, 2, 2, "same"), {"activation": "relu"}),
+        ((6, (5, 3), (2, 3), "valid", 1), {}),
+        ((6, 3, 2, "same", 0), {}),
+    ],
     "Conv3DTranspose": [((6, 3, 1, "same"), {}), ((6, 2, 3), {})],
     "DepthwiseConv1D": [((3,), {"depth_multiplier": 2}), ((3, 2, "same"), {})],
     "DepthwiseConv2D": [((3, 2, "same", 2), {"activation": "relu6"}), (((3, 2),), {"use_bias": False})],
@@ -62,7 +66,7 @@ def test_like_keras(name, arguments, options, data_format):
 def test_the_same_arguments(name):
     """Keras', in its order, as far as there is something here that they mean."""
     ours, theirs = (list(inspect.signature(getattr(each, name)).parameters.values()) for each in (mine, keras.layers))
-    named = [each.name for each in ours if each.kind is not each.KEYWORD_ONLY]
+    named = [each.name for each in ours if each.kind is each.POSITIONAL_OR_KEYWORD]
     assert [each.name for each in theirs if each.name in named] == named
     left = {each.name.rsplit("_", 1)[-1] for each in theirs if each.name not in named}
     assert left <= {"initializer", "regularizer", "constraint", "kwargs"}

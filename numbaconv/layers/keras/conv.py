@@ -188,3 +188,19 @@ class Conv2DTranspose(_ConvTranspose):
 
 class Conv3DTranspose(_ConvTranspose):
     rank = 3
+
+    def __init__(
+        self,
+        filters: int,
+        kernel_size: Ints,
+        strides: Ints = 1,
+        padding: str = "valid",
+        data_format: str | None = None,  # before output_padding, in Keras too: there alone
+        output_padding: Ints | None = None,
+        dilation_rate: Ints = 1,
+        activation: Activation = None,
+        use_bias: bool = True,
+        **options: Any,
+    ):
+        geometry = (strides, padding, output_padding, data_format, dilation_rate)
+        super().__init__(filters, kernel_size, *geometry, activation, use_bias, **options)
