@@ -36,13 +36,13 @@ from .prepared import PreparedConv, prepare
 from .tuning import Tuning, tune
 
 if TYPE_CHECKING:
-    from . import layers
+    from . import layers, plot
     from .backends.registry import backends
 else:  # the package of backends, which can be called as that function
     from . import backends
 
 #: Modules that are imported when they are first asked for.
-_LATER = ("layers",)
+_LATER = ("layers", "plot")
 
 
 def __getattr__(name: str) -> Any:
@@ -87,6 +87,7 @@ __all__ = [
     "layers",
     "output_shape",
     "plan_conv",
+    "plot",
     "prepare",
     "receptive_field",
     "register_backend",

@@ -15,12 +15,12 @@ import sys
 import numba
 import pyperf
 
-import layer_table
 import numbaconv
-from command import DIRECTIONS
-from layer_table import Layer
 from numbaconv import AlgorithmError
-from peers import numbaconv_call
+from numbaconv.bench import layer_table
+from numbaconv.bench.layer_table import Layer
+from numbaconv.bench.peers import numbaconv_call
+from numbaconv.bench.ratios import DIRECTIONS
 
 VARIABLES = ("BENCH_TABLE", "BENCH_LAYERS", "BENCH_DIRECTIONS", "BENCH_ALGORITHMS")
 HANDFUL = (

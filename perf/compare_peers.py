@@ -10,47 +10,12 @@ least time of a call in each; the median over rounds counts. The machine's peak 
 turns. The folder of ``--output`` gets ``peers.json``, ``peers.png`` and ``roofline.png``.
 """
 
-import argparse
-
-from command import Worker, cases, console, parser, progress, save
-from numbaconv import plan_conv
-from peers import PEERS, is_dense, runs
-from pictures import draw_ratios, draw_roofline
-from ratios import Record, summary
-from report import print_peers
-
-
-def compare(arguments: argparse.Namespace) -> list[Record]:
-    """A record for each layer and direction: times by name, in seconds, and samples of the peak, one a round."""
-    threads = arguments.threads
-    workers = {name: Worker("peers.py", name, threads=threads) for name in arguments.peers}
-    peak = Worker("peak.py", "--serve", "--threads", str(threads), threads=threads)
-    records = []
-    for row, layer, direction in progress(cases(arguments)):
-        present = [name for name in workers if runs(name, layer, direction)]
-        times: dict[str, list[float]] = {name: [] for name in present}
-        samples: dict[str, list[float]] = {}
-        request = {"table": arguments.table, "row": row, "direction": direction, "seconds": arguments.seconds}
-        for turn in range(arguments.rounds):
-            for name in present if turn % 2 == 0 else present[::-1]:
-                times[name].append(workers[name].ask(**request)["least"])
-            for kind, value in peak.ask().items():
-                samples.setdefault(kind, []).append(value)
-        plan = plan_conv(layer.input_shape, layer.weight_shape, transposed=layer.transposed, **layer.arguments)
-        records.append(
-            {
-                "layer": layer.name,
-                "direction": direction,
-                "flops": plan.flops,
-                "intensity": plan.arithmetic_intensity,
-                "dense": is_dense(layer),
-                "times": times,
-                "peak": samples,
-            }
-        )
-    for worker in (*workers.values(), peak):
-        worker.close()
-    return records
+from command import cases, console, parser, progress, save
+from numbaconv import plot
+from numbaconv.bench.compare import compare
+from numbaconv.bench.peers import PEERS
+from numbaconv.bench.ratios import summary
+from numbaconv.bench.tables import print_peers
 
 
 def main() -> None:
@@ -60,13 +25,21 @@ def main() -> None:
     options.add_argument("--seconds", type=float, default=0.15, help="for a peer's turn")
     options.add_argument("--threads", type=int, default=2)
     arguments = options.parse_args()
-    records = compare(arguments)
+    records = compare(
+        [(layer, direction) for _, layer, direction in cases(arguments)],
+        arguments.peers,
+        threads=arguments.threads,
+        rounds=arguments.rounds,
+        seconds=arguments.seconds,
+        peak=True,
+        progress=progress,
+    )
     found = summary(records)
     print_peers(records, found, console())
     save(arguments.output, "peers", {"threads": arguments.threads, "summary": found, "records": records})
     if arguments.output:
-        draw_ratios(records, arguments.output / "peers.png")
-        draw_roofline(records, found, arguments.output / "roofline.png")
+        plot.save(plot.ratios(records), arguments.output / "peers.png")
+        plot.save(plot.roofline(records), arguments.output / "roofline.png")
 
 
 if __name__ == "__main__":

@@ -19,10 +19,11 @@ from typing import Any
 
 from rich.table import Table
 
-import layer_table
-from command import Worker, cases, console, parser, progress, save, serve
-from layer_table import Layer
-from peers import PEERS
+from command import cases, console, parser, progress, save
+from numbaconv.bench import layer_table
+from numbaconv.bench.layer_table import Layer
+from numbaconv.bench.peers import PEERS
+from numbaconv.bench.workers import Worker, serve
 
 NAMES = ("numbaconv", "torch")
 _DISABLE_HUGE_PAGES = 41  # PR_SET_THP_DISABLE of prctl
@@ -76,7 +77,7 @@ def main() -> None:
         _worker(arguments.worker)
         return
     workers = {
-        name: Worker("memory.py", "--worker", name, threads=arguments.threads, environment=_MAP_ALONE) for name in NAMES
+        name: Worker(__file__, "--worker", name, threads=arguments.threads, environment=_MAP_ALONE) for name in NAMES
     }
     records, above = [], {}
     table = Table("layer", "direction", *(f"{name}, MiB" for name in NAMES), "against PyTorch")

@@ -17,10 +17,11 @@ import numba
 from rich.table import Table
 
 import numbaconv
-from command import cases, console, geometric_mean, parser, progress, save
-from layer_table import Layer
+from command import cases, console, parser, progress, save
 from numbaconv.backends.base import DISABLED
-from peers import Call, measure, numbaconv_call, prepared_call
+from numbaconv.bench.layer_table import Layer
+from numbaconv.bench.peers import Call, measure, numbaconv_call, prepared_call
+from numbaconv.bench.ratios import geometric_mean
 
 TURNS = 4
 

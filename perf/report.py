@@ -16,14 +16,15 @@ from rich.console import Console
 from rich.table import Table
 
 from command import console
-from ratios import COMPARISONS, Record, compares, directions_of, gflops, of_direction, ratio, share, summary
+from numbaconv import plot
+from numbaconv.bench.ratios import COMPARISONS, summary
+from numbaconv.bench.tables import SHARE, print_peers
 
 HERE = Path(__file__).parent
 FILES = ("peers", "scaling", "memory", "startup")
 #: Where ``--update`` writes, in perf/README.md.
 BEGIN, END = "<!-- report.py writes from here -->", "<!-- to here -->"
 BEST = "prepared vs best of both"
-SHARE = "share of peak, dense layers, no transforms"
 Results = dict[str, dict[str, Any]]
 
 
@@ -121,34 +122,6 @@ def _rows(results: Results) -> list[tuple[str, str, str, str, str]]:
     return rows
 
 
-def print_peers(records: list[Record], found: dict[str, Any], screen: Console) -> None:
-    """A table of layers for each direction, and the summary."""
-    for direction in directions_of(records):
-        chosen = of_direction(records, direction)
-        names = list(max(chosen, key=lambda record: len(record["times"]))["times"])
-        ratios = [each for each in COMPARISONS if compares(chosen[0], each)]
-        table = Table(title=f"{direction}: GFLOP/s (share of the peak, %), and ratios of time")
-        table.add_column("layer")
-        for column in (*names, *(each.title for each in ratios)):
-            table.add_column(column.replace("_", " "), justify="right", overflow="fold", min_width=7)
-        for record in chosen:
-            cells = [record["layer"].split("/", 1)[-1]]
-            for name in names:
-                timed = name in record["times"]
-                cells.append(f"{gflops(record, name):.1f} ({100 * share(record, name):.0f})" if timed else "")
-            table.add_row(*cells, *(f"{ratio(record, each):.2f}" for each in ratios))
-        screen.print(table)
-    for title, values in found.items():
-        if title in {each.title for each in COMPARISONS}:
-            lost = values["lost by more than 5 %"]
-            screen.print(f"{title}: {values['geometric mean']:.2f}, lost {len(lost)} of {values['layers']}")
-    if SHARE in found:
-        screen.print(
-            f"{SHARE}: {100 * found[SHARE]['geometric mean']:.0f} %, least {100 * found[SHARE]['least']:.0f} %"
-        )
-    screen.print(f"{found['gflops_1']:.0f} and {found['gflops']:.0f} GFLOP/s, {found['gbytes']:.0f} GB/s")
-
-
 def print_numbers(results: Results, screen: Console) -> None:
     table = Table("number", "asked", "stretch", "measured", "")
     for row in _rows(results):
@@ -224,10 +197,8 @@ def main() -> None:
     elif arguments.update:
         update(HERE / "README.md", markdown(results))
     elif arguments.pictures:
-        from pictures import draw_ratios, draw_roofline
-
-        draw_ratios(records, arguments.results / "peers.png")
-        draw_roofline(records, results["peers"]["summary"], arguments.results / "roofline.png")
+        plot.save(plot.ratios(records), arguments.results / "peers.png")
+        plot.save(plot.roofline(records), arguments.results / "roofline.png")
     else:
         if records:
             print_peers(records, results["peers"]["summary"], console())

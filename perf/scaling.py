@@ -14,9 +14,10 @@ from typing import Any
 import numba
 from rich.table import Table
 
-from command import cases, console, geometric_mean, parser, progress, save
-from peak import Machine
-from peers import Call, measure, numbaconv_call, prepared_call
+from command import cases, console, parser, progress, save
+from numbaconv.bench.peak import Machine
+from numbaconv.bench.peers import Call, measure, numbaconv_call, prepared_call
+from numbaconv.bench.ratios import geometric_mean
 
 
 def gains(call: Call, machine: Machine, arguments: argparse.Namespace) -> dict[str, Any]:

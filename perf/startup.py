@@ -20,7 +20,7 @@ from rich.table import Table
 
 import numbaconv
 from command import chosen, console, parser, progress, save
-from layer_table import Layer
+from numbaconv.bench.layer_table import Layer
 
 IMPORT = "import numba"
 CALL = """

@@ -26,6 +26,7 @@ ALLOWED = {
         "_version",
         "tuning",
         "layers",
+        "plot",
     },
     "_version": set(),
     "errors": set(),
@@ -65,6 +66,8 @@ ALLOWED = {
         "backends.activations",
     },
     "extras": set(),
+    "bench": {"functional", "grad", "prepared", "plan", "errors", "backends.cpu"},
+    "plot": {"bench", "arrays", "plan", "errors", "extras"},
     "layers": {
         "functional",
         "grad",
@@ -94,6 +97,7 @@ OUTSIDE = {
     "measure": {"numpy", "ml_dtypes"},
     "tuning": {"rich"},
     "backends.winners": {"platformdirs"},
+    "bench": {"numpy", "numba", "llvmlite", "rich", "torch", "onnx", "onnxruntime"},
     "backends.cpu": {"numpy", "numba", "llvmlite"},
 }
 

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-import layer_table
 import numbaconv
 import oracle
 from numbaconv import plan_conv
 from numbaconv.backends.base import Direction
+from numbaconv.bench import layer_table
 from problems import assert_exact, chosen, spread_magnitude
 
 ROWS = layer_table.read("networks.csv")

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 
 import bits
-import layer_table
 from numbaconv.backends.base import Direction
 from numbaconv.backends.cpu import BACKEND
+from numbaconv.bench import layer_table
 from numbaconv.plan import plan_conv
 from problems import PROBLEMS, chosen
 

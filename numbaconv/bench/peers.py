@@ -1,9 +1,10 @@
 """The peers, each in a process of its own: builds a layer's call, times it on request.
 
-A worker reads one request a line (JSON: table, row, direction, seconds) and answers with one line: the least and
-the median time of a call, and how many calls were timed. ``python perf/peers.py NAME`` starts one.
+A worker reads one request a line (JSON: layer, direction, seconds) and answers with one line: the least and the median
+time of a call, and how many calls were timed. ``python -m numbaconv.bench.peers NAME`` starts one.
 """
 
+import json
 import os
 import statistics
 import sys
@@ -13,9 +14,19 @@ from typing import Any
 
 import numpy as np
 
-import layer_table
-from command import serve
-from layer_table import Layer
+from .layer_table import Layer
+from .workers import serve
+
+__all__ = [
+    "PEERS",
+    "Call",
+    "is_dense",
+    "measure",
+    "numbaconv_call",
+    "prepared_call",
+    "runs",
+    "torch_call",
+]
 
 Call = Callable[[], object]
 Make = Callable[[Layer, str], Call]
@@ -35,33 +46,33 @@ def operands(layer: Layer) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def numbaconv_call(layer: Layer, direction: str, algorithm: str | None = None) -> Call:
-    import numbaconv
+    from .. import functional, grad
 
     x, w, g = operands(layer)
     name = f"conv_transpose{layer.rank}d" if layer.transposed else f"conv{layer.rank}d"
     options = {**layer.arguments, "algorithm": algorithm}
     if direction == "forward":
-        forward = getattr(numbaconv, name)
+        forward = getattr(functional, name)
         return lambda: forward(x, w, **options)
     if direction == "input":
-        by_input = getattr(numbaconv.grad, f"{name}_input")
+        by_input = getattr(grad, f"{name}_input")
         return lambda: by_input(x.shape, w, g, **options)
-    by_weight = getattr(numbaconv.grad, f"{name}_weight")
+    by_weight = getattr(grad, f"{name}_weight")
     return lambda: by_weight(x, w.shape, g, **options)
 
 
 def prepared_call(layer: Layer, direction: str, algorithm: str | None = None) -> Call:
-    import numbaconv
+    from ..prepared import prepare
 
     assert direction == "forward", "only the convolution itself is prepared"
     x, w, _ = operands(layer)
-    prepared = numbaconv.prepare(w, transposed=layer.transposed, algorithm=algorithm, **layer.arguments)
+    prepared = prepare(w, transposed=layer.transposed, algorithm=algorithm, **layer.arguments)
     return lambda: prepared(x)
 
 
 def untransformed_call(layer: Layer, direction: str) -> Call:
     """`prepared_call` without Winograd and the like, whose rate can pass the machine's peak."""
-    from numbaconv.backends.cpu import BACKEND
+    from ..backends.cpu import BACKEND
 
     names = {each.name for table in BACKEND.tables.values() for each in table if each.spreading}
     os.environ["NUMBACONV_DISABLE"] = ",".join(sorted(names))  # this process is for this call alone
@@ -164,15 +175,13 @@ def measure(call: Call, seconds: float) -> dict[str, float]:
 
 def worker(name: str) -> None:
     """Answer requests until the input ends."""
-    tables: dict[str, list[Layer]] = {}
-    built: dict[tuple[str, int, str], Call] = {}
+    built: dict[str, Call] = {}
 
     def answer(request: dict[str, Any]) -> dict[str, Any]:
-        key = (request["table"], request["row"], request["direction"])
+        key = json.dumps([request["layer"], request["direction"]])
         if key not in built:
             built.clear()  # one layer's arrays at a time
-            rows = tables.setdefault(key[0], layer_table.read(key[0]))
-            built[key] = PEERS[name](rows[key[1]], key[2])
+            built[key] = PEERS[name](Layer.of(request["layer"]), request["direction"])
         return measure(built[key], request["seconds"])
 
     serve(answer)

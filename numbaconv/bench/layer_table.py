@@ -1,10 +1,12 @@
-"""The tables of real layers in this folder: read by the benchmarks and by the tests."""
+"""Tables of real layers: read by `numbaconv bench`, by the tools in ``perf/`` and by the tests."""
 
 import csv
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+__all__ = ["LAYERS", "Layer", "read"]
 
 LAYERS = Path(__file__).parent / "layers"
 
@@ -25,6 +27,16 @@ class Layer:
     @property
     def rank(self) -> int:
         return len(self.input_shape) - 2
+
+    @property
+    def network(self) -> str:
+        return self.name.split("/", 1)[0]
+
+    @classmethod
+    def of(cls, description: Mapping[str, Any]) -> "Layer":
+        """From what `dataclasses.asdict` gave and JSON may have carried."""
+        shapes = {name: tuple(description[name]) for name in ("input_shape", "weight_shape", "output_shape")}
+        return cls(**{**description, **shapes})
 
 
 def _extents(text: str) -> tuple[int, ...]:

@@ -1,13 +1,34 @@
 """What a comparison's records say: paired ratios, rates, shares of the peak, and the numbers that count."""
 
+import math
 import statistics
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from command import DIRECTIONS, geometric_mean
+__all__ = [
+    "COMPARISONS",
+    "DIRECTIONS",
+    "DRAWN",
+    "SHARE",
+    "Comparison",
+    "Record",
+    "compares",
+    "directions_of",
+    "geometric_mean",
+    "gflops",
+    "of_direction",
+    "ratio",
+    "share",
+    "summary",
+]
+
+DIRECTIONS = ("forward", "input", "weight")
 
 #: One layer and direction: ``times`` and ``peak`` hold a list over the rounds for each name.
 Record = dict[str, Any]
 
+#: The title of shares of the peak in a summary.
+SHARE = "share of peak, dense layers, no transforms"
 #: A peer's time has to be less than this part of numbaconv's for the layer to count as lost.
 LOST = 1 / 1.05
 
@@ -32,6 +53,10 @@ COMPARISONS = (
 )
 #: The one that is drawn for a peer and a direction.
 DRAWN = ("forward vs torch", "prepared vs onnxruntime", "INPUT_GRAD vs torch", "WEIGHT_GRAD vs torch")
+
+
+def geometric_mean(values: Iterable[float]) -> float:
+    return math.exp(statistics.fmean(map(math.log, values)))
 
 
 def compares(record: Record, comparison: Comparison) -> bool:
@@ -73,10 +98,12 @@ def summary(records: list[Record]) -> dict[str, Any]:
                 "layers": len(ratios),
                 "lost by more than 5 %": {name: value for name, value in ratios.items() if value < LOST},
             }
+    if "peak" not in records[0]:
+        return found
     name = "numbaconv_untransformed"
     shares = {record["layer"]: share(record, name) for record in records if name in record["times"]}
     if shares:
-        found["share of peak, dense layers, no transforms"] = {
+        found[SHARE] = {
             "geometric mean": geometric_mean(shares.values()),
             "least": min(shares.values()),
             "layers": shares,
