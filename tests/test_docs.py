@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 
 import numbaconv
-from numbaconv import grad, layers, plot
+from numbaconv import cli, grad, layers, plot
 
 ROOT = Path(__file__).parent.parent
 SECTIONS = ("Parameters", "Returns", "Raises")
 
 
 def functions():
-    for module in (numbaconv, numbaconv.functional, grad, layers, layers.keras, plot):
+    for module in (numbaconv, numbaconv.functional, grad, layers, layers.keras, cli, plot):
         for name in getattr(module, "__all__", []):
             value = getattr(module, name)
             # Layers are documented as functions are; what they share is not made by itself.

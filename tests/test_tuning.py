@@ -254,7 +254,7 @@ def test_the_folder_of_the_user(monkeypatch):
     import platformdirs
 
     monkeypatch.delenv("NUMBACONV_CACHE_DIR")
-    assert winners._path().parent == platformdirs.user_cache_path("numbaconv", appauthor=False)
+    assert winners.tuned_file().parent == platformdirs.user_cache_path("numbaconv", appauthor=False)
 
 
 def python(program, tmp_path, **environment):

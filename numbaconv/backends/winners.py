@@ -24,7 +24,7 @@ from .base import Backend, Direction
 if TYPE_CHECKING:
     from pathlib import Path  # a tenth of the package's time to import, where no call has been made yet
 
-__all__ = ["CACHE_VARIABLE", "TUNE_VARIABLE", "Winner", "recall", "remember", "revision", "tuning_mode"]
+__all__ = ["CACHE_VARIABLE", "TUNE_VARIABLE", "Winner", "recall", "remember", "revision", "tuned_file", "tuning_mode"]
 
 TUNE_VARIABLE = "NUMBACONV_TUNE"
 CACHE_VARIABLE = "NUMBACONV_CACHE_DIR"
@@ -98,7 +98,7 @@ def _key(plan: ConvPlan, direction: Direction) -> str:
 
 def recall(backend: Backend, plan: ConvPlan, direction: Direction) -> Winner | None:
     """What is remembered for a plan, whatever its batch size."""
-    path = _path()
+    path = tuned_file()
     known = _known.get(path)
     if known is None:
         with _lock:
@@ -110,7 +110,7 @@ def recall(backend: Backend, plan: ConvPlan, direction: Direction) -> Winner | N
 def remember(backend: Backend, plan: ConvPlan, direction: Direction, winner: Winner) -> None:
     """Remember a winner here, and in the file for other processes."""
     global _revision
-    path, host, key = _path(), _host(backend), _key(plan, direction)
+    path, host, key = tuned_file(), _host(backend), _key(plan, direction)
     with _lock:
         mine = _known.setdefault(path, {})
         mine.setdefault(host, {})[key] = winner
@@ -124,7 +124,7 @@ def remember(backend: Backend, plan: ConvPlan, direction: Direction, winner: Win
         _revision += 1
 
 
-def _path() -> "Path":
+def tuned_file() -> "Path":
     """The file, in the folder that the environment names or the user's."""
     from pathlib import Path
 
