@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import Any, NamedTuple, TypedDict
 
@@ -270,6 +270,8 @@ def backward(
     assert rank is not None
     op, backend = by_input.op(rank), options.get("backend")
     wanted = _mask(op, output_mask)
+    # Both primitives read the arguments: what can be read once alone becomes a tuple.
+    options = {name: tuple(value) if isinstance(value, Iterator) else value for name, value in options.items()}
     grad, fill = scaled_gradient(op, grad_output, activation, pre_activation, output, backend)
     x, w = (as_array(op, name, value) for name, value in (("input", input), ("weight", weight)))
     jobs = {

@@ -190,7 +190,7 @@ def _told_apart(values: Iterable[Any], depth: int) -> tuple[Any, ...] | None:
             found.append(inner)
         elif (kind is float or kind is complex) and value == value:
             found.append((kind, repr(value)))  # 0.0 and -0.0 are equal
-        elif isinstance(value, np.integer):
+        elif isinstance(value, np.integer) and not isinstance(value, np.timedelta64):  # a subclass, but no integer
             found.append(int(value))
         else:
             return None
