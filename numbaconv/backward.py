@@ -246,8 +246,8 @@ def bias_gradient(
     fill()
     rule = dtype_rule(op, "grad_output", grad.dtype)
     wide = np.result_type(np.dtype(rule.compute), np.float64) if np.dtype(rule.compute).kind in "fc" else rule.compute
-    total = view.sum(axis=(0, *range(2, rank + 2)), dtype=wide)
-    with np.errstate(over="ignore"):  # half types round to infinity
+    with np.errstate(over="ignore", invalid="ignore"):  # infinities meet, half types round to infinity
+        total = view.sum(axis=(0, *range(2, rank + 2)), dtype=wide)
         result: Array = total.astype(grad.dtype if rule.output == dtype_name(grad.dtype) else rule.output)
     return result
 
