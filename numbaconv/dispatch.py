@@ -287,7 +287,7 @@ def _check_padding_value(op: str, plan: ConvPlan) -> None:
         value != value
         or abs(value) == float("inf")
         or value != int(value.real)
-        or abs(value) > _INT_MAX[plan.compute_dtype]
+        or not -_INT_MAX[plan.compute_dtype] - 1 <= value.real <= _INT_MAX[plan.compute_dtype]
     ):
         raise DTypeError(
             f"{op}: padding_value is {value}, but the operands are {plan.dtype} and sums {plan.compute_dtype}"
