@@ -262,7 +262,7 @@ algorithm, backend
     Raises
     ------
     ShapeError, ArgumentError, DTypeError, BackendError
-        For what is wrong whatever the input; the rest is found when it is called.
+        For arguments that are wrong by themselves; what does not fit together is found when it is called.
 
     Examples
     --------
