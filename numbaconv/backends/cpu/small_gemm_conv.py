@@ -1,0 +1,207 @@
+"""The small GEMM algorithm of FORWARD and INPUT_GRAD: one table made of a plan, and one call of one kernel."""
+
+from collections.abc import Callable
+from itertools import product
+from math import prod
+from typing import Any, NamedTuple
+
+import numpy as np
+from numba import types
+
+from ...arrays import Array
+from ...plan import CONSTANT, ZERO, ConvPlan
+from ..base import NO_EPILOGUE, Direction, Epilogue
+from . import small_gemm
+from .activation import ACTIVATION, check_raised
+from .gather import TABLE, PhasedAxis
+from .gathered import Axes, both_directions, gather_refusal
+from .launch import Kernel, reads
+from .operands import deliver, fill_value, flat, flat_epilogue, flat_target
+from .simd import ROWS, VECTOR_BYTES
+from .strips import source_cells
+
+__all__ = ["SMALL_GEMM"]
+
+#: Cells of a patch, of all its channels: what the first-level cache holds beside the weight.
+_MOST_CELLS = 2**13
+#: Elements of a group's weight: what the table says of each is read beside it.
+_MOST_WEIGHTS = 2**13
+
+
+def _signature(kind: Any) -> tuple:
+    flat, out = reads(kind, 1), types.Array(kind, 1, "C")
+    return (flat, flat, flat, flat, out, TABLE, kind, ACTIVATION)
+
+
+_kernel = Kernel(small_gemm.small_gemm_tasks, _signature)
+
+
+class _Line(NamedTuple):
+    """One stride phase of one axis: what its patch holds along it, and where its taps read.
+
+    ``cells[f, q]``: the source cell at place ``q`` of patch phase ``f``, or ``ZERO`` or ``CONSTANT``. ``taps``: for each
+    tap, its index in the weight, its patch phase, and its distance there.
+    """
+
+    positions: int
+    target: int
+    cells: Array
+    taps: list[tuple[int, int, int]]
+
+
+def _lines(axis: PhasedAxis) -> list[_Line]:
+    found = []
+    for phase in range(axis.positions.size):
+        begin, end = axis.taps[phase], axis.taps[phase + 1]
+        bases, indices = axis.base[begin:end].tolist(), axis.tap[begin:end].tolist()
+        least, positions = min(bases, default=0), int(axis.positions[phase])
+        taps = [(tap, *divmod(base - least, axis.step)[::-1]) for base, tap in zip(bases, indices, strict=True)]
+        slots = sorted({slot for _, slot, _ in taps})  # of a patch's phases, those that a tap reads
+        places = positions + max((shift for _, _, shift in taps), default=0)
+        cells = source_cells(axis, least, places * axis.step).reshape(places, axis.step).T[slots]
+        taps = [(tap, slots.index(slot), shift) for tap, slot, shift in taps]
+        found.append(_Line(positions, int(axis.target_first[phase]), cells, taps))
+    return found
+
+
+def _runs(depth: Array, height: Array, width: Array, axes: Axes) -> tuple[Array, int]:
+    """Runs of cells in a patch of one channel (place, first cell in the source's plane, count), and its cells in all."""
+    d, h = depth[:, None, None, :, None, None], height[:, None, None, :, None]
+    w = width[:, None, None, :]
+    inside = (d * axes[1].cells + h) * axes[2].cells + w
+    # Axes are padded one after the other: where several are outside, the last of them decides.
+    codes = np.where(w < 0, w, np.where(h < 0, h, np.where(d < 0, d, inside))).ravel()
+    before, after = codes[:-1], codes[1:]
+    goes_on = (before >= 0) & (after == before + axes[2].step) | (before == CONSTANT) & (after == CONSTANT)
+    starts = np.flatnonzero(np.append(True, ~goes_on)) if codes.size else np.empty(0, np.int64)
+    runs = np.stack([starts, codes[starts], np.diff(starts, append=codes.size)], axis=1)
+    return runs[runs[:, 1] != ZERO], codes.size
+
+
+class _Phase(NamedTuple):
+    """A phase's record but for where its tables are, those tables, and how much scratch memory it takes."""
+
+    record: tuple[int, ...]
+    runs: Array
+    factors: Array
+    cells: Array
+    patch: int
+    vectors: int
+    positions: int
+
+
+def _phase(
+    lines: tuple[_Line, _Line, _Line], plan: ConvPlan, axes: Axes, extents: tuple[int, ...], lanes: int
+) -> _Phase:
+    """``extents``: source channels, elements of the weight from one to the next, the result's height and width."""
+    channels, channel_step, out_height, out_width = extents
+    runs, pitch = _runs(*(line.cells for line in lines), axes)
+    (depths, heights, widths), (_, kernel_height, kernel_width) = (
+        (line.cells.shape[0] for line in lines),
+        plan.w_shape[2:],
+    )
+    rows, places = lines[1].cells.shape[1], lines[2].cells.shape[1]
+    volume = lines[0].cells.shape[1] * rows * places
+    factors, cells = [], []
+    for (d, d_slot, d_shift), (h, h_slot, h_shift), (w, w_slot, w_shift) in product(*(line.taps for line in lines)):
+        factors.append((d * kernel_height + h) * kernel_width + w)
+        slot = (d_slot * heights + h_slot) * widths + w_slot
+        cells.append(slot * volume + (d_shift * rows + h_shift) * places + w_shift)
+    steps = np.arange(channels)[:, None]
+    deep, high, wide = (line.positions for line in lines)
+    plane_pitch, row_pitch = rows * places, places
+    targets = [axis.target_step for axis in axes]
+    deep_step, high_step, wide_step = targets[0] * out_height * out_width, targets[1] * out_width, targets[2]
+    target = (lines[0].target * out_height + lines[1].target) * out_width + lines[2].target
+    count = deep * high * wide
+    length = (deep - 1) * plane_pitch + (high - 1) * row_pitch + wide if count else 0
+    vectors = -(-length // lanes)
+    if row_pitch == wide and high_step == wide * wide_step:  # rows that are one stretch of memory
+        wide, high = wide * high, 1
+        if plane_pitch == wide and deep_step == wide * wide_step:
+            wide, deep = wide * deep, 1
+    return _Phase(
+        record=(deep, high, wide, plane_pitch, row_pitch, target, deep_step, high_step, wide_step),
+        runs=runs.ravel(),
+        factors=(steps * channel_step + np.array(factors, np.int64)).ravel(),
+        cells=(steps * pitch + np.array(cells, np.int64)).ravel(),
+        patch=pitch,
+        vectors=vectors,
+        positions=count,
+    )
+
+
+class _Launch(NamedTuple):
+    """What follows from a plan alone. ``nothing``: an epilogue of nothing."""
+
+    dtype: np.dtype
+    kernel: Callable[..., None]
+    table: Array
+    fill: Any
+    nothing: tuple[Array, Array, Array]
+
+
+def _launch(plan: ConvPlan, by_input: bool, axes: Axes) -> _Launch:
+    dtype, groups = np.dtype(plan.compute_dtype), plan.groups
+    lanes = VECTOR_BYTES // dtype.itemsize
+    outputs, inputs, taps = plan.y_channels // groups, plan.x_channels // groups, prod(plan.w_shape[2:])
+    # By input, rows are input channels and the depth runs over output channels.
+    rows, channels = (inputs, outputs) if by_input else (outputs, inputs)
+    row_step, channel_step = (taps, inputs * taps) if by_input else (inputs * taps, taps)
+    source, result = (plan.y_shape, plan.x_shape) if by_input else (plan.x_shape, plan.y_shape)
+    extents = (channels, channel_step, *result[3:])
+    phases = [_phase(lines, plan, axes, extents, lanes) for lines in product(*map(_lines, axes))]
+    rows_at = small_gemm.HEAD + len(phases) * small_gemm.RECORD
+    tables = [np.minimum(np.arange(-(-rows // ROWS) * ROWS), rows - 1) * row_step]
+    records, end = [], rows_at + tables[0].size
+    for each in phases:
+        factors_at = end + each.runs.size
+        cells_at = factors_at + each.factors.size
+        sizes = (each.runs.size // 3, each.patch, each.vectors, each.factors.size)
+        records += [end, *sizes, factors_at, cells_at, *each.record]
+        tables += [each.runs, each.factors, each.cells]
+        end = cells_at + each.cells.size
+    head = [groups, channels, rows, prod(source[2:]), prod(result[2:]), outputs * inputs * taps, len(phases)]
+    head += [axes[2].step, lanes, rows_at]
+    head.append(channels * max((each.patch for each in phases), default=0) + lanes)
+    head.append(ROWS * lanes * max((each.vectors for each in phases), default=0))
+    head.append(max((each.positions for each in phases), default=0))
+    return _Launch(
+        dtype,
+        _kernel.bound(dtype, plan.batch * groups, plan.macs),
+        np.concatenate([np.array(head + records, np.int64), *tables]),
+        fill_value(plan, dtype),
+        flat_epilogue(NO_EPILOGUE, dtype),
+    )
+
+
+def _run(
+    plan: ConvPlan, source: Array, w: Array, out: Array, epilogue: Epilogue, by_input: bool, launch: _Launch
+) -> None:
+    """Fill ``out`` from a source of samples and channels."""
+    _, kernel, table, fill, nothing = launch
+    dtype = launch.dtype
+    bias, residual, activation = nothing if epilogue is NO_EPILOGUE else flat_epilogue(epilogue, dtype)
+    target = flat_target(out, dtype)
+    kernel(flat(source, dtype), flat(w, dtype), bias, residual, target.ravel(), table, fill, activation)
+    check_raised(epilogue.activation, activation)
+    deliver(target, out)
+
+
+def _refusal(direction: Direction, plan: ConvPlan) -> str | None:
+    refused = gather_refusal(direction, plan)
+    if refused is not None:
+        return refused
+    by_input = direction is Direction.INPUT_GRAD
+    channels = (plan.y_channels if by_input else plan.x_channels) // plan.groups
+    cells = channels * prod(max(axis.used, axis.input) for axis in plan.axes)
+    if cells > _MOST_CELLS:
+        return f"a group has {cells} cells to read, but the first-level cache has room for {_MOST_CELLS}"
+    weights = prod(plan.w_shape) // plan.groups
+    if weights > _MOST_WEIGHTS:
+        return f"a group's weight has {weights} elements, but those of at most {_MOST_WEIGHTS} are read as they lie"
+    return None
+
+
+#: The algorithm, for the two directions it computes.
+SMALL_GEMM = both_directions("small_gemm", _refusal, _run, launch=_launch, flat=True)
