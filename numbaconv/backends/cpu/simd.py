@@ -80,6 +80,15 @@ def store_vector(builder, value, pointer, offset, kind, size):
     builder.store(value, place, align=size)
 
 
+def _not_unrolled(branch):
+    """Keep the loop that a branch closes as it is: two steps at once have more vectors than there are registers."""
+    module = branch.module
+    loop = ir.MDValue(module, [], name=str(len(module.metadata)))
+    disable = module.add_metadata([ir.MetaDataString(module, "llvm.loop.unroll.disable")])
+    loop.operands = (loop, disable)  # a loop is named by a node that begins with itself
+    branch.set_metadata("llvm.loop", loop)
+
+
 def accumulate(builder, depth, initial, step):
     """A loop over ``depth`` steps that carries a list of values; ``step(i, values)`` gives the next ones."""
     index = ir.IntType(64)
@@ -98,7 +107,7 @@ def accumulate(builder, depth, initial, step):
     for phi, value in zip(carried, following, strict=True):
         phi.add_incoming(value, builder.block)
     end = builder.block
-    builder.cbranch(builder.icmp_signed("<", advanced, depth), loop, after)
+    _not_unrolled(builder.cbranch(builder.icmp_signed("<", advanced, depth), loop, after))
     builder.position_at_end(after)
     results = []
     for value, first in zip(following, initial, strict=True):
