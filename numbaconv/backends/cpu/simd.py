@@ -245,7 +245,7 @@ def gather_tile(typingctx, a, a_at, places, p_at, offsets, o_at, b, b_at, depth,
 def shifted_tile(typingctx, a, a_at, table, p_at, o_at, b, b_at, s_at, depth, c, c_at, c_row, rows, vectors):
     """``c[m, :] = sum over k of a[k, m] * b[k, :]`` where both factors lie anywhere, as a table of integers says.
 
-    ``a[k, m]`` lies at ``a_at + table[p_at + m] + table[o_at + k]``, ``b[k, :]`` from ``b_at + table[s_at + k]`` on, and
+    ``a[k, m]`` lies at ``a_at + table[p_at + m] + table[o_at + k]``, ``b[k, :]`` from ``b_at + table[s_at + k]`` on,
     ``c[m, :]`` from ``c_at + m * c_row`` on. ``rows`` and ``vectors`` are constants.
     """
     if not (isinstance(rows, types.IntegerLiteral) and isinstance(vectors, types.IntegerLiteral)):

@@ -17,15 +17,16 @@ from .gather import TABLE, PhasedAxis
 from .gathered import Axes, both_directions, gather_refusal
 from .launch import Kernel, reads
 from .operands import deliver, fill_value, flat, flat_epilogue, flat_target
+from .patch_gemm_conv import lanes_worthwhile
 from .simd import ROWS, VECTOR_BYTES
 from .strips import source_cells
 
 __all__ = ["SMALL_GEMM"]
 
-#: Cells of a patch, of all its channels: what the first-level cache holds beside the weight.
-_MOST_CELLS = 2**13
-#: Elements of a group's weight: what the table says of each is read beside it.
-_MOST_WEIGHTS = 2**13
+#: Cells of a patch, of all its channels, and elements of a group's weight.
+_MOST_CELLS, _MOST_WEIGHTS = 2**15, 2**13
+#: Multiply-accumulates of a sample up to which it gains; the second where the patch GEMM would leave lanes empty.
+_MOST_WORK, _MOST_WORK_OF_FEW = 2**18, 2**20
 
 
 def _signature(kind: Any) -> tuple:
@@ -39,8 +40,8 @@ _kernel = Kernel(small_gemm.small_gemm_tasks, _signature)
 class _Line(NamedTuple):
     """One stride phase of one axis: what its patch holds along it, and where its taps read.
 
-    ``cells[f, q]``: the source cell at place ``q`` of patch phase ``f``, or ``ZERO`` or ``CONSTANT``. ``taps``: for each
-    tap, its index in the weight, its patch phase, and its distance there.
+    ``cells[f, q]``: the source cell at place ``q`` of patch phase ``f``, or ``ZERO`` or ``CONSTANT``. ``taps``: of each
+    its index in the weight, its patch phase, and its distance there.
     """
 
     positions: int
@@ -65,7 +66,7 @@ def _lines(axis: PhasedAxis) -> list[_Line]:
 
 
 def _runs(depth: Array, height: Array, width: Array, axes: Axes) -> tuple[Array, int]:
-    """Runs of cells in a patch of one channel (place, first cell in the source's plane, count), and its cells in all."""
+    """Runs of cells in a patch of one channel (place, first cell in the source's plane, count), and its size."""
     d, h = depth[:, None, None, :, None, None], height[:, None, None, :, None]
     w = width[:, None, None, :]
     inside = (d * axes[1].cells + h) * axes[2].cells + w
@@ -95,27 +96,22 @@ def _phase(
 ) -> _Phase:
     """``extents``: source channels, elements of the weight from one to the next, the result's height and width."""
     channels, channel_step, out_height, out_width = extents
-    runs, pitch = _runs(*(line.cells for line in lines), axes)
-    (depths, heights, widths), (_, kernel_height, kernel_width) = (
-        (line.cells.shape[0] for line in lines),
-        plan.w_shape[2:],
-    )
-    rows, places = lines[1].cells.shape[1], lines[2].cells.shape[1]
-    volume = lines[0].cells.shape[1] * rows * places
+    depth, height, width = lines
+    runs, pitch = _runs(depth.cells, height.cells, width.cells, axes)
+    (_, kernel_height, kernel_width), (_, rows), (_, places) = plan.w_shape[2:], height.cells.shape, width.cells.shape
+    volume, row_pitch, plane_pitch = depth.cells.shape[1] * rows * places, places, rows * places
     factors, cells = [], []
     for (d, d_slot, d_shift), (h, h_slot, h_shift), (w, w_slot, w_shift) in product(*(line.taps for line in lines)):
         factors.append((d * kernel_height + h) * kernel_width + w)
-        slot = (d_slot * heights + h_slot) * widths + w_slot
-        cells.append(slot * volume + (d_shift * rows + h_shift) * places + w_shift)
-    steps = np.arange(channels)[:, None]
+        slot = (d_slot * len(height.cells) + h_slot) * len(width.cells) + w_slot
+        cells.append(slot * volume + d_shift * plane_pitch + h_shift * row_pitch + w_shift)
+    channel = np.arange(channels)[:, None]
     deep, high, wide = (line.positions for line in lines)
-    plane_pitch, row_pitch = rows * places, places
-    targets = [axis.target_step for axis in axes]
-    deep_step, high_step, wide_step = targets[0] * out_height * out_width, targets[1] * out_width, targets[2]
-    target = (lines[0].target * out_height + lines[1].target) * out_width + lines[2].target
+    deep_step, high_step, wide_step = (axis.target_step for axis in axes)
+    deep_step, high_step = deep_step * out_height * out_width, high_step * out_width
+    target = (depth.target * out_height + height.target) * out_width + width.target
     count = deep * high * wide
     length = (deep - 1) * plane_pitch + (high - 1) * row_pitch + wide if count else 0
-    vectors = -(-length // lanes)
     if row_pitch == wide and high_step == wide * wide_step:  # rows that are one stretch of memory
         wide, high = wide * high, 1
         if plane_pitch == wide and deep_step == wide * wide_step:
@@ -123,10 +119,10 @@ def _phase(
     return _Phase(
         record=(deep, high, wide, plane_pitch, row_pitch, target, deep_step, high_step, wide_step),
         runs=runs.ravel(),
-        factors=(steps * channel_step + np.array(factors, np.int64)).ravel(),
-        cells=(steps * pitch + np.array(cells, np.int64)).ravel(),
+        factors=(channel * channel_step + np.array(factors, np.int64)).ravel(),
+        cells=(channel * pitch + np.array(cells, np.int64)).ravel(),
         patch=pitch,
-        vectors=vectors,
+        vectors=-(-length // lanes),
         positions=count,
     )
 
@@ -150,7 +146,10 @@ def _launch(plan: ConvPlan, by_input: bool, axes: Axes) -> _Launch:
     row_step, channel_step = (taps, inputs * taps) if by_input else (inputs * taps, taps)
     source, result = (plan.y_shape, plan.x_shape) if by_input else (plan.x_shape, plan.y_shape)
     extents = (channels, channel_step, *result[3:])
-    phases = [_phase(lines, plan, axes, extents, lanes) for lines in product(*map(_lines, axes))]
+    phases = [
+        _phase((depth, height, width), plan, axes, extents, lanes)
+        for depth, height, width in product(*map(_lines, axes))
+    ]
     rows_at = small_gemm.HEAD + len(phases) * small_gemm.RECORD
     tables = [np.minimum(np.arange(-(-rows // ROWS) * ROWS), rows - 1) * row_step]
     records, end = [], rows_at + tables[0].size
@@ -192,16 +191,23 @@ def _refusal(direction: Direction, plan: ConvPlan) -> str | None:
     refused = gather_refusal(direction, plan)
     if refused is not None:
         return refused
-    by_input = direction is Direction.INPUT_GRAD
-    channels = (plan.y_channels if by_input else plan.x_channels) // plan.groups
-    cells = channels * prod(max(axis.used, axis.input) for axis in plan.axes)
-    if cells > _MOST_CELLS:
-        return f"a group has {cells} cells to read, but the first-level cache has room for {_MOST_CELLS}"
+    source = plan.y_channels if direction is Direction.INPUT_GRAD else plan.x_channels
+    cells = source // plan.groups * prod(max(axis.used, axis.input) for axis in plan.axes)
     weights = prod(plan.w_shape) // plan.groups
-    if weights > _MOST_WEIGHTS:
-        return f"a group's weight has {weights} elements, but those of at most {_MOST_WEIGHTS} are read as they lie"
+    if cells > _MOST_CELLS or weights > _MOST_WEIGHTS:
+        return (
+            f"a group has {cells} cells to copy and {weights} factors to read as they lie, "
+            f"more than the caches keep at hand ({_MOST_CELLS} and {_MOST_WEIGHTS})"
+        )
     return None
 
 
+def _worthwhile(direction: Direction, plan: ConvPlan) -> str | None:
+    rows = (plan.x_channels if direction is Direction.INPUT_GRAD else plan.y_channels) // plan.groups
+    most = _MOST_WORK if lanes_worthwhile(rows, plan.compute_dtype) is None else _MOST_WORK_OF_FEW
+    work = plan.macs // max(plan.batch, 1)
+    return None if work <= most else f"a sample takes {work} products, more than {most}: packing pays"
+
+
 #: The algorithm, for the two directions it computes.
-SMALL_GEMM = both_directions("small_gemm", _refusal, _run, launch=_launch, flat=True)
+SMALL_GEMM = both_directions("small_gemm", _refusal, _run, launch=_launch, flat=True, worthwhile=_worthwhile)
