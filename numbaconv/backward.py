@@ -10,7 +10,7 @@ import numpy as np
 
 from .arrays import Array, as_array, data_view, promote
 from .backends.activations import resolve_activation
-from .dispatch import named_backend, prepare_job
+from .dispatch import find_route, named_backend
 from .errors import ArgumentError, DTypeError, ShapeError
 from .functional import Activation
 from .plan import Ints, PaddingMode, Scalar, dtype_name, dtype_rule
@@ -170,18 +170,17 @@ def _prepare(
     *,
     data_format: str | None = None,
     weight_format: str | None = None,
-    out: Array | None = None,
     algorithm: str | None = None,
     backend: str | None = None,
     **arguments: Any,
-) -> Job:
-    """The primitive that produces an operand's gradient; conjugation makes it the adjoint."""
+) -> tuple[Any, ...]:
+    """`find_route` of the primitive that produces an operand's gradient; conjugation makes it the adjoint."""
     array: Array = as_array(site.op(rank), site.reads[0], other)
-    if "c" in (array.dtype.kind, grad.dtype.kind):
+    if array.dtype.kind == "c" or grad.dtype.kind == "c":
         array = _conjugate(array)
         if "padding_value" in arguments:  # padding is part of the input
             arguments["padding_value"] = _conjugate(arguments["padding_value"])
-    return prepare_job(
+    return find_route(
         site,
         rank,
         array,
@@ -191,7 +190,6 @@ def _prepare(
         data_format=data_format,
         weight_format=weight_format,
         size=size,
-        out=out,
         algorithm=algorithm,
         backend=backend,
     )
@@ -207,6 +205,7 @@ def gradient(
     activation: Activation = None,
     pre_activation: object = None,
     output: object = None,
+    out: Array | None = None,
     **options: Any,
 ) -> Array:
     """One gradient: the activation's derivative first, then the primitive that produces the operand.
@@ -216,7 +215,8 @@ def gradient(
     assert rank is not None
     op, backend = site.op(rank), options.get("backend")
     grad, fill = scaled_gradient(op, grad_output, activation, pre_activation, output, backend)
-    job = _prepare(site, rank, other, grad, size, **options)
+    route, *arrays = _prepare(site, rank, other, grad, size, **options)
+    job: Job = route.job(*arrays, out)
     fill()
     return job.execute()
 
@@ -272,10 +272,11 @@ def backward(
     wanted = _mask(op, output_mask)
     grad, fill = scaled_gradient(op, grad_output, activation, pre_activation, output, backend)
     x, w = (as_array(op, name, value) for name, value in (("input", input), ("weight", weight)))
-    jobs = {
+    found_routes = {
         "input": _prepare(by_input, rank, w, grad, x.shape, **options),
         "weight": _prepare(by_weight, rank, x, grad, w.shape, **options),
     }
+    jobs: dict[str, Job] = {produces: route.job(*arrays, None) for produces, (route, *arrays) in found_routes.items()}
     fill()
     found = {produces: job.execute() for produces, job in jobs.items() if wanted[produces]}
     if wanted["bias"]:

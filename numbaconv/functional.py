@@ -7,7 +7,7 @@ from typing import Any
 
 from .arrays import Array
 from .columns import fold, unfold
-from .dispatch import prepare_job
+from .dispatch import find_route
 from .plan import Ints, Padding, PaddingMode, Scalar
 from .ranks import at_rank
 from .routes import Site
@@ -126,7 +126,7 @@ def _conv(
     >>> numbaconv.conv{d}(x, w, padding=1, stride=2, activation="relu").shape
     (1, 4, {threes})
     """
-    return prepare_job(
+    route, *arrays = find_route(
         CONV,
         rank,
         input,
@@ -138,10 +138,10 @@ def _conv(
         bias=bias,
         residual=residual,
         activation=activation,
-        out=out,
         backend=backend,
         algorithm=algorithm,
-    ).execute()
+    )
+    return route.call(*arrays, out)
 
 
 def _conv_transpose(
@@ -209,7 +209,7 @@ def _conv_transpose(
     >>> numbaconv.conv_transpose{d}(x, w, stride=2).shape
     (1, 3, {tens})
     """
-    return prepare_job(
+    route, *arrays = find_route(
         CONV_TRANSPOSE,
         rank,
         input,
@@ -221,10 +221,10 @@ def _conv_transpose(
         bias=bias,
         residual=residual,
         activation=activation,
-        out=out,
         backend=backend,
         algorithm=algorithm,
-    ).execute()
+    )
+    return route.call(*arrays, out)
 
 
 def _depthwise_conv(
@@ -277,7 +277,7 @@ residual, out, algorithm, backend
     """
     op = f"depthwise_conv{rank}d" if rank else "depthwise_conv"
     rank, x, w, groups = depthwise_operands(op, rank, input, weight, data_format, weight_format)
-    return prepare_job(
+    route, *arrays = find_route(
         _DEPTHWISE_CONV,
         rank,
         x,
@@ -289,10 +289,10 @@ residual, out, algorithm, backend
         bias=bias,
         residual=residual,
         activation=activation,
-        out=out,
         backend=backend,
         algorithm=algorithm,
-    ).execute()
+    )
+    return route.call(*arrays, out)
 
 
 def _separable_conv(

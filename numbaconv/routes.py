@@ -133,6 +133,21 @@ class Route:
 
     def job(self, first: Any, second: Any, bias: Any, residual: Any, out: object) -> Job:
         """The call with these arrays, which have the shapes and dtypes of the route."""
+        operands, returned, filled = self._operands(first, second, bias, residual, out)
+        return Job(self.run, operands, self.epilogue(bias, residual), returned, filled)
+
+    def call(self, first: Any, second: Any, bias: Any, residual: Any, out: object) -> Array:
+        """The result of the call with these arrays: a `job` that is executed at once."""
+        (x, w, y), returned, filled = self._operands(first, second, bias, residual, out)
+        self.run(x, w, y, self.epilogue(bias, residual))
+        if filled is not returned:
+            returned[...] = filled
+        return returned
+
+    def _operands(
+        self, first: Any, second: Any, bias: Any, residual: Any, out: object
+    ) -> tuple[tuple[Any, Any, Any], Array, Array]:
+        """The algorithm's ``x``, ``w`` and ``y``, the array to return and the one to fill."""
         if out is None:
             returned = filled = np.empty(self.shape, self.dtype)
         else:
@@ -144,7 +159,7 @@ class Route:
             filled if see_result is None else see_result.of(filled),
         )
         x, w, y = self.site.order
-        return Job(self.run, (given[x], given[w], given[y]), self.epilogue(bias, residual), returned, filled)
+        return (given[x], given[w], given[y]), returned, filled
 
     def result(self, reads: tuple[Any, ...], residual: Any, out: object) -> tuple[Array, Array]:
         """The array to return and the array to fill, while ``reads`` and the residual are read."""
@@ -211,6 +226,7 @@ def call_key(
     first: object,
     second: object,
     values: tuple[Any, ...],
+    ruled: Hashable,
     size: object,
     bias: object,
     residual: object,
@@ -218,13 +234,13 @@ def call_key(
 ) -> tuple[Any, ...] | None:
     """What a call's route follows from, as it was written; None where that cannot be told at a glance.
 
-    ``values`` are the arguments of these names and others that every call has.
+    ``values`` are the arguments of these names and others that every call has, ``ruled`` what else rules the choice.
     """
     one, two, written = array_key(first), array_key(second), plain(values)
     if one is None or two is None or written is None:
         return None
     if size is None and bias is None and residual is None and activation is None:
-        return site, rank, names, one, two, written
+        return site, rank, names, one, two, written, ruled
     extent = plain(size) if type(size) is tuple else None
     extras = tuple(None if each is None else array_key(each) for each in (bias, residual))
     given = [each is None for each in (size, bias, residual)]
@@ -235,7 +251,7 @@ def call_key(
         activation = tuple(map(id, activation))
     elif activation is not None and type(activation) is not str:
         activation = id(activation)
-    return site, rank, names, one, two, written, extent, extras, activation
+    return site, rank, names, one, two, written, ruled, extent, extras, activation
 
 
 class Memory(Generic[T]):

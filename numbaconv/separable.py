@@ -138,14 +138,14 @@ def separable(
 
     ``names`` and ``arguments`` are the depthwise step's, without its groups.
     """
-    choice = choices(backend, algorithm)
-    values = (*arguments, data_format, weight_format, *choice)
-    key = call_key(_SITE, rank, names, input, depthwise_weight, values, None, bias, residual, activation)
+    name, forced, ruled = choices(backend, algorithm)
+    values = (*arguments, data_format, weight_format, name, forced)
+    key = call_key(_SITE, rank, names, input, depthwise_weight, values, ruled, None, bias, residual, activation)
     of_pointwise = array_key(pointwise_weight)
     both = None if key is None or of_pointwise is None else (key, of_pointwise)
     if both is not None:
         route = _routes.get(both)
-        if route is not None and is_in_use(choice[0], route.second.engine):
+        if route is not None and is_in_use(name, route.second.engine):
             return route.run(input, depthwise_weight, pointwise_weight, bias, residual, out)
     op = _SITE.op(rank)
     found_rank, x, w, groups = depthwise_operands(op, rank, input, depthwise_weight, data_format, weight_format)
