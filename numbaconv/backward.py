@@ -187,11 +187,11 @@ def _prepare(
         grad,
         tuple(arguments),
         tuple(arguments.values()),
-        data_format=data_format,
-        weight_format=weight_format,
+        data_format,
+        weight_format,
+        backend,
+        algorithm,
         size=size,
-        algorithm=algorithm,
-        backend=backend,
     )
 
 

@@ -234,15 +234,14 @@ def find_route(
     second: object,
     names: tuple[str, ...],
     arguments: tuple[Any, ...],
-    *,
-    data_format: str | None = None,
-    weight_format: str | None = None,
-    size: object = None,
+    data_format: str | None,
+    weight_format: str | None,
+    backend: str | None,
+    algorithm: str | None,
     bias: object = None,
     residual: object = None,
     activation: object = None,
-    backend: str | None = None,
-    algorithm: str | None = None,
+    size: object = None,
 ) -> tuple[Any, ...]:
     """Check all of a call but ``out``, and choose what computes it; or know it from a call like this one.
 

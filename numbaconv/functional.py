@@ -126,22 +126,23 @@ def _conv(
     >>> numbaconv.conv{d}(x, w, padding=1, stride=2, activation="relu").shape
     (1, 4, {threes})
     """
-    route, *arrays = find_route(
+    values = (stride, padding, dilation, groups, padding_mode, padding_value)
+    route, first, second, bias, residual = find_route(
         CONV,
         rank,
         input,
         weight,
         CONV_ARGUMENTS,
-        (stride, padding, dilation, groups, padding_mode, padding_value),
-        data_format=data_format,
-        weight_format=weight_format,
-        bias=bias,
-        residual=residual,
-        activation=activation,
-        backend=backend,
-        algorithm=algorithm,
+        values,
+        data_format,
+        weight_format,
+        backend,
+        algorithm,
+        bias,
+        residual,
+        activation,
     )
-    return route.call(*arrays, out)
+    return route.call(first, second, bias, residual, out)
 
 
 def _conv_transpose(
@@ -209,22 +210,23 @@ def _conv_transpose(
     >>> numbaconv.conv_transpose{d}(x, w, stride=2).shape
     (1, 3, {tens})
     """
-    route, *arrays = find_route(
+    values = (stride, padding, dilation, groups, padding_mode, output_padding, output_size)
+    route, first, second, bias, residual = find_route(
         CONV_TRANSPOSE,
         rank,
         input,
         weight,
         TRANSPOSED_ARGUMENTS,
-        (stride, padding, dilation, groups, padding_mode, output_padding, output_size),
-        data_format=data_format,
-        weight_format=weight_format,
-        bias=bias,
-        residual=residual,
-        activation=activation,
-        backend=backend,
-        algorithm=algorithm,
+        values,
+        data_format,
+        weight_format,
+        backend,
+        algorithm,
+        bias,
+        residual,
+        activation,
     )
-    return route.call(*arrays, out)
+    return route.call(first, second, bias, residual, out)
 
 
 def _depthwise_conv(
@@ -277,22 +279,23 @@ residual, out, algorithm, backend
     """
     op = f"depthwise_conv{rank}d" if rank else "depthwise_conv"
     rank, x, w, groups = depthwise_operands(op, rank, input, weight, data_format, weight_format)
-    route, *arrays = find_route(
+    values = (stride, padding, dilation, groups, padding_mode, padding_value)
+    route, first, second, bias, residual = find_route(
         _DEPTHWISE_CONV,
         rank,
         x,
         w,
         CONV_ARGUMENTS,
-        (stride, padding, dilation, groups, padding_mode, padding_value),
-        data_format=data_format,
-        weight_format=weight_format,
-        bias=bias,
-        residual=residual,
-        activation=activation,
-        backend=backend,
-        algorithm=algorithm,
+        values,
+        data_format,
+        weight_format,
+        backend,
+        algorithm,
+        bias,
+        residual,
+        activation,
     )
-    return route.call(*arrays, out)
+    return route.call(first, second, bias, residual, out)
 
 
 def _separable_conv(

@@ -13,7 +13,7 @@ from .backends.registry import choices, is_in_use
 from .dispatch import admit
 from .errors import ShapeError
 from .plan.layout import is_channels_last, weight_order
-from .routes import Job, Memory, Route, Site, array_key, call_key
+from .routes import Memory, Route, Site, array_key, call_key
 
 __all__ = ["depthwise_operands", "separable"]
 
@@ -109,8 +109,10 @@ class _SeparableRoute:
         returned, filled = self.second.result((input, depthwise, pointwise, bias), residual, out)
         see_input, see_depthwise, see_pointwise, see_result = self.views
         weights = see_depthwise.of(depthwise), see_pointwise.of(pointwise)
-        operands = see_input.of(input), weights, see_result.of(filled)
-        return Job(self.fused, operands, self.second.epilogue(bias, residual), returned, filled).execute()
+        self.fused(see_input.of(input), weights, see_result.of(filled), self.second.epilogue(bias, residual))
+        if filled is not returned:
+            returned[...] = filled
+        return returned
 
 
 #: The routes of the newest calls.

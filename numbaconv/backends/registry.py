@@ -225,18 +225,13 @@ def _chosen_backend(name: str | None) -> str:
     return _scoped.get() or _default or _variable(BACKEND_VARIABLE) or AUTOMATIC
 
 
-def _no_variable() -> bool:
-    """Whether no variable that rules a choice is there, by one look where there is the dictionary of `_variable`."""
-    known = getattr(os.environ, "_data", None)
-    return known is not None and known.keys().isdisjoint(_NAMES)
-
-
 def choices(backend: str | None, algorithm: str | None) -> tuple[str, str | None, Hashable]:
     """What rules a call's choice, unchecked: the backend's name, a forced algorithm's, what is disabled and tuning.
 
     What a call runs is remembered under these and its plan, so whatever else comes to rule the choice belongs here.
     """
-    if _no_variable():
+    known = getattr(os.environ, "_data", None)
+    if known is not None and known.keys().isdisjoint(_NAMES):  # no variable is there: `_variable` five times at once
         name = backend if backend is not None else _scoped.get() or _default or AUTOMATIC
         return name, algorithm, revision()
     tuning = (_variable(TUNE_VARIABLE), _variable(CACHE_VARIABLE), revision())
