@@ -167,32 +167,29 @@ def _prepare(
     other: object,
     grad: Array,
     size: object,
+    names: tuple[str, ...],
+    values: tuple[Any, ...],
     *,
     data_format: str | None = None,
     weight_format: str | None = None,
     algorithm: str | None = None,
     backend: str | None = None,
-    **arguments: Any,
+    **more: Any,
 ) -> tuple[Any, ...]:
-    """`find_route` of the primitive that produces an operand's gradient; conjugation makes it the adjoint."""
+    """`find_route` of the primitive that produces an operand's gradient; conjugation makes it the adjoint.
+
+    ``more`` are arguments beyond those of the names.
+    """
     array: Array = as_array(site.op(rank), site.reads[0], other)
-    if array.dtype.kind == "c" or grad.dtype.kind == "c":
+    conjugates = array.dtype.kind == "c" or grad.dtype.kind == "c"
+    if conjugates:
         array = _conjugate(array)
-        if "padding_value" in arguments:  # padding is part of the input
-            arguments["padding_value"] = _conjugate(arguments["padding_value"])
-    return find_route(
-        site,
-        rank,
-        array,
-        grad,
-        tuple(arguments),
-        tuple(arguments.values()),
-        data_format,
-        weight_format,
-        backend,
-        algorithm,
-        size=size,
-    )
+    if more:
+        if conjugates and "padding_value" in more:  # padding is part of the input
+            more["padding_value"] = _conjugate(more["padding_value"])
+        names, values = (*names, *more), (*values, *more.values())
+    formats = (data_format, weight_format)
+    return find_route(site, rank, array, grad, names, values, *formats, backend, algorithm, size=size)
 
 
 def gradient(
@@ -201,6 +198,8 @@ def gradient(
     other: object,
     grad_output: object,
     size: object,
+    names: tuple[str, ...],
+    values: tuple[Any, ...],
     *,
     activation: Activation = None,
     pre_activation: object = None,
@@ -215,8 +214,11 @@ def gradient(
     assert rank is not None
     op, backend = site.op(rank), options.get("backend")
     grad, fill = scaled_gradient(op, grad_output, activation, pre_activation, output, backend)
-    route, *arrays = _prepare(site, rank, other, grad, size, **options)
-    job: Job = route.job(*arrays, out)
+    route, first, second, bias, residual = _prepare(site, rank, other, grad, size, names, values, **options)
+    if fill is _nothing:
+        found: Array = route.call(first, second, bias, residual, out)
+        return found
+    job: Job = route.job(first, second, bias, residual, out)
     fill()
     return job.execute()
 
@@ -259,6 +261,8 @@ def backward(
     grad_output: object,
     input: object,
     weight: object,
+    names: tuple[str, ...],
+    values: tuple[Any, ...],
     *,
     activation: Activation = None,
     pre_activation: object = None,
@@ -273,8 +277,8 @@ def backward(
     grad, fill = scaled_gradient(op, grad_output, activation, pre_activation, output, backend)
     x, w = (as_array(op, name, value) for name, value in (("input", input), ("weight", weight)))
     found_routes = {
-        "input": _prepare(by_input, rank, w, grad, x.shape, **options),
-        "weight": _prepare(by_weight, rank, x, grad, w.shape, **options),
+        "input": _prepare(by_input, rank, w, grad, x.shape, names, values, **options),
+        "weight": _prepare(by_weight, rank, x, grad, w.shape, names, values, **options),
     }
     jobs: dict[str, Job] = {produces: route.job(*arrays, None) for produces, (route, *arrays) in found_routes.items()}
     fill()

@@ -248,9 +248,9 @@ def find_route(
     Parameters are `admit`'s, and so is what is returned, as a plain tuple: ``route, *arrays``, for `Route.call` or
     `Route.job` to take with ``out``.
     """
-    name, forced, ruled = choices(backend, algorithm)
-    values = (*arguments, data_format, weight_format, name, forced)
-    key = call_key(site, rank, names, first, second, values, ruled, size, bias, residual, activation)
+    name, forced, disabled, tuning = choices(backend, algorithm)
+    values = (*arguments, data_format, weight_format, name, forced, disabled)
+    key = call_key(site, rank, names, first, second, values, tuning, size, bias, residual, activation)
     if key is not None:
         route = _routes.get(key)
         if route is not None and is_in_use(name, route.engine):

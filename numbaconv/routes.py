@@ -220,7 +220,7 @@ def call_key(
     first: object,
     second: object,
     values: tuple[Any, ...],
-    ruled: Hashable,
+    tuning: Hashable,
     size: object,
     bias: object,
     residual: object,
@@ -228,24 +228,25 @@ def call_key(
 ) -> tuple[Any, ...] | None:
     """What a call's route follows from, as it was written; None where that cannot be told at a glance.
 
-    ``values`` are the arguments of these names and others that every call has, ``ruled`` what else rules the choice.
+    ``values`` are the arguments of these names and others that every call has, ``tuning`` is from `choices`.
     """
     one, two, written = array_key(first), array_key(second), plain(values)
     if one is None or two is None or written is None:
         return None
     if size is None and bias is None and residual is None and activation is None:
-        return site, rank, names, one, two, written, ruled
-    extent = plain(size) if type(size) is tuple else None
-    extras = tuple(None if each is None else array_key(each) for each in (bias, residual))
-    given = [each is None for each in (size, bias, residual)]
-    if given != [each is None for each in (extent, *extras)]:
-        return None
+        return site, rank, names, one, two, written, tuning
+    extras = [size, bias, residual]
+    for at, each in enumerate(extras):
+        if each is not None:
+            extras[at] = array_key(each) if at else plain(size) if type(size) is tuple else None
+            if extras[at] is None:
+                return None
     # A function is known by its identity: the route keeps it alive.
     if type(activation) is tuple:
         activation = tuple(map(id, activation))
     elif activation is not None and type(activation) is not str:
         activation = id(activation)
-    return site, rank, names, one, two, written, ruled, extent, extras, activation
+    return site, rank, names, one, two, written, tuning, *extras, activation
 
 
 class Memory(Generic[T]):

@@ -140,9 +140,9 @@ def separable(
 
     ``names`` and ``arguments`` are the depthwise step's, without its groups.
     """
-    name, forced, ruled = choices(backend, algorithm)
-    values = (*arguments, data_format, weight_format, name, forced)
-    key = call_key(_SITE, rank, names, input, depthwise_weight, values, ruled, None, bias, residual, activation)
+    name, forced, disabled, tuning = choices(backend, algorithm)
+    values = (*arguments, data_format, weight_format, name, forced, disabled)
+    key = call_key(_SITE, rank, names, input, depthwise_weight, values, tuning, None, bias, residual, activation)
     of_pointwise = array_key(pointwise_weight)
     both = None if key is None or of_pointwise is None else (key, of_pointwise)
     if both is not None:
