@@ -15,7 +15,7 @@ from .errors import ArgumentError, DTypeError, ShapeError
 from .functional import Activation
 from .plan import Ints, PaddingMode, Scalar, dtype_name, dtype_rule
 from .plan.layout import is_channels_last
-from .routes import Job, Site
+from .routes import Route, Site
 
 __all__ = [
     "BiasOptions",
@@ -175,7 +175,7 @@ def _prepare(
     algorithm: str | None = None,
     backend: str | None = None,
     **more: Any,
-) -> tuple[Any, ...]:
+) -> tuple[Route, Any, Any, Any, Any]:
     """`find_route` of the primitive that produces an operand's gradient; conjugation makes it the adjoint.
 
     ``more`` are arguments beyond those of the names.
@@ -216,9 +216,8 @@ def gradient(
     grad, fill = scaled_gradient(op, grad_output, activation, pre_activation, output, backend)
     route, first, second, bias, residual = _prepare(site, rank, other, grad, size, names, values, **options)
     if fill is _nothing:
-        found: Array = route.call(first, second, bias, residual, out)
-        return found
-    job: Job = route.job(first, second, bias, residual, out)
+        return route.call(first, second, bias, residual, out)
+    job = route.job(first, second, bias, residual, out)
     fill()
     return job.execute()
 
@@ -280,7 +279,7 @@ def backward(
         "input": _prepare(by_input, rank, w, grad, x.shape, names, values, **options),
         "weight": _prepare(by_weight, rank, x, grad, w.shape, names, values, **options),
     }
-    jobs: dict[str, Job] = {produces: route.job(*arrays, None) for produces, (route, *arrays) in found_routes.items()}
+    jobs = {produces: route.job(*arrays, None) for produces, (route, *arrays) in found_routes.items()}
     fill()
     found = {produces: job.execute() for produces, job in jobs.items() if wanted[produces]}
     if wanted["bias"]:

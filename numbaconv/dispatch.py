@@ -242,7 +242,7 @@ def find_route(
     residual: object = None,
     activation: object = None,
     size: object = None,
-) -> tuple[Any, ...]:
+) -> tuple[Route, Any, Any, Any, Any]:
     """Check all of a call but ``out``, and choose what computes it; or know it from a call like this one.
 
     Parameters are `admit`'s, and so is what is returned, as a plain tuple: ``route, *arrays``, for `Route.call` or
