@@ -279,7 +279,10 @@ def backward(
         "input": _prepare(by_input, rank, w, grad, x.shape, names, values, **options),
         "weight": _prepare(by_weight, rank, x, grad, w.shape, names, values, **options),
     }
-    jobs = {produces: route.job(*arrays, None) for produces, (route, *arrays) in found_routes.items()}
+    jobs = {
+        produces: route.job(first, second, bias, residual, None)
+        for produces, (route, first, second, bias, residual) in found_routes.items()
+    }
     fill()
     found = {produces: job.execute() for produces, job in jobs.items() if wanted[produces]}
     if wanted["bias"]:
