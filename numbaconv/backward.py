@@ -10,12 +10,12 @@ import numpy as np
 
 from .arrays import Array, as_array, data_view, promote
 from .backends.activations import resolve_activation
-from .dispatch import named_backend, prepare_job
+from .dispatch import find_route, named_backend
 from .errors import ArgumentError, DTypeError, ShapeError
 from .functional import Activation
 from .plan import Ints, PaddingMode, Scalar, dtype_name, dtype_rule
 from .plan.layout import is_channels_last
-from .routes import Job, Site
+from .routes import Route, Site
 
 __all__ = [
     "BiasOptions",
@@ -167,34 +167,29 @@ def _prepare(
     other: object,
     grad: Array,
     size: object,
+    names: tuple[str, ...],
+    values: tuple[Any, ...],
     *,
     data_format: str | None = None,
     weight_format: str | None = None,
-    out: Array | None = None,
     algorithm: str | None = None,
     backend: str | None = None,
-    **arguments: Any,
-) -> Job:
-    """The primitive that produces an operand's gradient; conjugation makes it the adjoint."""
+    **more: Any,
+) -> tuple[Route, Any, Any, Any, Any]:
+    """`find_route` of the primitive that produces an operand's gradient; conjugation makes it the adjoint.
+
+    ``more`` are arguments beyond those of the names.
+    """
     array: Array = as_array(site.op(rank), site.reads[0], other)
-    if "c" in (array.dtype.kind, grad.dtype.kind):
+    conjugates = array.dtype.kind == "c" or grad.dtype.kind == "c"
+    if conjugates:
         array = _conjugate(array)
-        if "padding_value" in arguments:  # padding is part of the input
-            arguments["padding_value"] = _conjugate(arguments["padding_value"])
-    return prepare_job(
-        site,
-        rank,
-        array,
-        grad,
-        tuple(arguments),
-        tuple(arguments.values()),
-        data_format=data_format,
-        weight_format=weight_format,
-        size=size,
-        out=out,
-        algorithm=algorithm,
-        backend=backend,
-    )
+    if more:
+        if conjugates and "padding_value" in more:  # padding is part of the input
+            more["padding_value"] = _conjugate(more["padding_value"])
+        names, values = (*names, *more), (*values, *more.values())
+    formats = (data_format, weight_format)
+    return find_route(site, rank, array, grad, names, values, *formats, backend, algorithm, size=size)
 
 
 def gradient(
@@ -203,10 +198,13 @@ def gradient(
     other: object,
     grad_output: object,
     size: object,
+    names: tuple[str, ...],
+    values: tuple[Any, ...],
     *,
     activation: Activation = None,
     pre_activation: object = None,
     output: object = None,
+    out: Array | None = None,
     **options: Any,
 ) -> Array:
     """One gradient: the activation's derivative first, then the primitive that produces the operand.
@@ -216,7 +214,10 @@ def gradient(
     assert rank is not None
     op, backend = site.op(rank), options.get("backend")
     grad, fill = scaled_gradient(op, grad_output, activation, pre_activation, output, backend)
-    job = _prepare(site, rank, other, grad, size, **options)
+    route, first, second, bias, residual = _prepare(site, rank, other, grad, size, names, values, **options)
+    if fill is _nothing:
+        return route.call(first, second, bias, residual, out)
+    job = route.job(first, second, bias, residual, out)
     fill()
     return job.execute()
 
@@ -259,6 +260,8 @@ def backward(
     grad_output: object,
     input: object,
     weight: object,
+    names: tuple[str, ...],
+    values: tuple[Any, ...],
     *,
     activation: Activation = None,
     pre_activation: object = None,
@@ -274,9 +277,13 @@ def backward(
     options = {name: tuple(value) if isinstance(value, Iterator) else value for name, value in options.items()}
     grad, fill = scaled_gradient(op, grad_output, activation, pre_activation, output, backend)
     x, w = (as_array(op, name, value) for name, value in (("input", input), ("weight", weight)))
+    found_routes = {
+        "input": _prepare(by_input, rank, w, grad, x.shape, names, values, **options),
+        "weight": _prepare(by_weight, rank, x, grad, w.shape, names, values, **options),
+    }
     jobs = {
-        "input": _prepare(by_input, rank, w, grad, x.shape, **options),
-        "weight": _prepare(by_weight, rank, x, grad, w.shape, **options),
+        produces: route.job(first, second, bias, residual, None)
+        for produces, (route, first, second, bias, residual) in found_routes.items()
     }
     fill()
     found = {produces: job.execute() for produces, job in jobs.items() if wanted[produces]}

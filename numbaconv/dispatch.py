@@ -15,16 +15,16 @@ from .errors import ArgumentError, DTypeError, ShapeError
 from .plan import ConvPlan, Geometry, dtype_name, make_plan, rank_of
 from .plan.arguments import shape
 from .plan.layout import is_channels_last, weight_order
-from .routes import GIVEN_NAMES, Job, Memory, Route, Site, call_key
+from .routes import GIVEN_NAMES, Memory, Route, Site, call_key
 
 __all__ = [
     "Admitted",
     "Call",
     "admit",
     "choose",
+    "find_route",
     "named_backend",
     "plan_of",
-    "prepare_job",
 ]
 
 
@@ -227,32 +227,34 @@ def _route(
 _routes: Memory[Route] = Memory(1024)
 
 
-def prepare_job(
+def find_route(
     site: Site,
     rank: int | None,
     first: object,
     second: object,
     names: tuple[str, ...],
     arguments: tuple[Any, ...],
-    *,
-    data_format: str | None = None,
-    weight_format: str | None = None,
-    size: object = None,
+    data_format: str | None,
+    weight_format: str | None,
+    backend: str | None,
+    algorithm: str | None,
     bias: object = None,
     residual: object = None,
     activation: object = None,
-    out: object = None,
-    backend: str | None = None,
-    algorithm: str | None = None,
-) -> Job:
-    """Check one primitive, given as to `admit`, and choose its algorithm; or know it from a call like this one."""
-    choice = choices(backend, algorithm)
-    values = (*arguments, data_format, weight_format, *choice)
-    key = call_key(site, rank, names, first, second, values, size, bias, residual, activation)
+    size: object = None,
+) -> tuple[Route, Any, Any, Any, Any]:
+    """Check all of a call but ``out``, and choose what computes it; or know it from a call like this one.
+
+    Parameters are `admit`'s, and so is what is returned, as a plain tuple: ``route, *arrays``, for `Route.call` or
+    `Route.job` to take with ``out``.
+    """
+    name, forced, disabled, tuning = choices(backend, algorithm)
+    values = (*arguments, data_format, weight_format, name, forced, disabled)
+    key = call_key(site, rank, names, first, second, values, tuning, size, bias, residual, activation)
     if key is not None:
         route = _routes.get(key)
-        if route is not None and is_in_use(choice[0], route.engine):
-            return route.job(first, second, bias, residual, out)
+        if route is not None and is_in_use(name, route.engine):
+            return route, first, second, bias, residual
     admitted = admit(
         site,
         rank,
@@ -272,7 +274,7 @@ def prepare_job(
     given = (first, second, bias, residual)
     if key is not None and all(found is each for found, each in zip(admitted[1:], given, strict=True)):
         _routes.put(key, admitted.route)
-    return admitted.route.job(*admitted[1:], out)
+    return admitted
 
 
 def _check_padding_value(op: str, plan: ConvPlan) -> None:

@@ -109,7 +109,7 @@ class PreparedConv:
             key = (one, other, choice)
             ready = self._ready.get(key)
             if ready is not None and is_in_use(choice[0], ready.route.engine):
-                return ready.route.job(input, ready.weight, self.bias, residual, out).execute()
+                return ready.route.call(input, ready.weight, self.bias, residual, out)
         return self._admit(key, input, residual, out)
 
     def _admit(self, key: Hashable, input: object, residual: object, out: Array | None) -> Array:

@@ -16,6 +16,7 @@ from .patch_weight_conv import PATCH_GEMM_WEIGHT
 from .rows import DIRECT
 from .separable_conv import SEPARABLE
 from .simd import VECTOR_BYTES
+from .small_gemm_conv import SMALL_GEMM
 from .winograd_conv import WINOGRAD
 from .winograd_weight_conv import WINOGRAD_WEIGHT
 
@@ -37,6 +38,7 @@ BACKEND = Backend(
         Direction.FORWARD: (
             FFT[Direction.FORWARD],
             DEPTHWISE[Direction.FORWARD],
+            SMALL_GEMM[Direction.FORWARD],
             *WINOGRAD[Direction.FORWARD],
             PATCH_GEMM[Direction.FORWARD],
             IMPLICIT_GEMM[Direction.FORWARD],
@@ -45,6 +47,7 @@ BACKEND = Backend(
         Direction.INPUT_GRAD: (
             FFT[Direction.INPUT_GRAD],
             DEPTHWISE[Direction.INPUT_GRAD],
+            SMALL_GEMM[Direction.INPUT_GRAD],
             *WINOGRAD[Direction.INPUT_GRAD],
             FOLDED_GEMM,
             PATCH_GEMM[Direction.INPUT_GRAD],

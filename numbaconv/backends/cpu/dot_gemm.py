@@ -17,7 +17,7 @@ Error factor: as for any order of summation (Higham 2002, section 4.2), the numb
 
 import numpy as np
 
-from .gather import build_runs, pack_line, phase_of
+from .gather import build_runs, pack_line, phase_of, phased_axis
 from .jit import kernel
 from .simd import ROWS, add_lanes, dot_tile
 
@@ -68,13 +68,14 @@ def _clear_tails(lines, count, all_lines, used, line):
 
 
 @kernel
-def dot_gemm_tasks(begin, end, x, y, partial, shape, depths, heights, widths, fill):
+def dot_gemm_tasks(begin, end, x, y, partial, shape, axes, fill):
     """``shape``: samples, groups, channels, rows, chunks, lanes; channels and rows of a group.
 
-    ``partial`` is ``(chunks, groups * rows, channels * taps)``.
+    ``partial`` is ``(chunks, groups * rows, channels * taps)``. ``axes``: depth, height and width, merged.
     """
     samples, groups, channels, rows, chunks, lanes = shape
-    depth, height, width = phase_of(depths, 0), phase_of(heights, 0), phase_of(widths, 0)
+    depth, height = phase_of(phased_axis(axes, 0), 0), phase_of(phased_axis(axes, 1), 0)
+    width = phase_of(phased_axis(axes, 2), 0)
     positions = depth.positions * height.positions * width.positions
     x_plane = depth.cells * height.cells * width.cells
     taps = depth.tap.size * height.tap.size * width.tap.size

@@ -14,6 +14,7 @@ from numbaconv.backends.cpu import BACKEND
 PROBLEMS = {
     "fft": "long kernel",
     "depthwise": "depthwise",
+    "small_gemm": "pointwise",
     "winograd": "dense",
     "winograd_2x2": "dense",
     "patch_gemm": "dense",
