@@ -25,7 +25,7 @@ import numpy as np
 from .channels import multiply_tiles, panel_of, stage_rows
 from .gather import phase_of
 from .gemm import flat_taps, panel_width
-from .jit import kernel
+from .jit import kernel, part
 from .patch import fill_places, least, pack_patch, span, tap_offsets
 from .patch_store import store_folded, store_last, store_phases, store_transposed
 from .simd import ROWS, copy_vector, writable
@@ -75,7 +75,7 @@ def pack_tasks(begin, end, w, packed, starts, shape, depth, height, width):
                         copy_vector(stage, at, packed, to + ((c0 + c) * count + t) * panel)
 
 
-@kernel
+@part
 def _most_taps(depth, height, widths):
     """The taps of the phase of the width that has most."""
     most = 0
@@ -84,7 +84,7 @@ def _most_taps(depth, height, widths):
     return depth.base.size * height.base.size * most
 
 
-@kernel
+@part
 def _together(depth, height, widths, channels):
     """Channels that are summed in registers: about DEPTH products, whatever the split into tasks."""
     taps = _most_taps(depth, height, widths)

@@ -14,14 +14,14 @@ up to a third of the time of transposed convolutions.
 
 import numpy as np
 
-from .jit import kernel
+from .jit import part
 from .simd import call_row
 from .simd_tiles import transpose_lanes, transpose_sum
 
 __all__ = ["store_folded", "store_last", "store_phases", "store_transposed"]
 
 
-@kernel
+@part
 def store_last(line, c, at, breadth, valid, extents, offset, residual, activation, out, place, steps):
     """Positions of a panel where channels are neighbours.
 
@@ -49,7 +49,7 @@ def store_last(line, c, at, breadth, valid, extents, offset, residual, activatio
                     out[np.uintp(to + m)] = line[np.uintp(m)]
 
 
-@kernel
+@part
 def store_transposed(block, c, at, breadth, valid, lanes, extents, offset, out, place, steps, plane):
     """Positions of a panel, transposed on the way to the result; nothing but the bias follows.
 
@@ -72,7 +72,7 @@ def store_transposed(block, c, at, breadth, valid, lanes, extents, offset, out, 
                             out[np.uintp(to + m * plane + done + j)] = block[np.uintp(m * lanes + j)]
 
 
-@kernel
+@part
 def _turn_phases(lines, length, c, at, breadth, c_phase, positions, across, lanes):
     """For each stride phase and channel of a panel, a line of its positions."""
     for phase in range(positions.size):
@@ -83,7 +83,7 @@ def _turn_phases(lines, length, c, at, breadth, c_phase, positions, across, lane
                 transpose_lanes(c, start, breadth, lines, to + p, length)
 
 
-@kernel
+@part
 def _weave(target, to, steps, lines, at, line_phase, length, columns, firsts, step, offset, extents):
     """Rows of the result from those of its stride phases, an offset added.
 
@@ -116,7 +116,7 @@ def _weave(target, to, steps, lines, at, line_phase, length, columns, firsts, st
                             target[np.uintp(place + firsts[p] + j * step)] = lines[np.uintp(start + j)] + offset[m]
 
 
-@kernel
+@part
 def _finish_row(line, cells, residual, activation, out, place):
     """Residual, activation and store of a row."""
     if residual.size:
@@ -128,7 +128,7 @@ def _finish_row(line, cells, residual, activation, out, place):
         out[np.uintp(place + j)] = line[np.uintp(j)]
 
 
-@kernel
+@part
 def store_phases(
     line,
     lines,
@@ -179,7 +179,7 @@ def store_phases(
                 _finish_row(line, cells, residual, activation, out, to)
 
 
-@kernel
+@part
 def store_folded(
     line,
     lines,
