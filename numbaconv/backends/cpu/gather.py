@@ -34,6 +34,7 @@ __all__ = [
     "pack_line",
     "phase_of",
     "phased_axis",
+    "set_positions",
 ]
 
 
@@ -194,6 +195,12 @@ def phased_axis(table, number):
         table[table[bound + 7] : table[bound + 8]],
         table[table[bound + 8] : table[bound + 9]],
     )
+
+
+@inner
+def set_positions(table, number, positions):
+    """Give the only phase of one of the axes that were merged other positions."""
+    table[table[number * _HEAD + _INTEGERS]] = positions
 
 
 @part

@@ -23,7 +23,7 @@ Error factor: as for any order of summation (Higham 2002, section 4.2), the numb
 import numpy as np
 
 from .channels import multiply_tiles, panel_of, stage_rows
-from .gather import phase_of
+from .gather import phase_of, phased_axis
 from .gemm import flat_taps, panel_width
 from .jit import kernel, part
 from .patch import fill_places, least, pack_patch, span, tap_offsets
@@ -37,12 +37,14 @@ DEPTH = 256
 
 
 @kernel
-def pack_tasks(begin, end, w, packed, starts, shape, depth, height, width):
+def pack_tasks(begin, end, w, packed, starts, shape, axes):
     """For each phase and group, panels ``(channels * taps, panel width)``; rows past the last are zero.
 
     ``shape``: groups, rows, channels, steps in ``w`` from row to row, channel to channel and group to group, extents of
-    the kernel, lanes. A task is a group, a vector of rows, and as many channels as it has lanes.
+    the kernel, lanes. ``axes``: depth, height and width, merged. A task is a group, a vector of rows, and as many
+    channels as it has lanes.
     """
+    depth, height, width = phased_axis(axes, 0), phased_axis(axes, 1), phased_axis(axes, 2)
     _, rows, channels, row_step, channel_step, group_step, deep, high, wide, lanes = shape
     vectors, blocks, cells = -(-rows // lanes), -(-channels // lanes), deep * high * wide
     phases = starts.size - 1
@@ -104,9 +106,7 @@ def patch_gemm_tasks(
     shape,
     strides,
     out_strides,
-    depths,
-    heights,
-    widths,
+    axes,
     fold,
     fill,
     activation,
@@ -115,9 +115,10 @@ def patch_gemm_tasks(
     task, blocks of each, panels of a task, blocks of panels, whether the source is its own patch, lanes.
 
     ``strides``: of the source; ``out_strides``: of the result and the residual. ``starts``: where each phase's packed
-    weights begin. Phases of the width are computed together, so that rows of the result are whole; ``fold``, where it
-    has any elements, says which result channels are phases (`folded.Fold`).
+    weights begin. ``axes``: depth, height and width, merged. Phases of the width are computed together, so that rows of
+    the result are whole; ``fold``, where it has any elements, says which result channels are phases (`folded.Fold`).
     """
+    depths, heights, widths = phased_axis(axes, 0), phased_axis(axes, 1), phased_axis(axes, 2)
     batch, groups, channels, rows, task_samples, task_rows, task_columns = shape[:7]
     _, row_blocks, column_blocks, task_panels, panel_blocks, in_place, lanes = shape[7:]
     phases, vectors, panels, vector = widths.positions.size, -(-rows // lanes), 0, 0

@@ -16,7 +16,7 @@ from ..base import Direction, Epilogue, PackedWeight, Weight
 from . import patch_gemm
 from .activation import ACTIVATION, check_raised
 from .folded import Fold, fold, folded_weight
-from .gather import PHASED, TABLE, PhasedAxis
+from .gather import TABLE, PhasedAxis, merged
 from .gathered import Axes, axes_of, both_directions, gather_refusal
 from .launch import Kernel, reads
 from .operands import contiguous, deliver, either_layout, fill_value, flat_epilogue, flat_strides, is_channels_last
@@ -55,13 +55,13 @@ def _tuple(count: int) -> types.UniTuple:
 
 
 def _pack_signature(kind: Any) -> tuple:
-    return (reads(kind, 1), types.Array(kind, 1, "C"), _STARTS, _tuple(10), PHASED, PHASED, PHASED)
+    return (reads(kind, 1), types.Array(kind, 1, "C"), _STARTS, _tuple(10), TABLE)
 
 
 def _signature(kind: Any) -> tuple:
     flat, out = reads(kind, 1), types.Array(kind, 1, "C")
     integers = (_tuple(14), _tuple(5), _tuple(5))
-    return (flat, flat, _STARTS, flat, flat, out, *integers, PHASED, PHASED, PHASED, TABLE, kind, ACTIVATION)
+    return (flat, flat, _STARTS, flat, flat, out, *integers, TABLE, TABLE, kind, ACTIVATION)
 
 
 _pack_kernel = Kernel(patch_gemm.pack_tasks, _pack_signature)
@@ -72,11 +72,11 @@ class PatchLaunch(NamedTuple):
     """What follows from a plan alone, found once for many calls.
 
     ``extents``: samples, groups, channels and rows. ``tasks``: without blocks. ``starts``: where each phase's packed
-    weights begin. ``axes`` are folded where ``fold`` is not None, and rows are channels times phases.
+    weights begin. ``axes``, merged, are folded where ``fold`` is not None, and rows are channels times phases.
     """
 
     dtype: np.dtype
-    axes: Axes
+    axes: Array
     fold: Fold | None
     extents: tuple[int, int, int, int]
     largest: tuple[int, int]
@@ -113,7 +113,7 @@ def patch_launch(plan: ConvPlan, by_input: bool, axes: Axes, zeros: bool = False
     depth, height, width = axes
     return PatchLaunch(
         dtype=dtype,
-        axes=axes,
+        axes=merged(axes),
         fold=found,
         extents=(plan.batch, groups, channels, rows),
         largest=(int(height.positions.max(initial=1)), int(width.positions.max(initial=1))),
@@ -140,7 +140,7 @@ def _pack(plan: ConvPlan, w: Array, by_input: bool, launch: PatchLaunch) -> Pack
 def _pack_into(packed: Array, w: Array, launch: PatchLaunch) -> None:
     if launch.fold is not None:
         w = folded_weight(w, launch.fold)
-    operands = (contiguous(w, launch.dtype).reshape(-1), packed, launch.starts, launch.pack_shape, *launch.axes)
+    operands = (contiguous(w, launch.dtype).reshape(-1), packed, launch.starts, launch.pack_shape, launch.axes)
     _pack_kernel(launch.dtype, launch.pack_tasks, packed.size, *operands)
 
 
@@ -238,7 +238,7 @@ def _run(
     def multiply(packed: Array) -> None:
         operands = (flat, packed, launch.starts, result.bias, result.residual, result.flat, shape, strides)
         folded = _NOT_FOLDED if launch.fold is None else launch.fold.table
-        axes = (result.strides, *launch.axes, folded)
+        axes = (result.strides, launch.axes, folded)
         PATCH_GEMM_KERNEL(dtype, tasks, launch.work, *operands, *axes, launch.fill, result.activation)
 
     with_panels(w, launch, multiply)
