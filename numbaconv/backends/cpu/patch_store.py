@@ -8,13 +8,14 @@
       p1 | m m m  |
          +--------+
 
-Loops over rows are in here, not around a call: a function counts the references to its arrays at each call, which took
-up to a third of the time of transposed convolutions.
+The last way, and that of folded phases, are called by address (`fan_out.call_tasks`): most calls need neither, and
+compiling them would take as long as a quarter of the rest. Loops over rows are in here, not around a call: a function
+counts the references to its arrays at each call, which took up to a third of the time of transposed convolutions.
 """
 
 import numpy as np
 
-from .jit import part
+from .jit import kernel, part
 from .simd import call_row
 from .simd_tiles import transpose_lanes, transpose_sum
 
@@ -128,16 +129,16 @@ def _finish_row(line, cells, residual, activation, out, place):
         out[np.uintp(place + j)] = line[np.uintp(j)]
 
 
-@part
+@kernel
 def store_phases(
+    c_phase,
+    valid,
     line,
     lines,
     length,
     c,
     at,
     breadth,
-    c_phase,
-    valid,
     lanes,
     columns,
     firsts,
@@ -179,16 +180,16 @@ def store_phases(
                 _finish_row(line, cells, residual, activation, out, to)
 
 
-@part
+@kernel
 def store_folded(
+    first,
+    valid,
     line,
     lines,
     length,
     c,
     at,
     breadth,
-    first,
-    valid,
     lanes,
     fold,
     extents,

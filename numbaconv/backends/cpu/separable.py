@@ -53,7 +53,7 @@ def separable_tasks(
     """``shape``: samples, those of a task, channels between, result channels, columns and most positions of a task of
     the product, its panels, blocks of panels, lanes. ``depthwise``: the first step's own shape. ``extents``: of the
     result's height and width; taps. ``axes``: three of extent 1, merged. ``addresses``: of both steps'
-    task loops.
+    task loops, and of what stores the second's sums.
     """
     batch, together, channels, rows, stretch, positions, task_panels, panel_blocks, lanes = shape
     high, wide, taps = extents
@@ -90,4 +90,4 @@ def separable_tasks(
         added = residual[at:] if residual.size else residual
         product = (between, packed, starts, bias, added, out[at:], sizes, strides, out_strides, axes)
         tasks = counts[0] * counts[1] * counts[2] * panel_blocks
-        call_tasks(addresses[1], 0, tasks, (*product, none[:0], zero, activation))
+        call_tasks(addresses[1], 0, tasks, (*product, none[:0], zero, activation, addresses[2]))

@@ -23,6 +23,7 @@ from .patch_gemm_conv import (
     panels_of_task,
     patch_launch,
     result_of,
+    store_address,
     stretch_of,
     with_panels,
 )
@@ -47,7 +48,7 @@ def _tuple(count: int) -> types.UniTuple:
 def _signature(kind: Any) -> tuple:
     flat, out, starts = reads(kind, 1), types.Array(kind, 1, "C"), types.Array(types.int64, 1, "C")
     integers = (_tuple(9), _tuple(5), _tuple(3), _tuple(5))
-    return (flat, flat, flat, starts, flat, flat, out, *integers, SWEEPS, TABLE, kind, ACTIVATION, _tuple(2))
+    return (flat, flat, flat, starts, flat, flat, out, *integers, SWEEPS, TABLE, kind, ACTIVATION, _tuple(3))
 
 
 _kernel = Kernel(separable.separable_tasks, _signature)
@@ -102,7 +103,8 @@ def _ready(first: ConvPlan, second: ConvPlan) -> Runner:
         outputs = second.y_channels
         tiles = (stretch, POSITIONS, task_panels, panel_blocks, lanes)
         shape = (first.batch, together, between, outputs, *tiles)
-        addresses = (DEPTHWISE_KERNEL.address(dtype), PATCH_GEMM_KERNEL.address(dtype))
+        steps = (DEPTHWISE_KERNEL.address(dtype), PATCH_GEMM_KERNEL.address(dtype))
+        addresses = (*steps, store_address(launch, result))
         flat_x, flat_w = contiguous(x, dtype).ravel(), contiguous(weights[0], dtype).ravel()
 
         def multiply(packed: Array) -> None:
