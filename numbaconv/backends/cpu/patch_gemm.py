@@ -279,10 +279,10 @@ def patch_gemm_tasks(
                 call_tasks(store, vector * lanes, valid, (*sums, *rest))
             elif store:
                 to += first_column * widths.target_step
-                steps = (out_strides[1], out_strides[0], row_step)
+                distances = (out_strides[1], out_strides[0], row_step)
                 sums = (line, lines, length, c, at, breadth, lanes)
                 rest = (columns, firsts, widths.target_step, (samples, count), offset, residual, activation, out)
-                call_tasks(store, c_phase, valid, (*sums, *rest, to, steps))
+                call_tasks(store, c_phase, valid, (*sums, *rest, to, distances))
             elif out_strides[1] == 1 and out_strides[4] != 1:
                 for pw in range(phases):
                     store_last(
