@@ -18,7 +18,7 @@ Error factor: as for any order of summation (Higham 2002, section 4.2), the numb
 import numpy as np
 
 from .gather import build_runs, pack_line, phase_of, phased_axis
-from .jit import kernel
+from .jit import kernel, part
 from .simd import ROWS, add_lanes, dot_tile
 
 __all__ = ["LENGTH", "MOST_COLUMNS", "MOST_ROWS", "dot_gemm_tasks"]
@@ -29,7 +29,7 @@ MOST_ROWS = 128
 MOST_COLUMNS = 48
 
 
-@kernel
+@part
 def _pack_rows(a, y, n, first_row, rows, plane, at, begin, length, line):
     """Copy positions ``begin .. begin + length - 1`` of sample ``n`` to ``at`` in each row's line."""
     for r in range(rows):
@@ -39,7 +39,7 @@ def _pack_rows(a, y, n, first_row, rows, plane, at, begin, length, line):
             a[np.uintp(to + i)] = y[np.uintp(source + i)]
 
 
-@kernel
+@part
 def _pack_columns(b, x, plane, first_plane, column, columns, runs, counts, at, length, line, step, fill):
     """Gather a stretch of positions for each column (channel and tap) to ``at`` in its line."""
     taps = counts.shape[0]
@@ -59,7 +59,7 @@ def _pack_columns(b, x, plane, first_plane, column, columns, runs, counts, at, l
         )
 
 
-@kernel
+@part
 def _clear_tails(lines, count, all_lines, used, line):
     """Zeros behind what was packed, and in the lines that only fill up a tile."""
     for r in range(all_lines):

@@ -13,13 +13,13 @@ Channels are the slowest axis of a patch, or the fastest, as they are in the sou
 import numpy as np
 
 from ...plan import CONSTANT, ZERO
-from .jit import inner, kernel
+from .jit import inner, part
 from .simd import ROWS, VECTOR_BYTES, copy_between
 
 __all__ = ["fill_places", "least", "pack_patch", "span", "tap_offsets"]
 
 
-@kernel
+@part
 def least(bases):
     """The first cell that any tap reads from position 0."""
     found = bases[0] if bases.size else 0
@@ -28,7 +28,7 @@ def least(bases):
     return found
 
 
-@kernel
+@part
 def span(bases):
     """Cells from the first to the last that the taps read from one position."""
     first = last = bases[0] if bases.size else 0
@@ -77,7 +77,7 @@ def _pack_cells(patch, to, pitch, source, at, step, channels, first_cell, count,
             _fill(patch, to + j * pitch, channels, fill if code == CONSTANT else patch.dtype.type(0))
 
 
-@kernel
+@part
 def _pack_bordered(
     patch,
     p_at,
@@ -152,7 +152,7 @@ def _pack_bordered(
                     )
 
 
-@kernel
+@part
 def pack_patch(
     patch,
     p_at,
@@ -218,7 +218,7 @@ def pack_patch(
                     copy_between(source, start + j, patch, to + j, first - j, last - j)
 
 
-@kernel
+@part
 def tap_offsets(offsets, at, channels, pitches, depth_steps, depth, height, width, shift):
     """Where each channel and tap reads, from the position's own cell, from ``offsets[at]`` on.
 
@@ -236,7 +236,7 @@ def tap_offsets(offsets, at, channels, pitches, depth_steps, depth, height, widt
                     k += 1
 
 
-@kernel
+@part
 def fill_places(places, at, samples, sample_step, rows, row_step, columns, step):
     """Where each position of a task reads, from its first; what fills up the last tile reads as the first does."""
     p = at

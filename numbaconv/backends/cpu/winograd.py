@@ -26,7 +26,7 @@ import numpy as np
 
 from .channels import panel_of, stage_rows
 from .gemm import add_stretch, panel_width
-from .jit import inner, kernel
+from .jit import inner, kernel, part
 from .simd import ROWS, call_row, fma_tile
 from .simd_tiles import DATA, OUTPUT, WEIGHT, linear_tile, transpose_lanes
 
@@ -102,7 +102,7 @@ def _output_tile(mode, a, at, row, column, b, to, to_row, to_column):
         linear_tile(a, at, row, column, b, to, to_row, to_column, OUTPUT, 2, 5, 2, 5)
 
 
-@kernel
+@part
 def _transform_weights(stage, w, packed, to, panel, frequency, g, vector, vectors, first, last, shape):
     """Channels ``first .. last - 1`` of some vectors of rows, to a panel of which they are a part.
 
