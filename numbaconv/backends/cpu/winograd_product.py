@@ -205,7 +205,11 @@ def multiply_tasks(
     y = np.zeros(positions * 3 * lanes, out.dtype)
     lines = np.empty(3 * lanes * positions, out.dtype)
     lowest, highest = depth_origins.min(), depth_origins.max()
-    built, some_tiles, unit, slices, first_group = -1, 0, 0, 0, 0
+    first_tap, clear = 0, 1
+    for kd in range(depth_taps):  # sums begin with a tap that every depth has, or else with zeros
+        if clear and depth_origins[kd] >= 0 and depths + depth_origins[kd] <= cells[0]:
+            first_tap, clear = kd, 0
+    built, some_tiles, unit, first_group = -1, 0, 0, 0
     n0, n1, d0, d1, r0, r1, t0, t1, s0, s1 = 0, 0, 0, 0, 0, 0, 0, 0, 0, 0
     for task in range(begin, end):
         block, panel = divmod(task, panels)
@@ -229,7 +233,6 @@ def multiply_tasks(
             else:  # slices of zeros: tiles of registers reach past the depths that a tap has something to add to
                 s0, s1 = d0 + lowest, d1 + highest
                 v[:] = 0
-            slices = s1 - s0
             if high > low:
                 part = (mode, n0, n1 - n0, low, high - low, r0, r1 - r0, turned_rows, all_channels)
                 of_bundle = (first_group * channels, bundle * channels, padded, v_frequency, products_across)
@@ -251,12 +254,12 @@ def multiply_tasks(
         breadth = across * lanes
         panel_at_u = ((g * vectors + vector) - first_vector) * lanes * depth_taps * channels
         units = (n1 - n0) * (d1 - d0) * unit
-        clear = depth_taps > 1 or slices < d1 - d0
         if clear:
             for f in range(frequencies):
-                for i in range(f * m_frequency, f * m_frequency + units * breadth):
-                    m[np.uintp(i)] = 0
-        for kd in range(depth_taps):
+                for at in range(f * m_frequency, f * m_frequency + units * breadth):
+                    m[np.uintp(at)] = 0
+        for i in range(depth_taps):
+            kd = (first_tap + i) % depth_taps
             first, last = max(d0, s0 - depth_origins[kd]), min(d1, s1 - depth_origins[kd])
             if first >= last:
                 continue
@@ -295,7 +298,7 @@ def multiply_tasks(
                         depth,
                         m,
                         f * m_frequency + to * breadth,
-                        k0 + clear,
+                        k0 + i + clear,
                     )
         left = acrosses[t0]
         cells_wide = (acrosses[t1] if t1 < tiles else width) - left
