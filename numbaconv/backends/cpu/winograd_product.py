@@ -204,6 +204,7 @@ def multiply_tasks(
     positions = -(-tile_down * pitch // lanes) * lanes
     y = np.zeros(positions * 3 * lanes, out.dtype)
     lines = np.empty(3 * lanes * positions, out.dtype)
+    chunks_of_channels = -(-channels // DEPTH)
     lowest, highest = depth_origins.min(), depth_origins.max()
     first_tap, clear = 0, 1
     for kd in range(depth_taps):  # sums begin with a tap that every depth has, or else with zeros
@@ -265,41 +266,48 @@ def multiply_tasks(
                 continue
             from_v, to = (first + depth_origins[kd] - s0) * unit, (first - d0) * unit
             count = (n1 - n0) * (last - first) * unit  # many samples have one depth alone
-            for k0 in range(0, channels, DEPTH):
+            # Weights are read in the order in which they lie: from memory chunk by chunk, else as they are made.
+            for step in range(frequencies * chunks_of_channels):
+                if transient:
+                    chunk, f = divmod(step, frequencies)
+                else:
+                    f, chunk = divmod(step, chunks_of_channels)
+                k0 = chunk * DEPTH
                 depth = min(DEPTH, channels - k0)
                 u_at = panel_at_u + (kd * channels + k0) * breadth
                 if transient:
-                    u_at, some, tap = 0, (k0, k0 + depth), (kd, kd + 1)
-                    transform_weights(
-                        stage,
-                        w,
-                        panels_of_u,
-                        -k0 * breadth,
-                        breadth,
-                        u_frequency,
-                        g,
-                        vector,
-                        across,
-                        some,
-                        tap,
-                        0,
-                        weights,
-                    )
-                for f in range(frequencies):
-                    _multiply(
-                        v,
-                        f * v_frequency + from_v * padded + of_group * channels + k0,
-                        padded,
-                        count,
-                        panels_of_u,
-                        f * u_frequency + u_at,
-                        breadth,
-                        across,
-                        depth,
-                        m,
-                        f * m_frequency + to * breadth,
-                        k0 + i + clear,
-                    )
+                    u_at = 0
+                    if f == 0:
+                        some, tap = (k0, k0 + depth), (kd, kd + 1)
+                        transform_weights(
+                            stage,
+                            w,
+                            panels_of_u,
+                            -k0 * breadth,
+                            breadth,
+                            u_frequency,
+                            g,
+                            vector,
+                            across,
+                            some,
+                            tap,
+                            0,
+                            weights,
+                        )
+                _multiply(
+                    v,
+                    f * v_frequency + from_v * padded + of_group * channels + k0,
+                    padded,
+                    count,
+                    panels_of_u,
+                    f * u_frequency + u_at,
+                    breadth,
+                    across,
+                    depth,
+                    m,
+                    f * m_frequency + to * breadth,
+                    k0 + i + clear,
+                )
         left = acrosses[t0]
         cells_wide = (acrosses[t1] if t1 < tiles else width) - left
         for line in range((n1 - n0) * (d1 - d0) * (r1 - r0)):

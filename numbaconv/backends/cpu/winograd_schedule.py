@@ -14,7 +14,7 @@ from .winograd import panels_of
 from .winograd_product import DEPTH
 from .winograd_tiling import Tiling, frequency_cells
 
-__all__ = ["Blocks", "Schedule", "WeightPart", "bundle_of", "schedule_of", "scratch_budget", "stretch_of"]
+__all__ = ["Blocks", "Schedule", "WeightPart", "bundle_of", "schedule_of", "stretch_of"]
 
 #: Tiles of a stretch of a row: by the plan alone, since an activation runs along them.
 _STRETCH = 56
@@ -177,7 +177,7 @@ def _candidates(tiling: Tiling, batch: int, threads: int, prepared: bool) -> Ite
         yield _schedule(tiling, batch, threads, prepared, most, parts)
 
 
-def scratch_budget(tiling: Tiling, batch: int) -> float:
+def _scratch_budget(tiling: Tiling, batch: int) -> float:
     """Bytes of scratch that are no reason to divide further: a copy of source and weights, as other libraries take."""
     source = batch * tiling.groups * tiling.channels * prod(tiling.cells)
     weights = tiling.groups * tiling.rows * tiling.channels * tiling.depth_taps.size * tiling.taps
@@ -187,6 +187,6 @@ def scratch_budget(tiling: Tiling, batch: int) -> float:
 def schedule_of(tiling: Tiling, batch: int, threads: int, prepared: bool) -> Schedule:
     """The cheapest division whose scratch memory is within the budget, or else the one that takes least."""
     found = list(_candidates(tiling, batch, threads, prepared))
-    budget = scratch_budget(tiling, batch)
+    budget = _scratch_budget(tiling, batch)
     fits = [each for each in found if each.bytes <= budget]
     return min(fits, key=lambda each: each.cost) if fits else min(found, key=lambda each: each.bytes)

@@ -20,7 +20,7 @@ from .launch import Kernel
 from .operands import contiguous, deliver
 from .simd import ROWS, VECTOR_BYTES
 from .winograd_conv import TRANSFORM, amplification, unsuited
-from .winograd_schedule import bundle_of, scratch_budget
+from .winograd_schedule import bundle_of
 from .winograd_tiling import Tiling, frequency_cells, mode_of, tiling_of
 from .workspace import workspace
 
@@ -29,8 +29,11 @@ __all__ = ["WINOGRAD_WEIGHT"]
 _TILE = 4
 #: Into how many parts tiles are divided, and into how many pieces the result.
 _PARTS, _PIECES = (1, 2, 3, 4, 5, 7, 10, 14, 20, 28, 40, 64), (1, 2, 3, 4, 6, 8, 12, 16, 32)
-#: Bytes of scratch that stay in a cache, and nanoseconds of the launches of a part.
-_NEAR, _LAUNCHES = 1 << 20, 30_000
+#: Bytes of scratch that stay in a cache. Nanoseconds: the launches of a part; a vector of channels of a tile
+#: transformed, for each frequency; a sum that is read and written.
+_NEAR, _LAUNCHES, _SOURCE, _SUM = 1 << 20, 30_000, 7, 0.15
+#: How often the source is transformed at most: 8 times took a third longer than plain products (960 -> 256 channels).
+_MOST_REPEATS = 6
 
 #: Tasks, work, and a kernel's operands after its arrays.
 KernelCall = tuple[int, int, tuple]
@@ -130,31 +133,44 @@ def _cells_of(tiling: Tiling, parts: list[_Part], pieces: list[_Piece]) -> _Cell
     )
 
 
-def _cut(tiling: Tiling, plan: ConvPlan) -> tuple[list[_Part], list[_Piece]]:
-    """Parts of the tiles and pieces of the result: scratch as small as a copy of the operands, the least work.
+def _budget(tiling: Tiling, batch: int) -> float:
+    """Bytes of scratch that are no reason to divide further: less than other libraries' copies of the operands."""
+    source = batch * tiling.groups * tiling.channels * prod(tiling.cells)
+    grad = batch * tiling.groups * tiling.rows * prod(tiling.target)
+    weights = tiling.groups * tiling.rows * tiling.channels * tiling.taps
+    return max((0.9 * source + 0.45 * grad + 0.75 * weights) * tiling.dtype.itemsize, 1_530_000)
+
+
+class _Cut(NamedTuple):
+    """Parts of the tiles, pieces of the result, and how often the source is transformed."""
+
+    parts: list[_Part]
+    pieces: list[_Piece]
+    repeats: int
+
+
+def _cut(tiling: Tiling, batch: int) -> _Cut:
+    """Scratch as small as a copy of the operands, the least work.
 
     In nanoseconds: the source is transformed for each piece anew, sums are read and written for each part, and each
     launch takes its time. By the plan alone, since the parts rule the order in which tiles are summed.
     """
-    all_tiles = plan.batch * tiling.target[0] * tiling.downs.size * tiling.acrosses.size
+    all_tiles = batch * tiling.target[0] * tiling.downs.size * tiling.acrosses.size
     frequencies, size = prod(tiling.products), tiling.dtype.itemsize
-    budget = 0.7 * scratch_budget(tiling, plan.batch)  # oneDNN takes less here
-    channels, rows = tiling.groups * tiling.channels, tiling.groups * tiling.rows
-    best: tuple[float, float, list[_Part], list[_Piece]] | None = None
+    sums = frequencies * tiling.channels * tiling.groups * tiling.rows
+    vectors = tiling.groups * tiling.channels / tiling.lanes
+    budget = _budget(tiling, batch)
+    found: list[tuple[float, float, _Cut]] = []
     for number, count in product(_PARTS, _PIECES):
         if number > all_tiles or count > tiling.groups * tiling.row_vectors:
             continue
-        parts, pieces = _tile_parts(tiling, plan.batch, -(-all_tiles // number)), _pieces(tiling, count)
-        cells = sum(_cells_of(tiling, parts, pieces)) * frequencies
-        splits = len(pieces) if len(parts) > 1 and tiling.groups == 1 else max(len(pieces) // tiling.groups, 1)
-        sums = frequencies * tiling.channels * rows
-        cost = splits * all_tiles * channels / tiling.lanes * frequencies * 4
-        cost += sums * len(parts) * (0.1 if cells * size < _NEAR else 0.2) + len(pieces) * len(parts) * _LAUNCHES
-        key = (max(cells * size - budget, 0), cost)
-        if best is None or key < best[:2]:
-            best = (*key, parts, pieces)
-    assert best is not None
-    return best[2:]
+        parts, pieces = _tile_parts(tiling, batch, -(-all_tiles // number)), _pieces(tiling, count)
+        scratch = sum(_cells_of(tiling, parts, pieces)) * frequencies * size
+        repeats = max(len(pieces) // tiling.groups, 1) if len(parts) > 1 else 1
+        cost = repeats * all_tiles * vectors * frequencies * _SOURCE
+        cost += sums * len(parts) * (_SUM if scratch < _NEAR else 2 * _SUM) + len(pieces) * len(parts) * _LAUNCHES
+        found.append((max(scratch - budget, 0), cost, _Cut(parts, pieces, repeats)))
+    return min(found, key=lambda each: each[:2])[2]
 
 
 class _Launch(NamedTuple):
@@ -194,7 +210,7 @@ def _transform_call(tiling: Tiling, part: _Part, frequency: int, piece: _Piece, 
 def _launch(plan: ConvPlan) -> _Launch:
     tiling = _tiling(plan)
     lanes, frequencies = tiling.lanes, prod(tiling.products)
-    parts, pieces = _cut(tiling, plan)
+    parts, pieces, _ = _cut(tiling, plan.batch)
     found = _cells_of(tiling, parts, pieces)
     row_cells, steps = tiling.channels * tiling.taps, []
     held = (-1, -1)  # the groups whose transformed source is there
@@ -275,6 +291,9 @@ def _worthwhile(plan: ConvPlan) -> str | None:
     cost = prod(tiling.products) * (turned + products + back)
     taps = prod(plan.w_shape[2:])
     plain = prod(tiling.target) * taps * tiling.channels * vectors / 0.8 + tiling.channels * taps * vectors * 3
+    repeats = _cut(tiling, 1).repeats
+    if repeats > _MOST_REPEATS:
+        return f"its source would be transformed {repeats} times, lest scratch memory exceed a copy of the operands"
     if cost < plain:
         return None
     return f"its transforms and products are estimated at {cost / plain:.2f} times the cost of plain products"
