@@ -1,4 +1,4 @@
-"""The Winograd algorithm of FORWARD and INPUT_GRAD: tiles from the plan, parts that fit a cache, kernels launched.
+"""The Winograd algorithm of FORWARD and INPUT_GRAD: tiles from the plan, blocks, kernels launched.
 
 Error factor: transforms, products and sums are sums of products; each rounding is amplified by at most the entries of
 the three matrices together. With ``a = max over outputs i and taps k of sum over f of |A^T[i, f]| |G[f, k]| sum over j

@@ -14,7 +14,7 @@ from .winograd import panels_of
 from .winograd_product import DEPTH
 from .winograd_tiling import Tiling, frequency_cells
 
-__all__ = ["Blocks", "Schedule", "WeightPart", "bundle_of", "schedule_of", "stretch_of"]
+__all__ = ["NEAR", "Blocks", "Schedule", "WeightPart", "bundle_of", "schedule_of", "stretch_of"]
 
 #: Tiles of a stretch of a row: by the plan alone, since an activation runs along them.
 _STRETCH = 56
@@ -24,7 +24,7 @@ _TILES = (4, 8, 16, 28, 42, 56, 84)
 #: (36 frequencies each), a launch; and bytes of transformed weights read in a nanosecond.
 _SOURCE, _WEIGHT, _WEIGHT_AWAY, _LAUNCH, _READ = 95, 62, 230, 10_000, 64
 #: Bytes of transformed weights that stay in a cache.
-_NEAR = 1 << 20
+NEAR = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -98,6 +98,8 @@ def _blocks(tiling: Tiling, batch: int, most: int) -> Blocks:
     all_rows, depths = tiling.downs.size, tiling.target[0]
     taps = int(tiling.depth_taps.max() - tiling.depth_taps.min())
     rows = 1 if stretch < tiles else min(max(most // stretch, 1), all_rows)
+    if taps and tiles < ROWS // 2:  # the kernel adds slices of zeros to few tiles, which must not depend on a schedule
+        rows = all_rows
     deep = min(max(most // (rows * stretch), 1), depths) if rows == all_rows else 1
     flat = depths == 1 and taps == 0
     some = min(max(most // (rows * stretch), 1), batch) if flat and rows == all_rows else 1
@@ -163,9 +165,9 @@ def _schedule(tiling: Tiling, batch: int, threads: int, prepared: bool, most: in
     if transient:
         nanoseconds += weights * _WEIGHT * blocks.count
     elif not prepared:
-        nanoseconds += weights * (_WEIGHT if shared <= _NEAR else _WEIGHT_AWAY)
+        nanoseconds += weights * (_WEIGHT if shared <= NEAR else _WEIGHT_AWAY)
     nanoseconds *= frequencies / 36
-    if not transient and stored > _NEAR:
+    if not transient and stored > NEAR:
         nanoseconds += blocks.count * stored / _READ
     nanoseconds += weights * frequencies * tiles / used * max(0.0, 1 - blocks.tiles / 24) * 0.03
     cost = nanoseconds / used + len(parts) * (1 if transient or prepared else 2) * _LAUNCH

@@ -13,6 +13,9 @@ input. Tiles are summed frequency by frequency before the way back, which is tak
       8 source channels   |  accum.  |   depth: up to DEPTH tiles
                           +----------+   S[f] (channels, panel)  --A^T s A-->  weight
 
+All this for some result channels and some tiles at a time: the sums S of a whole weight, 36 numbers for 9, went to
+memory and back (8 ms where it is 5 now, 14x14x512).
+
 Error factor: see `winograd_weight_conv`.
 """
 

@@ -1,10 +1,10 @@
-"""The Winograd algorithm of WEIGHT_GRAD: tiles from the plan, parts that fit a cache, kernels launched.
+"""The Winograd algorithm of WEIGHT_GRAD: tiles from the plan, parts and pieces, kernels launched.
 
 Error factor: as in `winograd_conv`, with the matrices of ``F(taps, outputs)`` and one product a tile: an element is off
 by at most ``a * (n + 40)`` roundings of ``max|x| * sum|y|``, where n is the number of tiles of all samples.
 """
 
-from functools import partial
+from functools import lru_cache, partial
 from itertools import product
 from math import prod
 from typing import Any, NamedTuple
@@ -20,7 +20,7 @@ from .launch import Kernel
 from .operands import contiguous, deliver
 from .simd import ROWS, VECTOR_BYTES
 from .winograd_conv import TRANSFORM, amplification, unsuited
-from .winograd_schedule import bundle_of
+from .winograd_schedule import NEAR, bundle_of
 from .winograd_tiling import Tiling, frequency_cells, mode_of, tiling_of
 from .workspace import workspace
 
@@ -29,9 +29,9 @@ __all__ = ["WINOGRAD_WEIGHT"]
 _TILE = 4
 #: Into how many parts tiles are divided, and into how many pieces the result.
 _PARTS, _PIECES = (1, 2, 3, 4, 5, 7, 10, 14, 20, 28, 40, 64), (1, 2, 3, 4, 6, 8, 12, 16, 32)
-#: Bytes of scratch that stay in a cache. Nanoseconds: the launches of a part; a vector of channels of a tile
+#: Nanoseconds: the launches of a part; a vector of channels of a tile
 #: transformed, for each frequency; a sum that is read and written.
-_NEAR, _LAUNCHES, _SOURCE, _SUM = 1 << 20, 30_000, 7, 0.15
+_LAUNCHES, _SOURCE, _SUM = 30_000, 7, 0.15
 #: How often the source is transformed at most: 8 times took a third longer than plain products (960 -> 256 channels).
 _MOST_REPEATS = 6
 
@@ -149,12 +149,14 @@ class _Cut(NamedTuple):
     repeats: int
 
 
-def _cut(tiling: Tiling, batch: int) -> _Cut:
+@lru_cache(maxsize=1024)
+def _cut(plan: ConvPlan, batch: int) -> _Cut:
     """Scratch as small as a copy of the operands, the least work.
 
     In nanoseconds: the source is transformed for each piece anew, sums are read and written for each part, and each
     launch takes its time. By the plan alone, since the parts rule the order in which tiles are summed.
     """
+    tiling = _tiling(plan)
     all_tiles = batch * tiling.target[0] * tiling.downs.size * tiling.acrosses.size
     frequencies, size = prod(tiling.products), tiling.dtype.itemsize
     sums = frequencies * tiling.channels * tiling.groups * tiling.rows
@@ -168,7 +170,7 @@ def _cut(tiling: Tiling, batch: int) -> _Cut:
         scratch = sum(_cells_of(tiling, parts, pieces)) * frequencies * size
         repeats = max(len(pieces) // tiling.groups, 1) if len(parts) > 1 else 1
         cost = repeats * all_tiles * vectors * frequencies * _SOURCE
-        cost += sums * len(parts) * (_SUM if scratch < _NEAR else 2 * _SUM) + len(pieces) * len(parts) * _LAUNCHES
+        cost += sums * len(parts) * (_SUM if scratch < NEAR else 2 * _SUM) + len(pieces) * len(parts) * _LAUNCHES
         found.append((max(scratch - budget, 0), cost, _Cut(parts, pieces, repeats)))
     return min(found, key=lambda each: each[:2])[2]
 
@@ -210,7 +212,7 @@ def _transform_call(tiling: Tiling, part: _Part, frequency: int, piece: _Piece, 
 def _launch(plan: ConvPlan) -> _Launch:
     tiling = _tiling(plan)
     lanes, frequencies = tiling.lanes, prod(tiling.products)
-    parts, pieces, _ = _cut(tiling, plan.batch)
+    parts, pieces, _ = _cut(plan, plan.batch)
     found = _cells_of(tiling, parts, pieces)
     row_cells, steps = tiling.channels * tiling.taps, []
     held = (-1, -1)  # the groups whose transformed source is there
@@ -291,7 +293,7 @@ def _worthwhile(plan: ConvPlan) -> str | None:
     cost = prod(tiling.products) * (turned + products + back)
     taps = prod(plan.w_shape[2:])
     plain = prod(tiling.target) * taps * tiling.channels * vectors / 0.8 + tiling.channels * taps * vectors * 3
-    repeats = _cut(tiling, 1).repeats
+    repeats = _cut(plan, 1).repeats
     if repeats > _MOST_REPEATS:
         return f"its source would be transformed {repeats} times, lest scratch memory exceed a copy of the operands"
     if cost < plain:
