@@ -117,9 +117,17 @@ class Kernel:
     def __call__(self, dtype: np.dtype, tasks: int, work: int, *operands: Any) -> None:
         """Run ``tasks`` tasks of ``work`` multiply-accumulates in all."""
         threads = parallel_threads() if tasks > 1 and not runs_serially(work) else 1
-        if threads == 1:
+        self._run(dtype, tasks, min(tasks, _CHUNKS_PER_THREAD * threads) if threads > 1 else 1, operands)
+
+    def run_chunks(self, dtype: np.dtype, tasks: int, work: int, chunks: int, *operands: Any) -> None:
+        """Run ``tasks`` tasks, in so many chunks or in one: for kernels whose chunks have scratch of their own."""
+        threads = parallel_threads() if tasks > 1 and not runs_serially(work) else 1
+        self._run(dtype, tasks, chunks if threads > 1 else 1, operands)
+
+    def _run(self, dtype: np.dtype, tasks: int, chunks: int, operands: tuple) -> None:
+        if chunks == 1:
             serial, _ = self._ready.get(dtype) or self._compile(dtype)
             serial(0, tasks, *operands)
         else:
             parallel = self._fanned.get(dtype) or self._fan_out(dtype)
-            parallel(tasks, min(tasks, _CHUNKS_PER_THREAD * threads), *operands)
+            parallel(tasks, chunks, *operands)
