@@ -27,14 +27,20 @@ __all__ = ["PLANE_GEMM"]
 _LEAST_POSITIONS, _MOST_POSITIONS, _CELLS = 384, 1536, 2**16
 #: Panels of result channels of a task.
 _PANELS = 12
-#: Products of a sample below which other algorithms have less to set up.
-_LEAST_WORK = 200_000
-#: What a result costs: its products take this much longer than with lanes of channels, storing it takes as long as so
-#: many products here, and there, where it is transposed, and where a patch is packed besides. Measured with AVX-512 on
-#: 1x1 kernels of 20 to 512 channels and on longer ones of 3 to 128.
-_SLOWER, _STORE_HERE, _STORE_THERE, _STORE_PACKED = 1.08, 4, 10, 16
+#: What a result costs: its products take this much longer than with lanes of channels, and storing it takes as long as
+#: so many products: here, here where rows have other cells between them, and with lanes of channels, where it is
+#: transposed, and where a patch is packed besides. Measured with AVX-512, 20 to 512 channels.
+_SLOWER, _STORE_HERE, _STORE_ROWS, _STORE_THERE, _STORE_PACKED = 1.08, 4, 20, 10, 16
+#: Products of a sample below which `implicit_gemm` has less to set up, where channels fill few lanes.
+_LEAST_WORK = 20_000
+#: What a call takes more with lanes of channels, a part of it, since it is counted for each sample.
+_SET_UP_THERE = 20_000
+#: The most products for each that counts, where maps are small.
+_MOST_EMPTY = 3.0
 #: How much longer products take where channels fill a single vector, so that tiles have few accumulators.
-_NARROW = 1.2
+_NARROW = 1.1
+#: What laying out a vector of cells takes, and one of cells that are apart.
+_LAID_OUT, _TAKEN_APART = 3, 24
 #: The largest stride whose parts a patch holds.
 _MOST_STRIDE = 4
 
@@ -202,6 +208,8 @@ def _refusal(direction: Direction, plan: ConvPlan) -> str | None:
     refused = gather_refusal(direction, plan)
     if refused is not None:
         return refused
+    if not plan.macs:
+        return "there is nothing to sum"
     axes = axes_of(direction, plan)
     if any(axis.positions.size != 1 or axis.target_step != 1 for axis in axes):
         return "it computes one stride phase, so that positions are neighbours in the result"
@@ -221,13 +229,21 @@ def _worthwhile(direction: Direction, plan: ConvPlan) -> str | None:
     axes = axes_of(direction, plan)
     channels = (plan.y_channels if direction is Direction.INPUT_GRAD else plan.x_channels) // plan.groups
     products = channels * prod(axis.tap.size for axis in axes)
-    positions = prod(int(axis.positions[0]) for axis in axes)
-    if positions * rows * plan.groups * products < _LEAST_WORK:
-        return "so few products take less than to lay out a patch"
-    here = products * _filled(direction, plan, rows, lanes) * _SLOWER + _STORE_HERE
+    read = [min(axis.step, int(np.ptp(axis.base)) + 1) for axis in axes[1:]]
+    laid_out = channels * axes[0].tap.size * prod(read) * (_LAID_OUT if axes[2].step == 1 else _TAKEN_APART) / rows
+    filled = _filled(direction, plan, rows, lanes)
+    if filled > _MOST_EMPTY:
+        return f"{1 / filled:.0%} of its products would count"
+    here = products * filled * _SLOWER + laid_out
+    here += _STORE_HERE if _one_line(axes)[1].positions[0] == 1 else _STORE_ROWS
     there = products * -(-rows // lanes) * lanes / rows * (_NARROW if rows <= lanes else 1)
     there += _STORE_PACKED if products > channels else _STORE_THERE
-    if lanes_worthwhile(rows, plan.compute_dtype) is None and here > there:
+    results = rows * plan.groups * prod(int(axis.positions[0]) for axis in axes)
+    if results * products < _LEAST_WORK and lanes_worthwhile(rows, plan.compute_dtype) is not None:
+        return "so few products take less than to lay out a patch"
+    vectors = results / lanes
+    there += _SET_UP_THERE / max(vectors, 1)
+    if here > there:
         return f"a result costs about {here:.0f} multiplications, {there:.0f} with channels as lanes"
     return None
 
