@@ -17,6 +17,12 @@ A task is a sample, a group, a depth, some rows of positions (or a stretch of on
 run over channels and taps in order, in blocks whose totals are added in order: the plan's, whatever the split into
 tasks.
 
+Tried, and did not pay: all channels at a few positions before the next positions (each store went to another page: 1.6
+times the time where 20 products are summed for a result); masks on every vector that is packed (40 cycles each, with
+the divisions of a row); sums of all panels before the first is stored (1.2 times, where rows have cells between them).
+Still slower than `patch_gemm`: many products a result, since each panel reads the patch again, and maps of which much
+is cells that only taps read, as with 7 taps along rows of 17.
+
 Error factor: as for any order of summation (Higham 2002, section 4.2), the number of products plus three.
 """
 
@@ -151,42 +157,46 @@ def plane_gemm_tasks(begin, end, source, packed, bias, residual, out, shape, axe
                 width,
                 fill,
             )
-            a_at = ((g * panels + first_panel) * channels + c0) * taps * ROWS
-            f_at = task_panels * ROWS if c0 + some >= channels else 0
-            for step in range(2):  # what goes to its place at once, then what does not
-                _multiply(
-                    packed,
-                    a_at,
-                    channels * taps * ROWS,
-                    some_panels,
-                    some_rows,
-                    patch,
-                    offsets,
-                    some * taps,
-                    (whole, vectors) if step else (0, whole),
-                    c if step else out,
-                    0 if step else place,
-                    c_row if step else plane,
-                    offset,
-                    f_at,
-                    c0,
-                    lanes,
-                )
-        if at_once:
-            done = whole * lanes
-            _store(c, c_row, some_rows, 1, 0, length - done, residual, activation, out, place + done, plane, 0)
-        else:
-            _store(
-                c,
-                c_row,
-                some_rows,
-                count,
-                pitch,
-                columns,
-                residual,
-                activation,
-                out,
-                place,
-                plane,
-                width.positions,
-            )
+            last = c0 + some >= channels
+            # Panel by panel where sums are done at once, since what was just summed is stored best.
+            for p in range(0, some_panels, 1 if together >= channels else some_panels):
+                group = 1 if together >= channels else some_panels
+                a_at = ((g * panels + first_panel + p) * channels + c0) * taps * ROWS
+                group_rows, to = min(group * ROWS, some_rows - p * ROWS), place + p * ROWS * plane
+                for step in range(2):  # what goes to its place at once, then what does not
+                    _multiply(
+                        packed,
+                        a_at,
+                        channels * taps * ROWS,
+                        group,
+                        group_rows,
+                        patch,
+                        offsets,
+                        some * taps,
+                        (whole, vectors) if step else (0, whole),
+                        c if step else out,
+                        0 if step else to,
+                        c_row if step else plane,
+                        offset,
+                        (task_panels + p) * ROWS if last else 0,
+                        c0,
+                        lanes,
+                    )
+                if last and at_once:
+                    done = whole * lanes
+                    _store(c, c_row, group_rows, 1, 0, length - done, residual, activation, out, to + done, plane, 0)
+                elif last:
+                    _store(
+                        c,
+                        c_row,
+                        group_rows,
+                        count,
+                        pitch,
+                        columns,
+                        residual,
+                        activation,
+                        out,
+                        to,
+                        plane,
+                        width.positions,
+                    )
