@@ -68,7 +68,10 @@ def pack_tasks(begin, end, w, packed, starts, shape, axes):
         for c0 in range(first, last, together):
             some = min(together, last - c0)
             source = g * group_step + vector * lanes * row_step + c0 * channel_step
-            stage_rows(stage, 0, lanes, w, source, row_step, min(lanes, rows - vector * lanes), some * cells, lanes)
+            if row_step == 1 and rows - vector * lanes >= lanes:
+                copy_vector(w, source, stage, 0)  # a 1x1 kernel's rows are neighbours: nothing to transpose
+            else:
+                stage_rows(stage, 0, lanes, w, source, row_step, min(lanes, rows - vector * lanes), some * cells, lanes)
             for phase in range(phases):
                 count = firsts[phase + 1] - firsts[phase]
                 to = starts[phase] + (g * vectors + v) * lanes * channels * count + (vector - v) * lanes

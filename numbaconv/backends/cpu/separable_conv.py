@@ -27,6 +27,7 @@ from .patch_gemm_conv import (
     stretch_of,
     with_panels,
 )
+from .plane_gemm_conv import PLANE_GEMM
 from .simd import VECTOR_BYTES
 from .sweep import SWEEPS, WIDEST, make_sweeps
 
@@ -127,7 +128,8 @@ def _accepts(first: ConvPlan, second: ConvPlan) -> str | None:
     return None
 
 
-#: Depthwise, then pointwise.
-SEPARABLE = Fusion(
-    (DEPTHWISE[Direction.FORWARD].name, PATCH_GEMM[Direction.FORWARD].name), accepts=_accepts, ready=_ready
+#: Depthwise, then pointwise, by the kernel of `patch_gemm`; `plane_gemm` adds in the same order, so it has its bits.
+SEPARABLE = tuple(
+    Fusion((DEPTHWISE[Direction.FORWARD].name, pointwise[Direction.FORWARD].name), accepts=_accepts, ready=_ready)
+    for pointwise in (PATCH_GEMM, PLANE_GEMM)
 )

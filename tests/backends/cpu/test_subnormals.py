@@ -19,6 +19,7 @@ PROBLEMS = {
     "winograd_2x2": "dense",
     "patch_gemm": "dense",
     "folded_gemm": "first layer",
+    "plane_gemm": "dense",
     "implicit_gemm": "dense",
     "dot_gemm": "dense",
 }
