@@ -274,7 +274,7 @@ def backward(
     op, backend = by_input.op(rank), options.get("backend")
     wanted = _mask(op, output_mask)
     # Both primitives read the arguments: what can be read once alone becomes a tuple.
-    options = {name: tuple(value) if isinstance(value, Iterator) else value for name, value in options.items()}
+    values = tuple(tuple(value) if isinstance(value, Iterator) else value for value in values)
     grad, fill = scaled_gradient(op, grad_output, activation, pre_activation, output, backend)
     x, w = (as_array(op, name, value) for name, value in (("input", input), ("weight", weight)))
     found_routes = {

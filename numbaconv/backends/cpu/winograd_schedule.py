@@ -112,7 +112,7 @@ def _blocks(tiling: Tiling, batch: int, most: int) -> Blocks:
 def _parts(tiling: Tiling, count: int) -> tuple[WeightPart, ...]:
     """The weights in about so many parts."""
     bundle = bundle_of(tiling)
-    bundles, panels = tiling.groups // bundle, int(panels_of.py_func(tiling.row_vectors))
+    bundles, panels = tiling.groups // bundle, panels_of(tiling.row_vectors)
     all_panels, vectors = bundle * panels, bundle * tiling.row_vectors
     if count <= bundles or bundle > 1:
         found, count = [], min(count, bundles)
@@ -139,7 +139,7 @@ def _schedule(tiling: Tiling, batch: int, threads: int, prepared: bool, most: in
     )
     bundle = bundle_of(tiling)
     padded = -(-bundle * tiling.channels // lanes) * lanes
-    bundles, panels = tiling.groups // bundle, bundle * int(panels_of.py_func(tiling.row_vectors))
+    bundles, panels = tiling.groups // bundle, bundle * panels_of(tiling.row_vectors)
     wide = -(-tiling.row_vectors * bundle // panels)
     v_frequency = frequency_cells(blocks.stretch + ROWS, padded, lanes)
     m_frequency = frequency_cells(blocks.tiles + ROWS, wide * lanes, lanes)

@@ -219,7 +219,7 @@ def _launch(plan: ConvPlan) -> _Launch:
     for piece in pieces:
         of_parts = []
         padded = -(-piece.groups * tiling.channels // lanes) * lanes
-        panels = piece.groups * winograd.panels_of.py_func(piece.rows // lanes)
+        panels = piece.groups * winograd.panels_of(piece.rows // lanes)
         extents = (piece.groups, tiling.channels, piece.rows)
         for number, part in enumerate(parts):
             there = held == piece[:2] and len(parts) == 1
