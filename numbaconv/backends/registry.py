@@ -42,7 +42,7 @@ _ENCODED = {
     for name in (BACKEND_VARIABLE, ALGORITHM_VARIABLE, DISABLE_VARIABLE, TUNE_VARIABLE, CACHE_VARIABLE)
 }
 
-_modules = {"cpu": "numbaconv.backends.cpu", "reference": "numbaconv.backends.reference"}
+_modules = {name: f"numbaconv.backends.{name}" for name in ("cpu", "cuda", "reference")}
 _loaded: dict[str, Backend] = {}
 _entry_points_read = False
 _disabled: dict[str, frozenset[str]] = {}
