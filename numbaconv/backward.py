@@ -143,7 +143,7 @@ def scaled_gradient(
     arrays = {"grad_output": grad}
     for name, saved in (("pre_activation", pre_activation), ("output", output)):
         if saved is not None:
-            arrays[name] = as_array(op, name, saved)
+            arrays[name] = _on_stream(op, as_array(op, name, saved), stream)
     chosen = named_backend(op, backend, found_on_device(op, arrays))
     common = promote(op, {name: array.dtype for name, array in arrays.items()})
     compute = _compute_dtype(op, dtype_name(common))

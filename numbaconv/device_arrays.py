@@ -148,7 +148,8 @@ def _dtype(name: str) -> np.dtype:
     found: Any = getattr(ml_dtypes, name, None)
     if found is None:
         raise DTypeError(f"there are no arrays of {name} in NumPy")
-    return np.dtype(found)
+    dtype: np.dtype = np.dtype(found)
+    return dtype
 
 
 def _numba_empty(shape: tuple[int, ...], dtype: np.dtype, device: int, stream: int) -> Any:

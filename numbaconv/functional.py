@@ -103,7 +103,8 @@ def _conv(
     out : array of the output's shape and dtype, optional
         Written and returned. It may be ``residual``.
     stream : CUDA stream or its handle, optional
-        For arrays on a device: where they are read and the result is computed. Else their library's current one.
+        For arrays on a device: where they are read and the result is computed, all that concerns them being done or
+        in order there. Else their library's current one.
     algorithm, backend : str, optional
         Force one by name; see `numbaconv.explain` and `numbaconv.backends`.
 

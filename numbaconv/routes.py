@@ -187,18 +187,23 @@ class DeviceRoute(Route):
         """The call with these arrays, which have the shapes and dtypes of the route."""
         first, second, bias, residual = map(_seen, (first, second, bias, residual))
         if stream is not None:
-            first = first.on(handle_of(self.op, stream))
+            handle = handle_of(self.op, stream)
+            given = (first, second, bias, residual)
+            first, second, bias, residual = (
+                each.on(handle) if isinstance(each, DeviceArray) else each for each in given
+            )
         reads = [each for each in (first, second, bias) if isinstance(each, DeviceArray)]
-        returned, filled = device_result(self.op, out, self.shape, self.dtype, reads, residual)
+        returned, memory = device_result(self.op, out, self.shape, self.dtype, reads, residual)
+        filled: Any = memory
         see_first, see_second, see_result = self.views
-        given = (
+        operands = (
             first if see_first is None else see_first.of(first),
             second if see_second is None or type(second) is PackedWeight else see_second.of(second),
             filled if see_result is None else see_result.of(filled),
         )
         x, w, y = self.site.order
-        operands = (given[x], given[w], given[y])
-        return Job(self.run, operands, self.epilogue(bias, residual), returned, returned)
+        seen = (operands[x], operands[w], operands[y])
+        return Job(self.run, seen, self.epilogue(bias, residual), returned, returned)
 
 
 #: Types whose equal values mean the same everywhere; ``True``, ``1`` and ``1.0`` are equal, but not all are integers.

@@ -183,7 +183,7 @@ def _at(address: int, elements: int, dtype: np.dtype, owner: Any) -> Any:
     if SIMULATED:
         memory = (ctypes.c_char * (elements * dtype.itemsize)).from_address(address)
         memory._owner = owner  # type: ignore[attr-defined]
-        return cuda.simulator.cudadrv.devicearray.FakeCUDAArray(np.frombuffer(memory, dtype))
+        return cuda.simulator.cudadrv.devicearray.FakeCUDAArray(np.frombuffer(memory, dtype=dtype))  # type: ignore[call-overload]
     interface = {
         "shape": (elements,),
         "strides": None,

@@ -143,6 +143,8 @@ def scale(
 
     def fill() -> None:
         with device.placed(grad.device):
+            if saved.stream != grad.stream:
+                device.wait_for(saved.stream, stream)
             operands = (_dense(grad, stream), _dense(saved, stream), device.adopt(_five(made), stream).data)
             launch(found, blocks_for(grad.size), THREADS, stream, *operands, grad.size)
 

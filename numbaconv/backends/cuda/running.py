@@ -79,7 +79,8 @@ class _Runner:
         tensors = [target if at == self._at else _operand(each, stream) for at, each in enumerate(operands)]
         if target.size:
             finish = finisher(self._compute, epilogue)
-            self._launch(*tensors, DeviceEpilogue(finish, _extras(epilogue, target, stream)), stream)
+            finished = DeviceEpilogue(finish, _extras(epilogue, target, stream))
+            self._launch(tensors[0], tensors[1], tensors[2], finished, stream)
         deliver()
 
 
