@@ -4,6 +4,8 @@ import os
 
 __all__ = ["device_name", "unavailable"]
 
+#: A compute capability that every toolkit knows; naming one needs no context.
+_ANY = (8, 0)
 #: The process that has initialised the driver, and whether everything needed is a simulator.
 _initialised: int | None = None
 _simulated = False
@@ -12,7 +14,8 @@ _simulated = False
 def unavailable(problem: ImportError | None) -> str | None:
     """None where kernels can run; ``problem`` is what importing them raised.
 
-    The first answer of None initialises the driver, after which no forked process can use CUDA.
+    The first answer of None initialises the driver, after which no forked process can use CUDA. The context, which
+    takes memory on the device, is made by the first call.
     """
     if _initialised is not None:
         if _simulated or _initialised == os.getpid():
@@ -37,11 +40,7 @@ def _refusal(problem: ImportError | None) -> str | None:
         if not devices:
             return "the driver finds no device"
         try:
-            cuda.current_context()
-        except Exception as error:
-            return f"the device cannot be used: {_one_line(error)}"
-        try:
-            cuda.compile_ptx_for_current_device(_nothing, (types.int32,), device=True)
+            cuda.compile_ptx(_nothing, (types.int32,), device=True, cc=_ANY)
         except Exception as error:
             return f"kernels cannot be compiled ({_one_line(error)}); install numbaconv[cu12] or [cu13]"
     _simulated, _initialised = SIMULATED, os.getpid()

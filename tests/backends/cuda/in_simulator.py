@@ -95,6 +95,24 @@ def test_the_second_call_finds_its_route(monkeypatch):
     close(numbaconv.conv2d(cuda.to_device(X), cuda.to_device(W), **OPTIONS), Y)
 
 
+class Elsewhere(Capsule):
+    """An array that speaks DLPack, in the host's memory."""
+
+    def __init__(self, array):
+        super().__init__(array, place=1)
+
+    def __array__(self, dtype=None, copy=None):
+        return self.array
+
+
+def test_arrays_of_the_host_that_speak_dlpack():
+    for call in (numbaconv.conv1d, numbaconv.prepare(_TWO[1])):
+        y = call(Elsewhere(_TWO[0]), *([Elsewhere(_TWO[1])] if call is numbaconv.conv1d else []))
+        assert type(y) is np.ndarray
+    separable = numbaconv.separable_conv1d(Elsewhere(_TWO[0]), _TWO[1], _TWO[1], backend="reference")
+    assert type(separable) is np.ndarray
+
+
 def strided(array):
     room = np.zeros((*array.shape[:-1], 2 * array.shape[-1]), array.dtype)
     room[..., ::2] = array
@@ -257,6 +275,11 @@ def test_indices_of_64_bits():
         (lambda d: grad.conv2d_bias(Y, stream=0), "ArgumentError", "stream is for arrays on a device"),
         (lambda d: numbaconv.conv2d(d(X), d(W), groups=2, stream="a"), "DTypeError", "stream must be a CUDA stream"),
         (lambda d: numbaconv.conv2d(d(X), d(W), groups=2, backend="cpu"), "BackendError", "choose backend 'cuda'"),
+        (
+            lambda d: numbaconv.unfold(d(X), (3, 3)),
+            "DTypeError",
+            "on a device, but unfold computes in the host",
+        ),
         (lambda d: grad.conv2d_bias(d(Y), backend="reference"), "BackendError", "choose backend 'cuda'"),
         (lambda d: grad.conv2d_bias(d(Y), activation="relu", output=Y), "ArgumentError", "output is in the host"),
         (

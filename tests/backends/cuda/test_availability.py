@@ -40,10 +40,7 @@ CALL = """
 
 def test_an_unusable_backend_is_an_error_with_the_reason():
     reason = python(CALL + "    print(numbaconv.backends()['cuda'].reason)")
-    assert any(
-        known in reason
-        for known in ("cannot be imported", "no usable driver", "no device", "device cannot be used", "compiled")
-    ), reason
+    assert any(known in reason for known in ("cannot be imported", "no usable driver", "no device", "compiled")), reason
     assert reason.startswith("backend 'cuda' cannot be used: ")
     program = "    print(fails(lambda: numbaconv.conv1d(x, w{})))"
     assert python(CALL + program.format(", backend='cuda'")) == reason
@@ -77,8 +74,8 @@ def test_reasons(monkeypatch):
 class FakeDriver:
     """``numba.cuda`` as far as `availability` asks it."""
 
-    def __init__(self, devices=1, context=None, compiler=None):
-        self.devices, self.context, self.compiler = devices, context, compiler
+    def __init__(self, devices=1, compiler=None):
+        self.devices, self.compiler = devices, compiler
 
     @property
     def gpus(self):
@@ -86,11 +83,7 @@ class FakeDriver:
             raise self.devices
         return range(self.devices)
 
-    def current_context(self):
-        if self.context:
-            raise self.context
-
-    def compile_ptx_for_current_device(self, *arguments, **options):
+    def compile_ptx(self, *arguments, **options):
         if self.compiler:
             raise self.compiler
 
@@ -100,8 +93,7 @@ class FakeDriver:
     [
         (FakeDriver(RuntimeError("none\nhere")), "there is no usable driver: none here"),
         (FakeDriver(0), "the driver finds no device"),
-        (FakeDriver(1, RuntimeError("busy")), "the device cannot be used: busy"),
-        (FakeDriver(1, None, RuntimeError("no nvvm")), "kernels cannot be compiled (no nvvm); install"),
+        (FakeDriver(1, RuntimeError("no nvvm")), "kernels cannot be compiled (no nvvm); install"),
         (FakeDriver(1), None),
     ],
 )
