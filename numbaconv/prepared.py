@@ -123,7 +123,7 @@ class PreparedConv:
             key = (one, other, choice)
             ready = self._ready.get(key)
             if ready is not None and is_in_use(choice[0], ready.route.engine):
-                return ready.route.job(input, ready.weight, ready.bias, residual, out, stream).execute()
+                return ready.route.call(input, ready.weight, ready.bias, residual, out, stream)
         return self._admit(key, input, residual, out, stream)
 
     def _admit(self, key: Hashable, input: object, residual: object, out: Array | None, stream: object) -> Array:
@@ -298,7 +298,7 @@ algorithm, backend
     Raises
     ------
     ShapeError, ArgumentError, DTypeError, BackendError
-        For what is wrong whatever the input; the rest is found when it is called.
+        For arguments that are wrong by themselves; what does not fit together is found when it is called.
 
     Examples
     --------
