@@ -100,9 +100,7 @@ def _conjugate(value: Any, residence: Residence | None = None) -> Any:
 
 
 def _on_stream(op: str, array: Any, stream: object) -> Any:
-    """An array on a device, to be read on a stream where one is given."""
-    if stream is None:
-        return array
+    """An array on a device, to be read on a stream."""
     if not isinstance(array, DeviceArray):
         raise ArgumentError(f"{op}: stream is for arrays on a device, but these are in the host's memory")
     return array.on(handle_of(op, stream))
@@ -135,7 +133,9 @@ def scaled_gradient(
     ArgumentError
         If what the derivative needs was not saved.
     """
-    grad: Array = _on_stream(op, as_array(op, "grad_output", grad_output), stream)
+    grad: Array = as_array(op, "grad_output", grad_output)
+    if stream is not None:
+        grad = _on_stream(op, grad, stream)
     if activation is None:
         if pre_activation is not None or output is not None:
             raise ArgumentError(f"{op}: a saved array was given, but no activation")
@@ -143,7 +143,8 @@ def scaled_gradient(
     arrays = {"grad_output": grad}
     for name, saved in (("pre_activation", pre_activation), ("output", output)):
         if saved is not None:
-            arrays[name] = _on_stream(op, as_array(op, name, saved), stream)
+            array = as_array(op, name, saved)
+            arrays[name] = array if stream is None else _on_stream(op, array, stream)
     chosen = named_backend(op, backend, found_on_device(op, arrays))
     common = promote(op, {name: array.dtype for name, array in arrays.items()})
     compute = _compute_dtype(op, dtype_name(common))

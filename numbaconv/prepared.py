@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from weakref import WeakSet
 
 import numpy as np
+from numpy import ndarray
 
 from .arrays import Array, as_array, view_of_weight
 from .backends.activations import resolve_activation
@@ -111,12 +112,16 @@ class PreparedConv:
         ShapeError, ArgumentError, DTypeError, BackendError, AlgorithmError
             As the convolution itself.
         """
-        automatic = AUTOMATIC
-        if type(input) is not np.ndarray and on_device(input):
-            input = as_array(self._op, "input", input)
-            residual = None if residual is None else as_array(self._op, "residual", residual)
-            automatic = AUTOMATIC_ON_DEVICE if isinstance(input, DeviceArray) else AUTOMATIC
-        choice = choices(self._named["backend"], self._named["algorithm"], automatic)
+        backend, algorithm = self._named["backend"], self._named["algorithm"]
+        if type(input) is ndarray:
+            choice = choices(backend, algorithm)
+        else:
+            automatic = AUTOMATIC
+            if on_device(input):
+                input = as_array(self._op, "input", input)
+                residual = None if residual is None else as_array(self._op, "residual", residual)
+                automatic = AUTOMATIC_ON_DEVICE if isinstance(input, DeviceArray) else AUTOMATIC
+            choice = choices(backend, algorithm, automatic)
         one, other = array_key(input), None if residual is None else array_key(residual)
         key = None
         if one is not None and (residual is None) == (other is None):
