@@ -10,6 +10,8 @@ import numpy as np
 
 from .arrays import Array, as_array, data_view, promote
 from .backends.activations import resolve_activation
+from .backends.base import Residence
+from .device_arrays import DeviceArray, device_result, found_on_device, handle_of
 from .dispatch import find_route, named_backend
 from .errors import ArgumentError, DTypeError, ShapeError
 from .functional import Activation
@@ -47,6 +49,7 @@ class GradOptions(TypedDict, total=False):
     activation: Activation
     pre_activation: object
     output: object
+    stream: object
     algorithm: str | None
     backend: str | None
 
@@ -86,11 +89,21 @@ class BiasOptions(TypedDict, total=False):
     activation: Activation
     pre_activation: object
     output: object
+    stream: object
     backend: str | None
 
 
-def _conjugate(value: Any) -> Any:
+def _conjugate(value: Any, residence: Residence | None = None) -> Any:
+    if residence is not None and isinstance(value, DeviceArray):
+        return residence.conjugate(value) if value.dtype.kind == "c" else value
     return np.conj(value) if np.iscomplexobj(value) else value
+
+
+def _on_stream(op: str, array: Any, stream: object) -> Any:
+    """An array on a device, to be read on a stream."""
+    if not isinstance(array, DeviceArray):
+        raise ArgumentError(f"{op}: stream is for arrays on a device, but these are in the host's memory")
+    return array.on(handle_of(op, stream))
 
 
 def _nothing() -> None:
@@ -109,6 +122,7 @@ def scaled_gradient(
     pre_activation: object,
     output: object,
     backend: str | None,
+    stream: object = None,
 ) -> tuple[Array, Callable[[], None]]:
     """The gradient by the pre-activation, ``grad_output * activation'(saved)``, and what fills it.
 
@@ -120,15 +134,18 @@ def scaled_gradient(
         If what the derivative needs was not saved.
     """
     grad: Array = as_array(op, "grad_output", grad_output)
+    if stream is not None:
+        grad = _on_stream(op, grad, stream)
     if activation is None:
         if pre_activation is not None or output is not None:
             raise ArgumentError(f"{op}: a saved array was given, but no activation")
         return grad, _nothing
-    chosen = named_backend(op, backend)
     arrays = {"grad_output": grad}
     for name, saved in (("pre_activation", pre_activation), ("output", output)):
         if saved is not None:
-            arrays[name] = as_array(op, name, saved)
+            array = as_array(op, name, saved)
+            arrays[name] = array if stream is None else _on_stream(op, array, stream)
+    chosen = named_backend(op, backend, found_on_device(op, arrays))
     common = promote(op, {name: array.dtype for name, array in arrays.items()})
     compute = _compute_dtype(op, dtype_name(common))
     found = resolve_activation(op, activation, compute.name)
@@ -149,6 +166,9 @@ def scaled_gradient(
     values = arrays[name]
     if values.shape != grad.shape:
         raise ShapeError(f"{op}: {name} has shape {values.shape}, but grad_output has {grad.shape}")
+    if isinstance(grad, DeviceArray):
+        assert chosen.residence is not None
+        return chosen.residence.scale(derivative, grad, values, common, compute.name)
     scaled = np.empty(grad.shape, common)
 
     def fill() -> None:
@@ -183,7 +203,8 @@ def _prepare(
     array: Array = as_array(site.op(rank), site.reads[0], other)
     conjugates = array.dtype.kind == "c" or grad.dtype.kind == "c"
     if conjugates:
-        array = _conjugate(array)
+        there = found_on_device(site.op(rank), {site.reads[0]: array, "grad_output": grad})
+        array = _conjugate(array, named_backend(site.op(rank), backend, there).residence)
     if more:
         if conjugates and "padding_value" in more:  # padding is part of the input
             more["padding_value"] = _conjugate(more["padding_value"])
@@ -205,6 +226,7 @@ def gradient(
     pre_activation: object = None,
     output: object = None,
     out: Array | None = None,
+    stream: object = None,
     **options: Any,
 ) -> Array:
     """One gradient: the activation's derivative first, then the primitive that produces the operand.
@@ -213,11 +235,11 @@ def gradient(
     """
     assert rank is not None
     op, backend = site.op(rank), options.get("backend")
-    grad, fill = scaled_gradient(op, grad_output, activation, pre_activation, output, backend)
+    grad, fill = scaled_gradient(op, grad_output, activation, pre_activation, output, backend, stream)
     route, first, second, bias, residual = _prepare(site, rank, other, grad, size, names, values, **options)
     if fill is _nothing:
-        return route.call(first, second, bias, residual, out)
-    job = route.job(first, second, bias, residual, out)
+        return route.call(first, second, bias, residual, out, stream)
+    job = route.job(first, second, bias, residual, out, stream)
     fill()
     return job.execute()
 
@@ -231,26 +253,44 @@ def bias_gradient(
     activation: Activation = None,
     pre_activation: object = None,
     output: object = None,
+    stream: object = None,
     backend: str | None = None,
 ) -> Array:
     """The sum of the gradient by the pre-activation over all axes but the channels."""
     assert rank is not None
     op = op.format(f"{rank}d")
-    named_backend(op, backend)
-    grad, fill = scaled_gradient(op, grad_output, activation, pre_activation, output, backend)
+    there = isinstance(as_array(op, "grad_output", grad_output), DeviceArray)
+    chosen = named_backend(op, backend, there)
+    grad, fill = scaled_gradient(op, grad_output, activation, pre_activation, output, backend, stream)
     if grad.ndim not in (rank + 1, rank + 2):
         raise ShapeError(
             f"{op}: grad_output must have {rank + 2} axes, or {rank + 1} without a batch axis, "
             f"but has shape {grad.shape}"
         )
-    view = data_view(grad, is_channels_last(op, rank, data_format), grad.ndim == rank + 2)
-    fill()
+    last, batched = is_channels_last(op, rank, data_format), grad.ndim == rank + 2
     rule = dtype_rule(op, "grad_output", grad.dtype)
     wide = np.result_type(np.dtype(rule.compute), np.float64) if np.dtype(rule.compute).kind in "fc" else rule.compute
+    if isinstance(grad, DeviceArray):
+        assert chosen.residence is not None
+        seen = _device_view(grad, last, batched)
+        dtype = grad.dtype if rule.output == dtype_name(grad.dtype) else np.dtype(rule.output)
+        returned, filled = device_result(op, None, seen.shape[1:2], dtype, [grad], None)
+        fill()
+        chosen.residence.channel_sum(seen, filled, np.dtype(wide).name)
+        return returned  # type: ignore[no-any-return]
+    view = data_view(grad, last, batched)
+    fill()
     with np.errstate(over="ignore", invalid="ignore"):  # infinities meet, half types round to infinity
         total = view.sum(axis=(0, *range(2, rank + 2)), dtype=wide)
         result: Array = total.astype(grad.dtype if rule.output == dtype_name(grad.dtype) else rule.output)
     return result
+
+
+def _device_view(array: DeviceArray, last: bool, batched: bool) -> DeviceArray:
+    """As `data_view`."""
+    full = array if batched else array[(None,)]
+    axes = tuple(range(full.ndim))
+    return full.transpose((0, axes[-1], *axes[1:-1])) if last else full
 
 
 def backward(
@@ -271,25 +311,25 @@ def backward(
 ) -> ConvGradients:
     """All gradients that are asked for, everything checked first, the activation's derivative taken once."""
     assert rank is not None
-    op, backend = by_input.op(rank), options.get("backend")
+    op, backend, stream = by_input.op(rank), options.get("backend"), options.pop("stream", None)
     wanted = _mask(op, output_mask)
     # Both primitives read the arguments: what can be read once alone becomes a tuple.
     values = tuple(tuple(value) if isinstance(value, Iterator) else value for value in values)
-    grad, fill = scaled_gradient(op, grad_output, activation, pre_activation, output, backend)
+    grad, fill = scaled_gradient(op, grad_output, activation, pre_activation, output, backend, stream)
     x, w = (as_array(op, name, value) for name, value in (("input", input), ("weight", weight)))
     found_routes = {
         "input": _prepare(by_input, rank, w, grad, x.shape, names, values, **options),
         "weight": _prepare(by_weight, rank, x, grad, w.shape, names, values, **options),
     }
     jobs = {
-        produces: route.job(first, second, bias, residual, None)
+        produces: route.job(first, second, bias, residual, None, stream)
         for produces, (route, first, second, bias, residual) in found_routes.items()
     }
     fill()
     found = {produces: job.execute() for produces, job in jobs.items() if wanted[produces]}
     if wanted["bias"]:
         found["bias"] = bias_gradient(
-            by_input.name, rank, grad, data_format=options.get("data_format"), backend=backend
+            by_input.name, rank, grad, data_format=options.get("data_format"), stream=stream, backend=backend
         )
     return ConvGradients(found.get("input"), found.get("weight"), found.get("bias"))
 

@@ -23,9 +23,22 @@ from numpy import ndarray
 from .arrays import Array, View, result
 from .backends.activations import Activation
 from .backends.base import NO_EPILOGUE, Algorithm, Backend, Direction, Epilogue, PackedWeight, Runner
+from .device_arrays import DeviceArray, device_array, device_result, handle_of, on_device
+from .errors import ArgumentError
 from .plan import ConvPlan
 
-__all__ = ["GIVEN_NAMES", "Job", "Memory", "Route", "Site", "array_key", "call_key", "direction_of", "plain"]
+__all__ = [
+    "GIVEN_NAMES",
+    "DeviceRoute",
+    "Job",
+    "Memory",
+    "Route",
+    "Site",
+    "array_key",
+    "call_key",
+    "direction_of",
+    "plain",
+]
 
 T = TypeVar("T")
 
@@ -131,15 +144,17 @@ class Route:
     views: tuple[View | None, View | None, View | None]
     residual_view: View
 
-    def job(self, first: Any, second: Any, bias: Any, residual: Any, out: object) -> Job:
+    def job(self, first: Any, second: Any, bias: Any, residual: Any, out: object, stream: object = None) -> Job:
         """The call with these arrays, which have the shapes and dtypes of the route."""
+        if stream is not None:
+            raise ArgumentError(f"{self.op}: stream is for arrays on a device, but these are in the host's memory")
         returned, filled = self.result((first, second, bias), residual, out)
         return Job(partial(self._fill, first, second, bias, residual, filled), returned, filled)
 
-    def call(self, first: Any, second: Any, bias: Any, residual: Any, out: object) -> Array:
+    def call(self, first: Any, second: Any, bias: Any, residual: Any, out: object, stream: object = None) -> Array:
         """The result of the call with these arrays: a `job` that is executed at once."""
-        if out is not None:
-            return self.job(first, second, bias, residual, out).execute()
+        if out is not None or stream is not None:
+            return self.job(first, second, bias, residual, out, stream).execute()
         found: Array = np.empty(self.shape, self.dtype)
         self._fill(first, second, bias, residual, found)
         return found
@@ -167,6 +182,35 @@ class Route:
         if bias is None and residual is None and self.activation is None:
             return NO_EPILOGUE
         return Epilogue(bias, None if residual is None else self.residual_view.of(residual), self.activation)
+
+
+def _seen(value: Any) -> Any:
+    """An array on a device as its memory; what is none as it is."""
+    return device_array(value) if on_device(value) else value
+
+
+class DeviceRoute(Route):
+    """A route of arrays on a device."""
+
+    __slots__ = ()
+
+    def job(self, first: Any, second: Any, bias: Any, residual: Any, out: object, stream: object = None) -> Job:
+        """The call with these arrays, which have the shapes and dtypes of the route."""
+        first, second, bias, residual = map(_seen, (first, second, bias, residual))
+        if stream is not None:
+            handle = handle_of(self.op, stream)
+            given = (first, second, bias, residual)
+            first, second, bias, residual = (
+                each.on(handle) if isinstance(each, DeviceArray) else each for each in given
+            )
+        reads = [each for each in (first, second, bias) if isinstance(each, DeviceArray)]
+        returned, filled = device_result(self.op, out, self.shape, self.dtype, reads, residual)
+        memory: Any = filled
+        return Job(partial(self._fill, first, second, bias, residual, memory), returned, returned)
+
+    def call(self, first: Any, second: Any, bias: Any, residual: Any, out: object, stream: object = None) -> Array:
+        """The result of the call with these arrays: a `job` that is executed at once."""
+        return self.job(first, second, bias, residual, out, stream).execute()
 
 
 #: Types whose equal values mean the same everywhere; ``True``, ``1`` and ``1.0`` are equal, but not all are integers.
@@ -210,6 +254,8 @@ def array_key(array: Any) -> tuple[Hashable, ...] | None:
     """What a route depends on in an array, or None where it is no plain, aligned array."""
     if type(array) is ndarray and array.flags.aligned:
         return array.shape, array.dtype
+    if type(array) is DeviceArray:
+        return array.shape, array.dtype, array.device
     return None
 
 

@@ -36,7 +36,7 @@ def test_primitives(direction, transposed, primitive):
 
 
 def test_none_is_worth_it(monkeypatch):
-    monkeypatch.setenv("NUMBACONV_DISABLE", "patch_gemm,implicit_gemm,direct")
+    monkeypatch.setenv("NUMBACONV_DISABLE", "small_gemm,patch_gemm,implicit_gemm,direct")
     shapes = (1, 16, 1, 1), (16, 16, 3, 3)  # one tile, mostly of padding
     found = explain(*shapes, padding=1)
     accepting = [each for each in found.candidates if each.refusal is None and "disabled" not in str(each.passed_over)]
