@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import Any, NamedTuple, TypedDict
 
@@ -10,12 +10,14 @@ import numpy as np
 
 from .arrays import Array, as_array, data_view, promote
 from .backends.activations import resolve_activation
-from .dispatch import named_backend, prepare_job
+from .backends.base import Residence
+from .device_arrays import DeviceArray, device_result, found_on_device, handle_of
+from .dispatch import find_route, named_backend
 from .errors import ArgumentError, DTypeError, ShapeError
 from .functional import Activation
 from .plan import Ints, PaddingMode, Scalar, dtype_name, dtype_rule
 from .plan.layout import is_channels_last
-from .routes import Job, Site
+from .routes import Route, Site
 
 __all__ = [
     "BiasOptions",
@@ -47,6 +49,7 @@ class GradOptions(TypedDict, total=False):
     activation: Activation
     pre_activation: object
     output: object
+    stream: object
     algorithm: str | None
     backend: str | None
 
@@ -86,11 +89,21 @@ class BiasOptions(TypedDict, total=False):
     activation: Activation
     pre_activation: object
     output: object
+    stream: object
     backend: str | None
 
 
-def _conjugate(value: Any) -> Any:
+def _conjugate(value: Any, residence: Residence | None = None) -> Any:
+    if residence is not None and isinstance(value, DeviceArray):
+        return residence.conjugate(value) if value.dtype.kind == "c" else value
     return np.conj(value) if np.iscomplexobj(value) else value
+
+
+def _on_stream(op: str, array: Any, stream: object) -> Any:
+    """An array on a device, to be read on a stream."""
+    if not isinstance(array, DeviceArray):
+        raise ArgumentError(f"{op}: stream is for arrays on a device, but these are in the host's memory")
+    return array.on(handle_of(op, stream))
 
 
 def _nothing() -> None:
@@ -109,6 +122,7 @@ def scaled_gradient(
     pre_activation: object,
     output: object,
     backend: str | None,
+    stream: object = None,
 ) -> tuple[Array, Callable[[], None]]:
     """The gradient by the pre-activation, ``grad_output * activation'(saved)``, and what fills it.
 
@@ -120,15 +134,18 @@ def scaled_gradient(
         If what the derivative needs was not saved.
     """
     grad: Array = as_array(op, "grad_output", grad_output)
+    if stream is not None:
+        grad = _on_stream(op, grad, stream)
     if activation is None:
         if pre_activation is not None or output is not None:
             raise ArgumentError(f"{op}: a saved array was given, but no activation")
         return grad, _nothing
-    chosen = named_backend(op, backend)
     arrays = {"grad_output": grad}
     for name, saved in (("pre_activation", pre_activation), ("output", output)):
         if saved is not None:
-            arrays[name] = as_array(op, name, saved)
+            array = as_array(op, name, saved)
+            arrays[name] = array if stream is None else _on_stream(op, array, stream)
+    chosen = named_backend(op, backend, found_on_device(op, arrays))
     common = promote(op, {name: array.dtype for name, array in arrays.items()})
     compute = _compute_dtype(op, dtype_name(common))
     found = resolve_activation(op, activation, compute.name)
@@ -149,6 +166,9 @@ def scaled_gradient(
     values = arrays[name]
     if values.shape != grad.shape:
         raise ShapeError(f"{op}: {name} has shape {values.shape}, but grad_output has {grad.shape}")
+    if isinstance(grad, DeviceArray):
+        assert chosen.residence is not None
+        return chosen.residence.scale(derivative, grad, values, common, compute.name)
     scaled = np.empty(grad.shape, common)
 
     def fill() -> None:
@@ -167,34 +187,30 @@ def _prepare(
     other: object,
     grad: Array,
     size: object,
+    names: tuple[str, ...],
+    values: tuple[Any, ...],
     *,
     data_format: str | None = None,
     weight_format: str | None = None,
-    out: Array | None = None,
     algorithm: str | None = None,
     backend: str | None = None,
-    **arguments: Any,
-) -> Job:
-    """The primitive that produces an operand's gradient; conjugation makes it the adjoint."""
+    **more: Any,
+) -> tuple[Route, Any, Any, Any, Any]:
+    """`find_route` of the primitive that produces an operand's gradient; conjugation makes it the adjoint.
+
+    ``more`` are arguments beyond those of the names.
+    """
     array: Array = as_array(site.op(rank), site.reads[0], other)
-    if "c" in (array.dtype.kind, grad.dtype.kind):
-        array = _conjugate(array)
-        if "padding_value" in arguments:  # padding is part of the input
-            arguments["padding_value"] = _conjugate(arguments["padding_value"])
-    return prepare_job(
-        site,
-        rank,
-        array,
-        grad,
-        tuple(arguments),
-        tuple(arguments.values()),
-        data_format=data_format,
-        weight_format=weight_format,
-        size=size,
-        out=out,
-        algorithm=algorithm,
-        backend=backend,
-    )
+    conjugates = array.dtype.kind == "c" or grad.dtype.kind == "c"
+    if conjugates:
+        there = found_on_device(site.op(rank), {site.reads[0]: array, "grad_output": grad})
+        array = _conjugate(array, named_backend(site.op(rank), backend, there).residence)
+    if more:
+        if conjugates and "padding_value" in more:  # padding is part of the input
+            more["padding_value"] = _conjugate(more["padding_value"])
+        names, values = (*names, *more), (*values, *more.values())
+    formats = (data_format, weight_format)
+    return find_route(site, rank, array, grad, names, values, *formats, backend, algorithm, size=size)
 
 
 def gradient(
@@ -203,10 +219,14 @@ def gradient(
     other: object,
     grad_output: object,
     size: object,
+    names: tuple[str, ...],
+    values: tuple[Any, ...],
     *,
     activation: Activation = None,
     pre_activation: object = None,
     output: object = None,
+    out: Array | None = None,
+    stream: object = None,
     **options: Any,
 ) -> Array:
     """One gradient: the activation's derivative first, then the primitive that produces the operand.
@@ -215,8 +235,11 @@ def gradient(
     """
     assert rank is not None
     op, backend = site.op(rank), options.get("backend")
-    grad, fill = scaled_gradient(op, grad_output, activation, pre_activation, output, backend)
-    job = _prepare(site, rank, other, grad, size, **options)
+    grad, fill = scaled_gradient(op, grad_output, activation, pre_activation, output, backend, stream)
+    route, first, second, bias, residual = _prepare(site, rank, other, grad, size, names, values, **options)
+    if fill is _nothing:
+        return route.call(first, second, bias, residual, out, stream)
+    job = route.job(first, second, bias, residual, out, stream)
     fill()
     return job.execute()
 
@@ -230,26 +253,44 @@ def bias_gradient(
     activation: Activation = None,
     pre_activation: object = None,
     output: object = None,
+    stream: object = None,
     backend: str | None = None,
 ) -> Array:
     """The sum of the gradient by the pre-activation over all axes but the channels."""
     assert rank is not None
     op = op.format(f"{rank}d")
-    named_backend(op, backend)
-    grad, fill = scaled_gradient(op, grad_output, activation, pre_activation, output, backend)
+    there = isinstance(as_array(op, "grad_output", grad_output), DeviceArray)
+    chosen = named_backend(op, backend, there)
+    grad, fill = scaled_gradient(op, grad_output, activation, pre_activation, output, backend, stream)
     if grad.ndim not in (rank + 1, rank + 2):
         raise ShapeError(
             f"{op}: grad_output must have {rank + 2} axes, or {rank + 1} without a batch axis, "
             f"but has shape {grad.shape}"
         )
-    view = data_view(grad, is_channels_last(op, rank, data_format), grad.ndim == rank + 2)
-    fill()
+    last, batched = is_channels_last(op, rank, data_format), grad.ndim == rank + 2
     rule = dtype_rule(op, "grad_output", grad.dtype)
     wide = np.result_type(np.dtype(rule.compute), np.float64) if np.dtype(rule.compute).kind in "fc" else rule.compute
-    total = view.sum(axis=(0, *range(2, rank + 2)), dtype=wide)
-    with np.errstate(over="ignore"):  # half types round to infinity
+    if isinstance(grad, DeviceArray):
+        assert chosen.residence is not None
+        seen = _device_view(grad, last, batched)
+        dtype = grad.dtype if rule.output == dtype_name(grad.dtype) else np.dtype(rule.output)
+        returned, filled = device_result(op, None, seen.shape[1:2], dtype, [grad], None)
+        fill()
+        chosen.residence.channel_sum(seen, filled, np.dtype(wide).name)
+        return returned  # type: ignore[no-any-return]
+    view = data_view(grad, last, batched)
+    fill()
+    with np.errstate(over="ignore", invalid="ignore"):  # infinities meet, half types round to infinity
+        total = view.sum(axis=(0, *range(2, rank + 2)), dtype=wide)
         result: Array = total.astype(grad.dtype if rule.output == dtype_name(grad.dtype) else rule.output)
     return result
+
+
+def _device_view(array: DeviceArray, last: bool, batched: bool) -> DeviceArray:
+    """As `data_view`."""
+    full = array if batched else array[(None,)]
+    axes = tuple(range(full.ndim))
+    return full.transpose((0, axes[-1], *axes[1:-1])) if last else full
 
 
 def backward(
@@ -259,6 +300,8 @@ def backward(
     grad_output: object,
     input: object,
     weight: object,
+    names: tuple[str, ...],
+    values: tuple[Any, ...],
     *,
     activation: Activation = None,
     pre_activation: object = None,
@@ -268,19 +311,25 @@ def backward(
 ) -> ConvGradients:
     """All gradients that are asked for, everything checked first, the activation's derivative taken once."""
     assert rank is not None
-    op, backend = by_input.op(rank), options.get("backend")
+    op, backend, stream = by_input.op(rank), options.get("backend"), options.pop("stream", None)
     wanted = _mask(op, output_mask)
-    grad, fill = scaled_gradient(op, grad_output, activation, pre_activation, output, backend)
+    # Both primitives read the arguments: what can be read once alone becomes a tuple.
+    values = tuple(tuple(value) if isinstance(value, Iterator) else value for value in values)
+    grad, fill = scaled_gradient(op, grad_output, activation, pre_activation, output, backend, stream)
     x, w = (as_array(op, name, value) for name, value in (("input", input), ("weight", weight)))
+    found_routes = {
+        "input": _prepare(by_input, rank, w, grad, x.shape, names, values, **options),
+        "weight": _prepare(by_weight, rank, x, grad, w.shape, names, values, **options),
+    }
     jobs = {
-        "input": _prepare(by_input, rank, w, grad, x.shape, **options),
-        "weight": _prepare(by_weight, rank, x, grad, w.shape, **options),
+        produces: route.job(first, second, bias, residual, None, stream)
+        for produces, (route, first, second, bias, residual) in found_routes.items()
     }
     fill()
     found = {produces: job.execute() for produces, job in jobs.items() if wanted[produces]}
     if wanted["bias"]:
         found["bias"] = bias_gradient(
-            by_input.name, rank, grad, data_format=options.get("data_format"), backend=backend
+            by_input.name, rank, grad, data_format=options.get("data_format"), stream=stream, backend=backend
         )
     return ConvGradients(found.get("input"), found.get("weight"), found.get("bias"))
 

@@ -52,6 +52,9 @@ __all__ = [
     "conv_transpose3d_weight",
 ]
 
+#: The names of what shapes a convolution, in the order in which calls give it.
+_CONV_ARGUMENTS = ("stride", "padding", "dilation", "groups")
+_TRANSPOSED_ARGUMENTS = ("stride", "padding", "output_padding", "groups", "dilation")
 
 _CONV_INPUT = Site("conv{}_input", False, "input")
 _CONV_WEIGHT = Site("conv{}_weight", False, "weight")
@@ -91,7 +94,7 @@ def _conv_input(
         What the forward call saved: one of them is needed with an activation. From ``output`` alone the
         derivatives of relu, relu6, leaky_relu, tanh and sigmoid are known.
     out : array of the input's shape and the result's dtype, optional
-    algorithm, backend : str, optional
+    stream, algorithm, backend
         As in the forward call.
 
     Returns
@@ -117,10 +120,8 @@ def _conv_input(
         weight,
         grad_output,
         input_size,
-        stride=stride,
-        padding=padding,
-        dilation=dilation,
-        groups=groups,
+        _CONV_ARGUMENTS,
+        (stride, padding, dilation, groups),
         **options,
     )
 
@@ -144,7 +145,7 @@ def _conv_weight(
     weight_size : shape of the weight, in the order of ``weight_format``
     grad_output : array of the output's shape
     stride, padding, dilation, groups, padding_mode, padding_value, data_format, weight_format, activation, \
-pre_activation, output, algorithm, backend
+pre_activation, output, stream, algorithm, backend
         As in `numbaconv.grad.conv{rank}d_input`.
     out : array of the weight's shape and the result's dtype, optional
 
@@ -171,10 +172,8 @@ pre_activation, output, algorithm, backend
         input,
         grad_output,
         weight_size,
-        stride=stride,
-        padding=padding,
-        dilation=dilation,
-        groups=groups,
+        _CONV_ARGUMENTS,
+        (stride, padding, dilation, groups),
         **options,
     )
 
@@ -200,7 +199,7 @@ def _conv_transpose_input(
     grad_output : array of the output's shape
     stride, padding, output_padding, groups, dilation, output_size, padding_mode, data_format, weight_format
         As in the forward call.
-    activation, pre_activation, output, out, algorithm, backend
+    activation, pre_activation, output, out, stream, algorithm, backend
         As in `numbaconv.grad.conv{rank}d_input`.
 
     Returns
@@ -226,11 +225,8 @@ def _conv_transpose_input(
         weight,
         grad_output,
         input_size,
-        stride=stride,
-        padding=padding,
-        output_padding=output_padding,
-        groups=groups,
-        dilation=dilation,
+        _TRANSPOSED_ARGUMENTS,
+        (stride, padding, output_padding, groups, dilation),
         **options,
     )
 
@@ -256,7 +252,7 @@ def _conv_transpose_weight(
     grad_output : array of the output's shape
     stride, padding, output_padding, groups, dilation, output_size, padding_mode, data_format, weight_format
         As in the forward call.
-    activation, pre_activation, output, out, algorithm, backend
+    activation, pre_activation, output, out, stream, algorithm, backend
         As in `numbaconv.grad.conv{rank}d_weight`.
 
     Returns
@@ -282,11 +278,8 @@ def _conv_transpose_weight(
         input,
         grad_output,
         weight_size,
-        stride=stride,
-        padding=padding,
-        output_padding=output_padding,
-        groups=groups,
-        dilation=dilation,
+        _TRANSPOSED_ARGUMENTS,
+        (stride, padding, output_padding, groups, dilation),
         **options,
     )
 
@@ -298,7 +291,7 @@ def _conv_bias(rank: int | None, grad_output: object, **options: Unpack[BiasOpti
     ----------
     grad_output : array of shape (N, O, {spatial}), or (O, {spatial})
         For ``data_format`` channels last: (N, {spatial}, O).
-    data_format, activation, pre_activation, output, backend
+    data_format, activation, pre_activation, output, stream, backend
         As in `numbaconv.grad.conv{rank}d_input`.
 
     Returns
@@ -347,7 +340,7 @@ def _conv_backward(
     input : array of shape (N, C, {spatial})
     weight : array of shape (O, C / groups, {kernel})
     stride, padding, dilation, groups, padding_mode, padding_value, data_format, weight_format, activation, \
-pre_activation, output, algorithm, backend
+pre_activation, output, stream, algorithm, backend
         As in `numbaconv.grad.conv{rank}d_input`; the activation's derivative is taken once.
     output_mask : three bools
         Which of the gradients by input, weight and bias to compute.
@@ -378,10 +371,8 @@ pre_activation, output, algorithm, backend
         grad_output,
         input,
         weight,
-        stride=stride,
-        padding=padding,
-        dilation=dilation,
-        groups=groups,
+        _CONV_ARGUMENTS,
+        (stride, padding, dilation, groups),
         **options,
     )
 
@@ -406,7 +397,7 @@ def _conv_transpose_backward(
     input : array of shape (N, C, {spatial})
     weight : array of shape (C, O / groups, {kernel})
     stride, padding, output_padding, groups, dilation, output_size, padding_mode, data_format, \
-weight_format, activation, pre_activation, output, algorithm, backend
+weight_format, activation, pre_activation, output, stream, algorithm, backend
         As in `numbaconv.grad.conv_transpose{rank}d_input`; the activation's derivative is taken once.
     output_mask : three bools
         Which of the gradients by input, weight and bias to compute.
@@ -436,11 +427,8 @@ weight_format, activation, pre_activation, output, algorithm, backend
         grad_output,
         input,
         weight,
-        stride=stride,
-        padding=padding,
-        output_padding=output_padding,
-        groups=groups,
-        dilation=dilation,
+        _TRANSPOSED_ARGUMENTS,
+        (stride, padding, output_padding, groups, dilation),
         **options,
     )
 

@@ -1,5 +1,6 @@
 """Problems that the conformance tests share, and how to run a primitive on one through the public API."""
 
+import os
 from dataclasses import dataclass, replace
 from math import prod
 
@@ -13,7 +14,13 @@ from numbaconv.backends import registry
 from numbaconv.backends.base import Direction
 from numbaconv.plan import ConvPlan, plan_conv
 
-BACKENDS = [name for name in ("cpu", "reference") if name in registry.backends()]
+#: The backends under test. ``tests/backends/cuda`` runs these tests again for its own, in Numba's simulator.
+BACKENDS = os.environ.get("NUMBACONV_TEST_BACKENDS", "cpu,reference").split(",")
+#: The algorithms under test, where not all are.
+ALGORITHMS = list(filter(None, os.environ.get("NUMBACONV_TEST_ALGORITHMS", "").split(",")))
+#: The cost up to which problems are visited, where that is limited: the simulator takes microseconds for each product
+#: and a fraction of a millisecond for each element of a result.
+LARGEST = float(os.environ.get("NUMBACONV_TEST_LARGEST", "inf"))
 
 
 @dataclass(frozen=True)
@@ -69,6 +76,12 @@ class Problem:
 
     def plan(self, dtype="float64") -> ConvPlan:
         return plan_conv(self.x_shape, self.w_shape, dtype=dtype, **self.arguments)
+
+    @property
+    def cost(self):
+        """Multiply-accumulates, and a hundred for each element."""
+        plan = self.plan()
+        return plan.macs + 100 * (prod(self.x_shape) + prod(self.w_shape) + prod(plan.output_shape))
 
     def at_rank3(self):
         """The same problem with leading axes of extent 1."""
@@ -209,12 +222,18 @@ def chosen(direction, plan):
     return registry.resolve(None).select("test", plan, direction, None)
 
 
+def algorithms(backend, direction):
+    """A backend's table, as far as its algorithms are under test."""
+    table = registry.resolve(backend).tables[direction]
+    return [each for each in table if not ALGORITHMS or each.name in ALGORITHMS]
+
+
 def accepting(problem, dtype="float64"):
     """Every (backend, direction, algorithm) that accepts a problem."""
     plan = problem.plan(dtype)
     for name in BACKENDS:
-        for direction, table in registry.resolve(name).tables.items():
-            for algorithm in table:
+        for direction in Direction:
+            for algorithm in algorithms(name, direction):
                 if algorithm.accepts(plan) is None:
                     yield name, direction, algorithm
 
@@ -328,3 +347,10 @@ PROBLEMS = {
     "large batch": _P((3, 3), (2, 2), batch=9, c_in=2, c_out=2),
     "kernel fills the input": _P((4, 3), (4, 3), batch=2, c_in=2, c_out=3),
 }
+
+PROBLEMS = {name: problem for name, problem in PROBLEMS.items() if problem.cost <= LARGEST}
+
+
+def visited(*names):
+    """Those of these problems that are not too large."""
+    return [name for name in names if name in PROBLEMS or float("inf") == LARGEST]

@@ -131,6 +131,11 @@ def test_bench_of_a_network(capsys):
     words = ["--rounds", "1", "--seconds", "0.01", "--threads", "1", "--against", "none", "--directions", "weight"]
     assert main(["bench", "dcgan", "--layers", "netG:2", *words]) == 0
     assert "netG:2" in capsys.readouterr().out
+    (of_table,) = [layer for layer in read("networks.csv") if layer.name == "dcgan/netG:2"]
+    for batch in (1, 2):
+        more = [] if batch == 1 else ["--batch", str(batch)]
+        (record,) = answer(capsys, "bench", "dcgan", "--layers", "netG:2", *words, *more)["records"]
+        assert record["flops"] == pytest.approx(2e6 * of_table.mmac / of_table.input_shape[0] * batch, rel=1e-3)
 
 
 def test_warmup(capsys):
@@ -183,6 +188,8 @@ def test_every_algorithm_has_a_problem_to_warm_up():
         (["explain", *LAYER, "--backend", "nowhere"], "backend 'nowhere' is unknown"),
         (["bench", "lenet"], "network 'lenet' is unknown; there are 1d, 1d_wavenet"),
         (["bench", "vgg_11", "--layers", "fc"], "no layer of vgg_11 is called fc"),
+        (["bench", "dcgan", "--batch", "0"], "--batch must be at least 1, but is 0"),
+        (["bench", *LAYER, "--batch", "2"], "--batch is for a network's layers"),
         (["bench"], "give the name of a network"),
         (["bench", "vgg_11", *LAYER], "--input and --weight for one layer, or the name"),
         (["bench", *LAYER, "--rounds", "0", "--against", "none"], "--rounds must be at least 1, but is 0"),

@@ -8,7 +8,7 @@ imported when it is first asked for. Other distributions add theirs through the 
 
 import os
 from collections.abc import Hashable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from importlib import import_module
 from typing import NamedTuple
@@ -18,6 +18,8 @@ from .base import Backend
 from .winners import CACHE_VARIABLE, TUNE_VARIABLE, revision
 
 __all__ = [
+    "AUTOMATIC",
+    "AUTOMATIC_ON_DEVICE",
     "BackendStatus",
     "backends",
     "choices",
@@ -35,14 +37,16 @@ ENTRY_POINTS = "numbaconv.backends"
 BACKEND_VARIABLE = "NUMBACONV_BACKEND"
 ALGORITHM_VARIABLE = "NUMBACONV_ALGORITHM"
 DISABLE_VARIABLE = "NUMBACONV_DISABLE"
-AUTOMATIC = "cpu"
+#: What computes where nothing was chosen: for arrays of the host, and for arrays on a device.
+AUTOMATIC, AUTOMATIC_ON_DEVICE = "cpu", "cuda"
 #: The variables' names as `os.environ` has them inside.
 _ENCODED = {
     name: getattr(os.environ, "encodekey", str)(name)
     for name in (BACKEND_VARIABLE, ALGORITHM_VARIABLE, DISABLE_VARIABLE, TUNE_VARIABLE, CACHE_VARIABLE)
 }
+_NAMES = frozenset(_ENCODED.values())
 
-_modules = {"cpu": "numbaconv.backends.cpu", "reference": "numbaconv.backends.reference"}
+_modules = {name: f"numbaconv.backends.{name}" for name in ("cpu", "cuda", "reference")}
 _loaded: dict[str, Backend] = {}
 _entry_points_read = False
 _disabled: dict[str, frozenset[str]] = {}
@@ -67,13 +71,13 @@ def _read_entry_points() -> None:
         _entry_points_read = True
 
 
-def _load(name: str) -> Backend:
-    """The backend behind a known name.
+def _imported(name: str) -> Backend:
+    """The backend behind a known name, whether it can be used or not.
 
     Raises
     ------
     BackendError
-        With the reason, if it cannot be used.
+        If it cannot be imported.
     """
     backend = _loaded.get(name)
     if backend is None:
@@ -84,6 +88,18 @@ def _load(name: str) -> Backend:
         if not isinstance(backend, Backend):
             raise BackendError(f"backend {name!r}: module {_modules[name]} has no numbaconv Backend named BACKEND")
         _loaded[name] = backend
+    return backend
+
+
+def _load(name: str) -> Backend:
+    """The backend behind a known name.
+
+    Raises
+    ------
+    BackendError
+        With the reason, if it cannot be used.
+    """
+    backend = _imported(name)
     reason = backend.unavailable()
     if reason is not None:
         raise BackendError(f"backend {name!r} cannot be used: {reason}")
@@ -217,24 +233,26 @@ def _variable(name: str) -> str | None:
     return os.environ.get(name) or None
 
 
-def _chosen_backend(name: str | None) -> str:
+def _chosen_backend(name: str | None, automatic: str) -> str:
     """The name of the backend that a call gets, given its ``backend=`` argument; it may be unknown."""
     if name is not None:
         return name
-    return _scoped.get() or _default or _variable(BACKEND_VARIABLE) or AUTOMATIC
+    return _scoped.get() or _default or _variable(BACKEND_VARIABLE) or automatic
 
 
-def choices(backend: str | None, algorithm: str | None) -> tuple[str, str | None, str | None, tuple[Hashable, ...]]:
+def choices(
+    backend: str | None, algorithm: str | None, automatic: str = AUTOMATIC
+) -> tuple[str, str | None, str | None, Hashable]:
     """What rules a call's choice, unchecked: the backend's name, a forced algorithm's, what is disabled, tuning.
 
     What a call runs is remembered under these and its plan, so whatever else comes to rule the choice belongs here.
     """
-    return (
-        _chosen_backend(backend),
-        forced_algorithm(algorithm),
-        _variable(DISABLE_VARIABLE),
-        (_variable(TUNE_VARIABLE), _variable(CACHE_VARIABLE), revision()),
-    )
+    known = getattr(os.environ, "_data", None)
+    if known is not None and known.keys().isdisjoint(_NAMES):  # no variable is there: `_variable` five times at once
+        name = backend if backend is not None else _scoped.get() or _default or automatic
+        return name, algorithm, None, (None, None, revision())
+    tuning = (_variable(TUNE_VARIABLE), _variable(CACHE_VARIABLE), revision())
+    return _chosen_backend(backend, automatic), forced_algorithm(algorithm), _variable(DISABLE_VARIABLE), tuning
 
 
 def is_in_use(name: str, backend: Backend) -> bool:
@@ -259,9 +277,9 @@ def get_backend() -> str:
     return resolve(None).name
 
 
-def resolve(name: str | None) -> Backend:
+def resolve(name: str | None, automatic: str = AUTOMATIC) -> Backend:
     """The backend of a call, given its ``backend=`` argument."""
-    return _load(_known(_chosen_backend(name)))
+    return _load(_known(_chosen_backend(name, automatic)))
 
 
 def forced_algorithm(name: str | None) -> str | None:
@@ -288,7 +306,10 @@ def disabled_algorithms() -> frozenset[str]:
 def _check_disabled(names: frozenset[str]) -> None:
     unknown = names - _algorithm_names(_loaded)
     if unknown:
-        backends()  # loads whatever can be loaded
+        _read_entry_points()
+        for name in _modules:  # no device is asked whether it is there
+            with suppress(BackendError):
+                _imported(name)
         known = _algorithm_names(_loaded)
         unknown -= known
         if unknown:

@@ -1,16 +1,16 @@
-"""An axis's padding as NumPy index tables: the one place where ``plan.Axis.source`` becomes an array."""
+"""Padding as NumPy arrays and values: the one place where ``plan.Axis.source`` becomes index tables."""
 
 from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
 from ..arrays import Array
-from ..plan import CONSTANT, ZERO, Axis
+from ..plan import CONSTANT, ZERO, Axis, ConvPlan
 
-__all__ = ["keep_small", "preimages", "source_table", "stepping"]
+__all__ = ["fill_value", "keep_small", "outside_table", "preimages", "source_table", "stepping"]
 
 #: Cells of an axis up to which what is made of it stays in memory.
 _LARGEST_KEPT = 2**16
@@ -36,15 +36,36 @@ def stepping(axis: Axis) -> Axis:
     return replace(axis, stride=1) if axis.output <= 1 and axis.stride > 1 else axis
 
 
+def outside_table(axis: Axis) -> tuple[Array, Array]:
+    """What `source_table` has before the input's cells, and after them."""
+    first = min(axis.pad_before, axis.used)
+    after = axis.pad_before + axis.input
+    found = []
+    for positions in (range(first), range(after, max(axis.used, after))):
+        if axis.maps_padding:
+            found.append(np.array([axis.source(position) for position in positions], np.int64))
+        else:
+            found.append(np.full(len(positions), CONSTANT if axis.mode == "constant" else ZERO, np.int64))
+    return found[0], found[1]
+
+
 def source_table(axis: Axis) -> Array:
     """For each padded position that is used, the input cell there, or ``ZERO`` or ``CONSTANT``."""
     table = np.arange(-axis.pad_before, axis.used - axis.pad_before, dtype=np.int64)
-    for outside in (table[: axis.pad_before], table[axis.pad_before + axis.input :]):
-        if axis.maps_padding:
-            outside[:] = [axis.source(position + axis.pad_before) for position in outside.tolist()]
-        else:
-            outside[:] = CONSTANT if axis.mode == "constant" else ZERO
+    before, after = outside_table(axis)
+    table[: before.size] = before
+    if after.size:
+        table[-after.size :] = after
     return table
+
+
+def fill_value(plan: ConvPlan, dtype: np.dtype) -> Any:
+    """What constant padding holds, in the compute dtype."""
+    if type(plan.padding_value) is int and not plan.padding_value:
+        return dtype.type(0)
+    with np.errstate(over="ignore"):  # as an array's own values would
+        value: Any = np.asarray(plan.padding_value).astype(dtype)[()]
+    return value
 
 
 def preimages(axis: Axis) -> tuple[Array, Array]:

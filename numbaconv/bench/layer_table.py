@@ -2,7 +2,7 @@
 
 import csv
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,15 @@ class Layer:
     @property
     def network(self) -> str:
         return self.name.split("/", 1)[0]
+
+    def of_batch(self, batch: int) -> "Layer":
+        """The same layer with another number of samples."""
+        return replace(
+            self,
+            input_shape=(batch, *self.input_shape[1:]),
+            output_shape=(batch, *self.output_shape[1:]),
+            mmac=self.mmac / self.input_shape[0] * batch,
+        )
 
     @classmethod
     def of(cls, description: Mapping[str, Any]) -> "Layer":

@@ -4,13 +4,13 @@ import argparse
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from ..bench.layer_table import LAYERS, Layer, read
+from ..bench.layer_table import Layer, read
 from ..plan import ConvPlan, plan_conv
 from .answers import CommandError
 
 __all__ = ["Parser", "add_layer", "add_layers", "arguments_of", "chosen_layers", "plan_of"]
 
-_NETWORKS = "networks.csv"
+_NETWORKS, _SPEED = "networks.csv", "speed"
 
 
 class Parser(argparse.ArgumentParser):
@@ -74,6 +74,7 @@ def add_layers(parser: argparse.ArgumentParser) -> None:
     networks = sorted({layer.network for layer in read(_NETWORKS)})
     parser.add_argument("network", nargs="?", help=f"layers of one of: {', '.join(networks)}; or 'speed', 40 of many")
     parser.add_argument("--layers", nargs="+", default=[""], metavar="TEXT", help="those whose name has one of these")
+    parser.add_argument("--batch", type=int, help="samples; 1 unless given, and for 'speed' those of its table")
     add_layer(parser, required=False)
 
 
@@ -82,20 +83,24 @@ def chosen_layers(options: argparse.Namespace) -> list[Layer]:
     if options.input is not None or options.weight is not None:
         if options.network is not None or options.input is None or options.weight is None:
             raise CommandError("give --input and --weight for one layer, or the name of a network")
+        if options.batch is not None:
+            raise CommandError("--batch is for a network's layers; --input has the samples of one in words")
         return [_layer(plan_of(options))]
     if options.network is None:
         raise CommandError("give the name of a network, or --input and --weight for one layer")
-    if (LAYERS / f"{options.network}.csv").is_file():
-        layers = read(f"{options.network}.csv")
+    if options.batch is not None and options.batch < 1:
+        raise CommandError(f"--batch must be at least 1, but is {options.batch}")
+    if options.network == _SPEED:
+        layers, batch = read(f"{_SPEED}.csv"), options.batch
     else:
-        layers = [layer for layer in read(_NETWORKS) if layer.network == options.network]
+        layers, batch = [layer for layer in read(_NETWORKS) if layer.network == options.network], options.batch or 1
     if not layers:
         known = sorted({layer.network for layer in read(_NETWORKS)})
         raise CommandError(f"network {options.network!r} is unknown; there are {', '.join(known)}, and speed")
     found = _named(layers, options.layers)
     if not found:
         raise CommandError(f"no layer of {options.network} is called {' or '.join(options.layers)}")
-    return found
+    return found if batch is None else [layer.of_batch(batch) for layer in found]
 
 
 def _named(layers: Sequence[Layer], parts: Sequence[str]) -> list[Layer]:

@@ -1,12 +1,10 @@
 """Operands as kernels want them, and results on their way back."""
 
-from typing import Any
-
 import numpy as np
 
 from ...arrays import Array
-from ...plan import ConvPlan
 from ..base import Epilogue
+from ..tables import fill_value
 from .activation import compiled_row
 
 __all__ = [
@@ -34,15 +32,6 @@ def contiguous(array: Array, dtype: np.dtype) -> Array:
 def flat(array: Array, dtype: np.dtype) -> Array:
     """An array's elements in C order and the compute dtype, as one stretch of memory: itself where it is one."""
     return (array if array.dtype == dtype else np.ascontiguousarray(array, dtype)).ravel()
-
-
-def fill_value(plan: ConvPlan, dtype: np.dtype) -> Any:
-    """What constant padding holds, in the compute dtype."""
-    if type(plan.padding_value) is int and not plan.padding_value:
-        return dtype.type(0)
-    with np.errstate(over="ignore"):  # as an array's own values would
-        value: Any = np.asarray(plan.padding_value).astype(dtype)[()]
-    return value
 
 
 def flat_epilogue(epilogue: Epilogue, dtype: np.dtype) -> tuple[Array, Array, Array]:
@@ -115,9 +104,10 @@ def chunk_count(tasks: int, units: int, least_tasks: int) -> int:
 def tree_sum(partial_sums: Array) -> Array:
     """The sum over the first axis, in place, as a tree whose shape its length alone decides."""
     count = len(partial_sums)
-    while count > 1:
-        kept = (count + 1) // 2
-        partial_sums[: count - kept] += partial_sums[kept:count]
-        count = kept
+    with np.errstate(over="ignore", invalid="ignore"):  # as within the sums, which no kernel reports
+        while count > 1:
+            kept = (count + 1) // 2
+            partial_sums[: count - kept] += partial_sums[kept:count]
+            count = kept
     total: Array = partial_sums[0]
     return total

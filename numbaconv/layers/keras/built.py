@@ -125,7 +125,7 @@ class Built(Layer):
 
     def __call__(self, input: object) -> Array:
         if not self.built:
-            self.build(np.shape(input))  # type: ignore[call-overload]
+            self.build(getattr(input, "shape", None) or np.shape(input))  # type: ignore[call-overload]
         return self._called(input)
 
     __call__.__doc__ = Layer.__call__.__doc__

@@ -1,0 +1,36 @@
+"""The CUDA backend: ``@cuda.jit`` kernels, the ordered table of algorithms, and why it may not be there.
+
+Kernels need Numba's CUDA target, which is the package numba-cuda, or Numba's own where that still has one. Importing
+this package imports it, but asks no driver for anything: that happens when the backend is first asked for.
+"""
+
+from typing import Any
+
+from ..base import Algorithm, Backend, Direction
+from .availability import device_name, unavailable
+
+__all__ = ["BACKEND"]
+
+_problem: ImportError | None = None
+_tables: dict[Direction, tuple[Algorithm, ...]] = dict.fromkeys(Direction, ())
+_options: dict[str, Any] = {"activation_grad": None}
+try:
+    from .direct_conv import DIRECT
+    from .elementwise import RESIDENCE, activation_grad
+    from .epilogue import check_activation
+except ImportError as error:
+    _problem = error
+else:
+    _options = {"activation_grad": activation_grad, "check_activation": check_activation, "residence": RESIDENCE}
+    _tables = {
+        Direction.FORWARD: (DIRECT[Direction.FORWARD],),
+        Direction.INPUT_GRAD: (DIRECT[Direction.INPUT_GRAD],),
+        Direction.WEIGHT_GRAD: (DIRECT[Direction.WEIGHT_GRAD],),
+    }
+
+
+def _unavailable() -> str | None:
+    return unavailable(_problem)
+
+
+BACKEND = Backend(name="cuda", tables=_tables, unavailable=_unavailable, host=device_name, **_options)

@@ -1,0 +1,67 @@
+"""Why the backend cannot be used here, as a sentence; found when it is first asked for, not before."""
+
+import os
+
+__all__ = ["device_name", "unavailable"]
+
+#: A compute capability that every toolkit knows; naming one needs no context.
+_ANY = (8, 0)
+#: The process that has initialised the driver, and whether everything needed is a simulator.
+_initialised: int | None = None
+_simulated = False
+
+
+def unavailable(problem: ImportError | None) -> str | None:
+    """None where kernels can run; ``problem`` is what importing them raised.
+
+    The first answer of None initialises the driver, after which no forked process can use CUDA. The context, which
+    takes memory on the device, is made by the first call.
+    """
+    if _initialised is not None:
+        if _simulated or _initialised == os.getpid():
+            return None
+        return "CUDA was in use when this process was forked, and cannot be used in it; start processes by spawn"
+    return _refusal(problem)
+
+
+def _refusal(problem: ImportError | None) -> str | None:
+    global _initialised, _simulated
+    if problem is not None:
+        return f"Numba's CUDA target cannot be imported ({_one_line(problem)}); install numbaconv[cu12] or [cu13]"
+    from numba import cuda, types
+
+    from .jit import SIMULATED
+
+    if not SIMULATED:
+        try:
+            devices = len(cuda.gpus)
+        except Exception as error:  # whatever its driver bindings raise
+            return f"there is no usable driver: {_one_line(error)}"
+        if not devices:
+            return "the driver finds no device"
+        try:
+            cuda.compile_ptx(_nothing, (types.int32,), device=True, cc=_ANY)
+        except Exception as error:
+            return f"kernels cannot be compiled ({_one_line(error)}); install numbaconv[cu12] or [cu13]"
+    _simulated, _initialised = SIMULATED, os.getpid()
+    return None
+
+
+def _nothing(value):
+    return value
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+def device_name() -> str:
+    """What measured times hold for."""
+    from numba import cuda
+
+    from .jit import SIMULATED
+
+    if SIMULATED:
+        return "Numba's simulator"
+    name = cuda.get_current_device().name
+    return name.decode() if isinstance(name, bytes) else str(name)

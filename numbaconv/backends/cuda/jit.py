@@ -1,0 +1,34 @@
+"""Numba's CUDA target: where it comes from, its flags, and whether it is the simulator."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numba import cuda
+
+try:
+    from numba.cuda.core import config  # numba-cuda's own
+except ImportError:
+    from numba.core import config
+
+__all__ = ["SIMULATED", "config", "device_function", "kernel", "scalar_function"]
+
+# numba-cuda compiles against `numpy.row_stack`, which NumPy 2.5 removed; it was another name of this function.
+vars(np).setdefault("row_stack", np.vstack)
+
+#: Whether kernels run in Numba's simulator: threads of the interpreter, and arrays in the host's memory.
+SIMULATED = bool(config.ENABLE_CUDASIM)
+
+#: A kernel. Products and sums may be contracted to one rounding (the compiler's default); nothing else may change.
+kernel: Callable[..., Any] = cuda.jit
+
+#: A function that kernels call and that uses ``cuda`` itself.
+device_function: Callable[..., Any] = cuda.jit(device=True)
+
+
+def scalar_function(function: Callable[..., Any]) -> Any:
+    """A function that kernels call and that does not use ``cuda``.
+
+    The simulator runs it as it is: its own wrapper around a device function takes longer than most of these.
+    """
+    return function if SIMULATED else device_function(function)
