@@ -53,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
       231,211,008 FLOPs, 1,753,088 bytes at least, 131.9 FLOPs per byte, 36,864 parameters
       FORWARD on backend 'reference'
         -> numpy: accepts
-      'numpy' is the first that accepts
+      'numpy' is the first that accepts and is worth it
     0
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
