@@ -83,5 +83,6 @@ def run(options: Namespace) -> Answer:
 def _show(screen: Any, data: dict[str, Any]) -> None:
     from ..bench.tables import print_peers
 
-    screen.print(f"{data['threads']} threads, {data['machine']['processor']} with {data['machine']['vectors']}")
+    threads = "1 thread" if data["threads"] == 1 else f"{data['threads']} threads"
+    screen.print(f"{threads}, {data['machine']['processor']} with {data['machine']['vectors']}")
     print_peers(data["records"], data["summary"], screen)
