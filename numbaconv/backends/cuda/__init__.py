@@ -11,14 +11,15 @@ __all__ = ["BACKEND"]
 
 try:
     from .direct_conv import DIRECT
+    from .implicit_gemm import IMPLICIT_GEMM
 except ImportError as error:
     _problem: ImportError | None = error
     _tables: dict[Direction, tuple[Algorithm, ...]] = dict.fromkeys(Direction, ())
 else:
     _problem = None
     _tables = {
-        Direction.FORWARD: (DIRECT[Direction.FORWARD],),
-        Direction.INPUT_GRAD: (DIRECT[Direction.INPUT_GRAD],),
+        Direction.FORWARD: (IMPLICIT_GEMM[Direction.FORWARD], DIRECT[Direction.FORWARD],),
+        Direction.INPUT_GRAD: (IMPLICIT_GEMM[Direction.INPUT_GRAD], DIRECT[Direction.INPUT_GRAD],),
         Direction.WEIGHT_GRAD: (DIRECT[Direction.WEIGHT_GRAD],),
     }
 
