@@ -12,6 +12,7 @@ __all__ = ["BACKEND"]
 try:
     from .direct_conv import DIRECT
     from .implicit_gemm import IMPLICIT_GEMM
+    from .implicit_weight import IMPLICIT_GEMM_WEIGHT
 except ImportError as error:
     _problem: ImportError | None = error
     _tables: dict[Direction, tuple[Algorithm, ...]] = dict.fromkeys(Direction, ())
@@ -20,7 +21,7 @@ else:
     _tables = {
         Direction.FORWARD: (IMPLICIT_GEMM[Direction.FORWARD], DIRECT[Direction.FORWARD],),
         Direction.INPUT_GRAD: (IMPLICIT_GEMM[Direction.INPUT_GRAD], DIRECT[Direction.INPUT_GRAD],),
-        Direction.WEIGHT_GRAD: (DIRECT[Direction.WEIGHT_GRAD],),
+        Direction.WEIGHT_GRAD: (IMPLICIT_GEMM_WEIGHT, DIRECT[Direction.WEIGHT_GRAD],),
     }
 
 

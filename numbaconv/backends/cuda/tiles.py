@@ -66,8 +66,8 @@ TILES = {
     8: (Tile(64, 64, 4, 8), Tile(32, 64, 4, 4), Tile(16, 64, 4, 4)),
 }
 
-#: A tile of four threads. The simulator takes time for each thread, not for what it computes.
-SMALL = Tile(16, 4, 4, 4)
+#: A tile of eight threads. The simulator takes time for each thread, not for what it computes.
+SMALL = Tile(16, 8, 4, 4)
 
 
 def _cost(tile: Tile, rows: int, columns: int, copies: int) -> float:

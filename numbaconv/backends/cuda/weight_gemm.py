@@ -1,0 +1,353 @@
+"""WEIGHT_GRAD as a product of output gradients and gathered patches, split over positions, and the sum of the parts.
+
+A row is a result channel of the forward convolution, a column one of its weights, the depth runs over positions::
+
+                              columns: channels, and for each its taps (channels last: taps, and for each its channels)
+               positions      +-------------+
+               of a chunk     |  patches    |
+          +-----------------+ +-------------+
+     rows | output gradient | |  sums       |  sums[chunk, group, row, column], added by a second kernel
+          +-----------------+ +-------------+
+
+Positions of all samples are in one line, which is cut into chunks by the plan alone; a chunk's products are added in
+ascending order by fused multiply-adds, chunks as a tree of a fixed shape. So results have the same bits in each run.
+There are no atomics.
+
+Both operands have their depth in memory where the product needs it across, so tiles are transposed on the way into
+shared memory. Two ways to gather:
+
+``each``   eight consecutive threads read eight consecutive positions of one row or column: whole sectors where positions
+           are neighbours. Rows of the tiles are four elements longer, which keeps the stores in different banks.
+``quads``  channels last: a thread reads four channels in one access, for which nothing has to be transposed.
+
+A thread finds a position's place along the axes by multiplying with the extents' inverses, which is exact below 2**31.
+Error factor: as any sum of n products in some order (``any_order_factor``).
+"""
+
+from functools import cache
+from typing import Any
+
+import numpy as np
+from numba import cuda
+
+from .elements import number, reader, writer
+from .gather import CONSTANT_CODE
+from .intrinsics import inlined, load4, shared_tile, store4
+from .jit import kernel
+from .products import kernel_function, place_of, steps_of
+from .tiles import DEPTH, Tile
+
+__all__ = ["EACH", "ENTRIES", "HEAD", "QUADS", "inverse", "sum_kernel", "weight_kernel"]
+
+EACH, QUADS = "each", "quads"
+
+#: Places in the table. ``SIZE``: sums of a chunk. ``LENGTH``: positions of a chunk. ``INVERSES``: of the positions of a
+#: sample and of the extents of width and height, each with its shift. ``X`` and ``Y``: elements from cell to cell along
+#: each axis; ``X_GROUP``, ``Y_GROUP`` from group to group, ``Y_ROW`` from row to row. ``ENTRIES``: where columns begin.
+ROW_BLOCKS, COLUMN_BLOCKS, GROUPS, ROWS, COLUMNS, POSITIONS, LENGTH, ENTRIES = range(8)
+INVERSES, EXTENTS, X, Y, X_GROUP, Y_GROUP, Y_ROW, LINES, STEP, BATCH = 8, 14, 16, 19, 22, 23, 24, 25, 28, 31
+HEAD = 32
+
+
+def inverse(extent: int) -> tuple[int, int]:
+    """A multiplier and a shift by which a number below 2**31 is divided by an extent.
+
+    With ``2**(s - 1) < extent <= 2**s`` the multiplier is off by less than 1, so a quotient by less than
+    ``2**31 / (2**31 * 2**s)``, which does not reach the next integer (Granlund and Montgomery 1994).
+    """
+    shift = 31 + (extent - 1).bit_length()
+    return -(-(1 << shift) // extent), shift
+
+
+@inlined
+def _divided(value, multiplier, shift):
+    return np.uint32((np.uint64(value) * np.uint64(multiplier)) >> np.uint64(shift))
+
+
+@inlined
+def _cell(table, line_d, line_h, line_w, entry, step_d, step_h, step_w):
+    """Where a tap reads in its channel, or a negative code."""
+    d = table[np.uint32(line_d + np.uint32(entry[1]))]
+    h = table[np.uint32(line_h + np.uint32(entry[2]))]
+    w = table[np.uint32(line_w + np.uint32(entry[3]))]
+    if (d | h | w) >= 0:
+        return np.int64(
+            np.uint32(
+                np.uint32(entry[0]) + np.uint32(d) * step_d + np.uint32(h) * step_h + np.uint32(w) * step_w
+            )
+        )
+    return np.int64(w if w < 0 else (h if h < 0 else d))
+
+
+@inlined
+def _spot(table, first_position, depth):
+    """The sample after the chunk's first one and the place along the axes of a chunk's position."""
+    position = np.uint32(first_position + depth)
+    sample = _divided(position, np.uint32(table[INVERSES]), table[INVERSES + 1])
+    position = np.uint32(position - sample * np.uint32(table[POSITIONS]))
+    above = _divided(position, np.uint32(table[INVERSES + 2]), table[INVERSES + 3])
+    ow = np.uint32(position - above * np.uint32(table[EXTENTS]))
+    od = _divided(above, np.uint32(table[INVERSES + 4]), table[INVERSES + 5])
+    oh = np.uint32(above - od * np.uint32(table[EXTENTS + 1]))
+    return np.uint64(sample), od, oh, ow
+
+
+@cache
+def weight_kernel(tile: Tile, x_dtype: str, y_dtype: str, how: str, compute: str) -> Any:
+    """The kernel for one tile, dtypes of the operands, and way to gather.
+
+    Its arguments: input, output gradient, sums, table, elements from one sample to the next of input and gradient,
+    what constant padding holds. It runs on blocks of ``tile.threads`` threads.
+    """
+    scalar = number(compute)
+    read_x, read_y = reader(x_dtype), reader(y_dtype)
+    quads = how == QUADS
+    rows, columns, threads = tile.rows, tile.columns, tile.threads
+    thread_rows, thread_columns = tile.thread_rows, tile.thread_columns
+    left_stride, right_stride = rows + 4, columns + 4
+    left_size = DEPTH * left_stride
+    buffer_size = left_size + DEPTH * right_stride
+    # Elements that a thread loads of each tile a step, and how many lie side by side in one access.
+    wide = 4 if quads else 1
+    left_loads, right_loads = -(-DEPTH * rows // threads // wide), -(-DEPTH * columns // threads // wide)
+    held_left, held_right, sums_size = wide * left_loads, wide * right_loads, thread_rows * thread_columns
+    left_across, right_across = rows // 4, columns // 4
+    side = threads // DEPTH
+    down, across = rows // (thread_rows // 4), columns // (thread_columns // 4)
+    column_quads = thread_columns // 4
+    memory = shared_tile(2 * buffer_size, scalar)
+    place, steps = place_of(tile), steps_of(tile, 0, left_stride, left_size, right_stride)
+    zero = scalar(0)
+
+    def weight(x, y, sums_out, table, x_batch, y_batch, fill):
+        shared = memory()
+        sums = cuda.local.array(sums_size, scalar)
+        left = cuda.local.array(thread_rows, scalar)
+        right = cuda.local.array(thread_columns, scalar)
+        next_left = cuda.local.array(held_left, scalar)
+        next_right = cuda.local.array(held_right, scalar)
+        thread, block = np.uint32(cuda.threadIdx.x), np.uint32(cuda.blockIdx.x)
+        first_row = np.uint32(block % np.uint32(table[ROW_BLOCKS]) * np.uint32(rows))
+        block = np.uint32(block // np.uint32(table[ROW_BLOCKS]))
+        first_column = np.uint32(block % np.uint32(table[COLUMN_BLOCKS]) * np.uint32(columns))
+        block = np.uint32(block // np.uint32(table[COLUMN_BLOCKS]))
+        group, chunk = np.uint32(block % np.uint32(table[GROUPS])), np.uint32(block // np.uint32(table[GROUPS]))
+        all_rows, all_columns = np.uint32(table[ROWS]), np.uint32(table[COLUMNS])
+        positions = np.uint32(table[POSITIONS])
+        begin = np.uint64(chunk) * np.uint64(table[LENGTH])
+        cells = np.uint64(positions) * np.uint64(table[BATCH])  # of all samples
+        length = np.uint32(min(np.uint64(table[LENGTH]), cells - begin))
+        first_sample = np.uint64(begin // np.uint64(positions))
+        first_position = np.uint32(begin - first_sample * np.uint64(positions))
+        from_x = np.uint64(np.uint32(group * np.uint32(table[X_GROUP])))
+        from_y = np.uint64(np.uint32(group * np.uint32(table[Y_GROUP])))
+        row_step = np.uint32(table[Y_ROW])
+        step_d, step_h, step_w = np.uint32(table[X]), np.uint32(table[X + 1]), np.uint32(table[X + 2])
+        place_row, place_column = place(thread)
+        for i in range(sums_size):
+            sums[i] = zero
+        for i in range(held_left):
+            next_left[i] = zero
+        for i in range(held_right):
+            next_right[i] = zero
+        buffer, at_depth = np.uint32(0), np.uint32(0)
+        count = np.uint32((length + np.uint32(DEPTH - 1)) // np.uint32(DEPTH))
+        for number in range(count + np.uint32(1)):
+            if number < count:
+                if quads:
+                    for i in range(left_loads):
+                        turn = np.uint32(thread + np.uint32(i * threads))
+                        depth = np.uint32(at_depth + turn // np.uint32(left_across))
+                        row = np.uint32(first_row + np.uint32(4) * np.uint32(turn % np.uint32(left_across)))
+                        there = depth < length and row < all_rows
+                        if there:
+                            sample, od, oh, ow = _spot(table, first_position, depth)
+                            at = np.uint32(
+                                od * np.uint32(table[Y])
+                                + oh * np.uint32(table[Y + 1])
+                                + ow * np.uint32(table[Y + 2])
+                                + row
+                            )
+                            quad = load4(y, from_y + (first_sample + sample) * np.uint64(y_batch) + np.uint64(at), 0)
+                            for j in range(4):
+                                next_left[4 * i + j] = scalar(read_y(quad, j))
+                        else:
+                            for j in range(4):
+                                next_left[4 * i + j] = zero
+                    for i in range(right_loads):
+                        turn = np.uint32(thread + np.uint32(i * threads))
+                        depth = np.uint32(at_depth + turn // np.uint32(right_across))
+                        column = np.uint32(first_column + np.uint32(4) * np.uint32(turn % np.uint32(right_across)))
+                        for j in range(4):
+                            next_right[4 * i + j] = zero
+                        if depth < length and column < all_columns:
+                            sample, od, oh, ow = _spot(table, first_position, depth)
+                            entry = load4(table, np.uint32(np.uint32(table[ENTRIES]) + np.uint32(4) * column), 0)
+                            cell = _cell(
+                                table,
+                                np.uint32(np.uint32(table[LINES]) + od * np.uint32(table[STEP])),
+                                np.uint32(np.uint32(table[LINES + 1]) + oh * np.uint32(table[STEP + 1])),
+                                np.uint32(np.uint32(table[LINES + 2]) + ow * np.uint32(table[STEP + 2])),
+                                entry,
+                                step_d,
+                                step_h,
+                                step_w,
+                            )
+                            if cell >= 0:
+                                at = from_x + (first_sample + sample) * np.uint64(x_batch) + np.uint64(cell)
+                                quad = load4(x, at, 0)
+                                for j in range(4):
+                                    next_right[4 * i + j] = scalar(read_x(quad, j))
+                            elif cell == CONSTANT_CODE:
+                                for j in range(4):
+                                    next_right[4 * i + j] = fill
+                else:
+                    depth = np.uint32(at_depth + thread % np.uint32(DEPTH))
+                    there = depth < length
+                    sample, od, oh, ow = _spot(table, first_position, depth if there else np.uint32(0))
+                    at = np.uint32(od * np.uint32(table[Y]) + oh * np.uint32(table[Y + 1]) + ow * np.uint32(table[Y + 2]))
+                    sample_at = from_y + (first_sample + sample) * np.uint64(y_batch)
+                    for i in range(left_loads):
+                        row = np.uint32(first_row + thread // np.uint32(DEPTH) + np.uint32(i * side))
+                        value = zero
+                        if there and row < all_rows:
+                            value = scalar(read_y(y, sample_at + np.uint64(np.uint32(at + row * row_step))))
+                        next_left[i] = value
+                    line_d = np.uint32(np.uint32(table[LINES]) + od * np.uint32(table[STEP]))
+                    line_h = np.uint32(np.uint32(table[LINES + 1]) + oh * np.uint32(table[STEP + 1]))
+                    line_w = np.uint32(np.uint32(table[LINES + 2]) + ow * np.uint32(table[STEP + 2]))
+                    sample_at = from_x + (first_sample + sample) * np.uint64(x_batch)
+                    for i in range(right_loads):
+                        column = np.uint32(first_column + thread // np.uint32(DEPTH) + np.uint32(i * side))
+                        value = zero
+                        if there and column < all_columns:
+                            entry = load4(table, np.uint32(np.uint32(table[ENTRIES]) + np.uint32(4) * column), 0)
+                            cell = _cell(table, line_d, line_h, line_w, entry, step_d, step_h, step_w)
+                            if cell >= 0:
+                                value = scalar(read_x(x, sample_at + np.uint64(cell)))
+                            elif cell == CONSTANT_CODE:
+                                value = fill
+                        next_right[i] = value
+                at_depth = np.uint32(at_depth + np.uint32(DEPTH))
+            if number > 0:
+                from_buffer = np.uint32(np.uint32(buffer_size) - buffer)
+                steps(
+                    shared,
+                    np.uint32(from_buffer + place_row),
+                    np.uint32(from_buffer + place_column),
+                    sums,
+                    left,
+                    right,
+                )
+            if number < count:
+                if quads:
+                    for i in range(left_loads):
+                        turn = np.uint32(thread + np.uint32(i * threads))
+                        depth = np.uint32(turn // np.uint32(left_across))
+                        if depth < np.uint32(DEPTH):
+                            to = np.uint32(
+                                buffer
+                                + depth * np.uint32(left_stride)
+                                + np.uint32(4) * np.uint32(turn % np.uint32(left_across))
+                            )
+                            store4(
+                                shared,
+                                to,
+                                next_left[4 * i],
+                                next_left[4 * i + 1],
+                                next_left[4 * i + 2],
+                                next_left[4 * i + 3],
+                            )
+                    for i in range(right_loads):
+                        turn = np.uint32(thread + np.uint32(i * threads))
+                        depth = np.uint32(turn // np.uint32(right_across))
+                        if depth < np.uint32(DEPTH):
+                            to = np.uint32(
+                                buffer
+                                + np.uint32(left_size)
+                                + depth * np.uint32(right_stride)
+                                + np.uint32(4) * np.uint32(turn % np.uint32(right_across))
+                            )
+                            store4(
+                                shared,
+                                to,
+                                next_right[4 * i],
+                                next_right[4 * i + 1],
+                                next_right[4 * i + 2],
+                                next_right[4 * i + 3],
+                            )
+                else:
+                    depth, beside = np.uint32(thread % np.uint32(DEPTH)), np.uint32(thread // np.uint32(DEPTH))
+                    to = np.uint32(buffer + depth * np.uint32(left_stride) + beside)
+                    for i in range(left_loads):
+                        shared[np.uint32(to + np.uint32(i * side))] = next_left[i]
+                    to = np.uint32(buffer + np.uint32(left_size) + depth * np.uint32(right_stride) + beside)
+                    for i in range(right_loads):
+                        shared[np.uint32(to + np.uint32(i * side))] = next_right[i]
+                buffer = np.uint32(np.uint32(buffer_size) - buffer)
+            cuda.syncthreads()
+
+        part = np.uint64(np.uint64(chunk) * np.uint64(table[GROUPS]) + np.uint64(group)) * np.uint64(all_rows)
+        aligned = all_columns % np.uint32(4) == np.uint32(0)
+        for i in range(thread_rows):
+            row = np.uint32(first_row + place_row + np.uint32(i // 4 * down + i % 4))
+            if row < all_rows:
+                to_row = (part + np.uint64(row)) * np.uint64(all_columns)
+                for j in range(column_quads):
+                    column = np.uint32(first_column + place_column + np.uint32(j * across))
+                    if aligned:
+                        if column < all_columns:
+                            store4(
+                                sums_out,
+                                to_row + np.uint64(column),
+                                sums[i * thread_columns + 4 * j],
+                                sums[i * thread_columns + 4 * j + 1],
+                                sums[i * thread_columns + 4 * j + 2],
+                                sums[i * thread_columns + 4 * j + 3],
+                            )
+                    else:
+                        for k in range(4):
+                            if np.uint32(column + np.uint32(k)) < all_columns:
+                                sums_out[to_row + np.uint64(np.uint32(column + np.uint32(k)))] = sums[
+                                    i * thread_columns + 4 * j + k
+                                ]
+
+    return kernel_function(weight, tile)
+
+
+@cache
+def sum_kernel(dtype: str, compute: str) -> Any:
+    """The kernel that adds chunks: eight sums of every eighth chunk, then these as a tree. A thread a weight.
+
+    ``table``: weights, chunks, columns, taps; whether taps are outside channels; elements of the result from row to row
+    and from channel to channel; taps of a plane and elements from plane to plane; taps of a line and elements from line
+    to line and from tap to tap.
+    """
+    scalar, write = number(compute), writer(dtype)
+
+    @kernel
+    def sum_chunks(sums, w, table):
+        at = np.int64(cuda.blockIdx.x) * np.int64(cuda.blockDim.x) + np.int64(cuda.threadIdx.x)
+        weights, chunks = table[0], table[1]
+        if at < weights:
+            found = cuda.local.array(8, scalar)
+            for i in range(8):
+                found[i] = scalar(0)
+            for first in range(0, chunks, 8):
+                for i in range(8):
+                    if first + i < chunks:
+                        found[i] += sums[np.uint64((first + i) * weights + at)]
+            total = ((found[0] + found[1]) + (found[2] + found[3])) + ((found[4] + found[5]) + (found[6] + found[7]))
+            row, column = at // table[2], at % table[2]
+            if table[4]:
+                channels = table[2] // table[3]
+                tap, channel = column // channels, column % channels
+            else:
+                channel, tap = column // table[3], column % table[3]
+            to = row * table[5] + channel * table[6]
+            to += tap // table[7] * table[8]
+            tap = tap % table[7]
+            to += tap // table[9] * table[10] + tap % table[9] * table[11]
+            write(w, np.uint64(to), scalar(total))
+
+    return sum_chunks
