@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from .device_arrays import DeviceArray, device_array
 from .errors import ArgumentError, DTypeError, ShapeError
 from .plan import ConvPlan, dtype_name, dtype_rule
 
@@ -34,6 +35,8 @@ _usable: set[np.dtype] = set()
 def as_array(op: str, name: str, value: object) -> Array:
     """An operand as an aligned array in native byte order, copied only if it is neither.
 
+    An array on a device stays there, as a `DeviceArray`; what follows tells apart where that makes a difference.
+
     Raises
     ------
     DTypeError
@@ -43,6 +46,9 @@ def as_array(op: str, name: str, value: object) -> Array:
         return value
     if isinstance(value, np.ma.MaskedArray):
         raise DTypeError(f"{op}: {name} is a masked array, whose mask would be ignored; pass filled values")
+    there: Any = _on_device(op, name, value)
+    if there is not None:
+        return there  # type: ignore[no-any-return]
     try:
         array = np.asarray(value)
     except (ValueError, TypeError, RuntimeError) as error:  # whatever another library's array answers
@@ -53,6 +59,21 @@ def as_array(op: str, name: str, value: object) -> Array:
     else:
         array = array.astype(array.dtype.newbyteorder("="))
     return array if array.flags.aligned else array.copy()
+
+
+def _on_device(op: str, name: str, value: object) -> DeviceArray | None:
+    """An operand on a device, or None where it is not on one."""
+    try:
+        there = device_array(value)
+    except DTypeError as error:
+        raise DTypeError(f"{op}: {name} is on a device, but {error}") from error
+    if there is None:
+        return None
+    dtype_rule(op, name, there.dtype)
+    itemsize = there.dtype.itemsize
+    if not there.dtype.isnative or there.address % itemsize or any(step % itemsize for step in there.strides):
+        raise DTypeError(f"{op}: {name} is on a device, where it must be aligned and in native byte order")
+    return there
 
 
 def promote(op: str, dtypes: dict[str, np.dtype]) -> np.dtype:

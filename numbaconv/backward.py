@@ -10,6 +10,8 @@ import numpy as np
 
 from .arrays import Array, as_array, data_view, promote
 from .backends.activations import resolve_activation
+from .backends.base import Residence
+from .device_arrays import DeviceArray, device_result, found_on_device, handle_of
 from .dispatch import named_backend, prepare_job
 from .errors import ArgumentError, DTypeError, ShapeError
 from .functional import Activation
@@ -47,6 +49,7 @@ class GradOptions(TypedDict, total=False):
     activation: Activation
     pre_activation: object
     output: object
+    stream: object
     algorithm: str | None
     backend: str | None
 
@@ -86,11 +89,23 @@ class BiasOptions(TypedDict, total=False):
     activation: Activation
     pre_activation: object
     output: object
+    stream: object
     backend: str | None
 
 
-def _conjugate(value: Any) -> Any:
+def _conjugate(value: Any, residence: Residence | None = None) -> Any:
+    if residence is not None and isinstance(value, DeviceArray):
+        return residence.conjugate(value) if value.dtype.kind == "c" else value
     return np.conj(value) if np.iscomplexobj(value) else value
+
+
+def _on_stream(op: str, array: Any, stream: object) -> Any:
+    """An array on a device, to be read on a stream where one is given."""
+    if stream is None:
+        return array
+    if not isinstance(array, DeviceArray):
+        raise ArgumentError(f"{op}: stream is for arrays on a device, but these are in the host's memory")
+    return array.on(handle_of(op, stream))
 
 
 def _nothing() -> None:
@@ -109,6 +124,7 @@ def scaled_gradient(
     pre_activation: object,
     output: object,
     backend: str | None,
+    stream: object = None,
 ) -> tuple[Array, Callable[[], None]]:
     """The gradient by the pre-activation, ``grad_output * activation'(saved)``, and what fills it.
 
@@ -119,16 +135,16 @@ def scaled_gradient(
     ArgumentError
         If what the derivative needs was not saved.
     """
-    grad: Array = as_array(op, "grad_output", grad_output)
+    grad: Array = _on_stream(op, as_array(op, "grad_output", grad_output), stream)
     if activation is None:
         if pre_activation is not None or output is not None:
             raise ArgumentError(f"{op}: a saved array was given, but no activation")
         return grad, _nothing
-    chosen = named_backend(op, backend)
     arrays = {"grad_output": grad}
     for name, saved in (("pre_activation", pre_activation), ("output", output)):
         if saved is not None:
-            arrays[name] = as_array(op, name, saved)
+            arrays[name] = _on_stream(op, as_array(op, name, saved), stream)
+    chosen = named_backend(op, backend, found_on_device(op, arrays))
     common = promote(op, {name: array.dtype for name, array in arrays.items()})
     compute = _compute_dtype(op, dtype_name(common))
     found = resolve_activation(op, activation, compute.name)
@@ -149,6 +165,9 @@ def scaled_gradient(
     values = arrays[name]
     if values.shape != grad.shape:
         raise ShapeError(f"{op}: {name} has shape {values.shape}, but grad_output has {grad.shape}")
+    if isinstance(grad, DeviceArray):
+        assert chosen.residence is not None
+        return chosen.residence.scale(derivative, grad, values, common, compute.name)
     scaled = np.empty(grad.shape, common)
 
     def fill() -> None:
@@ -171,6 +190,7 @@ def _prepare(
     data_format: str | None = None,
     weight_format: str | None = None,
     out: Array | None = None,
+    stream: object = None,
     algorithm: str | None = None,
     backend: str | None = None,
     **arguments: Any,
@@ -178,7 +198,8 @@ def _prepare(
     """The primitive that produces an operand's gradient; conjugation makes it the adjoint."""
     array: Array = as_array(site.op(rank), site.reads[0], other)
     if "c" in (array.dtype.kind, grad.dtype.kind):
-        array = _conjugate(array)
+        there = found_on_device(site.op(rank), {site.reads[0]: array, "grad_output": grad})
+        array = _conjugate(array, named_backend(site.op(rank), backend, there).residence)
         if "padding_value" in arguments:  # padding is part of the input
             arguments["padding_value"] = _conjugate(arguments["padding_value"])
     return prepare_job(
@@ -192,6 +213,7 @@ def _prepare(
         weight_format=weight_format,
         size=size,
         out=out,
+        stream=stream,
         algorithm=algorithm,
         backend=backend,
     )
@@ -214,8 +236,8 @@ def gradient(
     ``other`` is the operand that the site reads besides the gradient, ``size`` the shape of what it produces.
     """
     assert rank is not None
-    op, backend = site.op(rank), options.get("backend")
-    grad, fill = scaled_gradient(op, grad_output, activation, pre_activation, output, backend)
+    op, backend, stream = site.op(rank), options.get("backend"), options.get("stream")
+    grad, fill = scaled_gradient(op, grad_output, activation, pre_activation, output, backend, stream)
     job = _prepare(site, rank, other, grad, size, **options)
     fill()
     return job.execute()
@@ -230,26 +252,44 @@ def bias_gradient(
     activation: Activation = None,
     pre_activation: object = None,
     output: object = None,
+    stream: object = None,
     backend: str | None = None,
 ) -> Array:
     """The sum of the gradient by the pre-activation over all axes but the channels."""
     assert rank is not None
     op = op.format(f"{rank}d")
-    named_backend(op, backend)
-    grad, fill = scaled_gradient(op, grad_output, activation, pre_activation, output, backend)
+    there = isinstance(as_array(op, "grad_output", grad_output), DeviceArray)
+    chosen = named_backend(op, backend, there)
+    grad, fill = scaled_gradient(op, grad_output, activation, pre_activation, output, backend, stream)
     if grad.ndim not in (rank + 1, rank + 2):
         raise ShapeError(
             f"{op}: grad_output must have {rank + 2} axes, or {rank + 1} without a batch axis, "
             f"but has shape {grad.shape}"
         )
-    view = data_view(grad, is_channels_last(op, rank, data_format), grad.ndim == rank + 2)
-    fill()
+    last, batched = is_channels_last(op, rank, data_format), grad.ndim == rank + 2
     rule = dtype_rule(op, "grad_output", grad.dtype)
     wide = np.result_type(np.dtype(rule.compute), np.float64) if np.dtype(rule.compute).kind in "fc" else rule.compute
+    if isinstance(grad, DeviceArray):
+        assert chosen.residence is not None
+        seen = _device_view(grad, last, batched)
+        dtype = grad.dtype if rule.output == dtype_name(grad.dtype) else np.dtype(rule.output)
+        returned, filled = device_result(op, None, seen.shape[1:2], dtype, [grad], None)
+        fill()
+        chosen.residence.channel_sum(seen, filled, np.dtype(wide).name)
+        return returned  # type: ignore[no-any-return]
+    view = data_view(grad, last, batched)
+    fill()
     total = view.sum(axis=(0, *range(2, rank + 2)), dtype=wide)
     with np.errstate(over="ignore"):  # half types round to infinity
         result: Array = total.astype(grad.dtype if rule.output == dtype_name(grad.dtype) else rule.output)
     return result
+
+
+def _device_view(array: DeviceArray, last: bool, batched: bool) -> DeviceArray:
+    """As `data_view`."""
+    full = array if batched else array[(None,)]
+    axes = tuple(range(full.ndim))
+    return full.transpose((0, axes[-1], *axes[1:-1])) if last else full
 
 
 def backward(
@@ -268,9 +308,9 @@ def backward(
 ) -> ConvGradients:
     """All gradients that are asked for, everything checked first, the activation's derivative taken once."""
     assert rank is not None
-    op, backend = by_input.op(rank), options.get("backend")
+    op, backend, stream = by_input.op(rank), options.get("backend"), options.get("stream")
     wanted = _mask(op, output_mask)
-    grad, fill = scaled_gradient(op, grad_output, activation, pre_activation, output, backend)
+    grad, fill = scaled_gradient(op, grad_output, activation, pre_activation, output, backend, stream)
     x, w = (as_array(op, name, value) for name, value in (("input", input), ("weight", weight)))
     jobs = {
         "input": _prepare(by_input, rank, w, grad, x.shape, **options),
@@ -280,7 +320,7 @@ def backward(
     found = {produces: job.execute() for produces, job in jobs.items() if wanted[produces]}
     if wanted["bias"]:
         found["bias"] = bias_gradient(
-            by_input.name, rank, grad, data_format=options.get("data_format"), backend=backend
+            by_input.name, rank, grad, data_format=options.get("data_format"), stream=stream, backend=backend
         )
     return ConvGradients(found.get("input"), found.get("weight"), found.get("bias"))
 

@@ -9,13 +9,22 @@ import numpy as np
 from .arrays import Array, View, as_array, like_result, promote, view_of_data, view_of_weight
 from .backends.activations import Activation, resolve_activation
 from .backends.base import Algorithm, Backend, Direction
-from .backends.registry import choices, disabled_algorithms, forced_algorithm, is_in_use, resolve
+from .backends.registry import (
+    AUTOMATIC,
+    AUTOMATIC_ON_DEVICE,
+    choices,
+    disabled_algorithms,
+    forced_algorithm,
+    is_in_use,
+    resolve,
+)
 from .backends.winners import recall, tuning_mode
-from .errors import ArgumentError, DTypeError, ShapeError
+from .device_arrays import DeviceArray, found_on_device, on_device
+from .errors import ArgumentError, BackendError, DTypeError, ShapeError
 from .plan import ConvPlan, Geometry, dtype_name, make_plan, rank_of
 from .plan.arguments import shape
 from .plan.layout import is_channels_last, weight_order
-from .routes import GIVEN_NAMES, Job, Memory, Route, Site, call_key
+from .routes import GIVEN_NAMES, DeviceRoute, Job, Memory, Route, Site, call_key
 
 __all__ = [
     "Admitted",
@@ -76,10 +85,10 @@ def _check_given(op: str, plan: ConvPlan, shapes: Mapping[str, tuple[int, ...]])
 
 
 def choose(
-    op: str, plan: ConvPlan, direction: Direction, backend: str | None, algorithm: str | None
+    op: str, plan: ConvPlan, direction: Direction, backend: str | None, algorithm: str | None, on_device: bool = False
 ) -> tuple[Backend, Algorithm]:
     """The backend and algorithm that a call gets."""
-    chosen = named_backend(op, backend)
+    chosen = named_backend(op, backend, on_device)
     if algorithm is not None and not isinstance(algorithm, str):
         raise DTypeError(f"{op}: algorithm must be a name, but is {algorithm!r}")
     forced, disabled = forced_algorithm(algorithm), disabled_algorithms()
@@ -100,11 +109,17 @@ def _tuned(backend: Backend, plan: ConvPlan, direction: Direction, disabled: fro
     return None if winner is None else winner.algorithm
 
 
-def named_backend(op: str, backend: str | None) -> Backend:
-    """The backend of a call, given its ``backend=`` argument."""
+def named_backend(op: str, backend: str | None, on_device: bool = False) -> Backend:
+    """The backend of a call, given its ``backend=`` argument and whether its arrays are on a device."""
     if backend is not None and not isinstance(backend, str):
         raise DTypeError(f"{op}: backend must be a name, but is {backend!r}")
-    return resolve(backend)
+    chosen = resolve(backend, AUTOMATIC_ON_DEVICE if on_device else AUTOMATIC)
+    if on_device and chosen.residence is None:
+        raise BackendError(
+            f"{op}: the arrays are on a device, but backend {chosen.name!r} computes in the host's memory; "
+            f"choose backend {AUTOMATIC_ON_DEVICE!r}, or bring them to the host"
+        )
+    return chosen
 
 
 def plan_of(
@@ -183,18 +198,20 @@ def admit(
         {GIVEN_NAMES[name]: array.dtype for name, array in arrays.items()},
         {name: array.dtype for name, array in extras.items()},
     )
+    there = found_on_device(op, {**{GIVEN_NAMES[name]: each for name, each in arrays.items()}, **extras})
     _check_given(op, plan, shapes)
     _check_padding_value(op, plan)
     found = resolve_activation(op, activation, plan.compute_dtype)
     _check_extras(op, plan, extras)
-    engine, chosen = choose(op, plan, site.direction, backend, algorithm)
+    engine, chosen = choose(op, plan, site.direction, backend, algorithm, there)
     if found is not None:
         engine.check_activation(found, plan.compute_dtype)
-    route = _route(site, op, plan, dtype, engine, chosen, found)
+    route = _route(DeviceRoute if there else Route, site, op, plan, dtype, engine, chosen, found)
     return Admitted(route, arrays[site.reads[0]], arrays[site.reads[1]], extras.get("bias"), extras.get("residual"))
 
 
 def _route(
+    kind: type[Route],
     site: Site,
     op: str,
     plan: ConvPlan,
@@ -208,7 +225,7 @@ def _route(
     views: list[View | None] = [see_weight if name == "weight" else see_data for name in (*site.reads, site.produces)]
     if chosen.flat:
         views = [view and view.reordered() for view in views]
-    return Route(
+    return kind(
         site=site,
         op=op,
         plan=plan,
@@ -242,17 +259,45 @@ def prepare_job(
     residual: object = None,
     activation: object = None,
     out: object = None,
+    stream: object = None,
     backend: str | None = None,
     algorithm: str | None = None,
+    automatic: str = AUTOMATIC,
 ) -> Job:
-    """Check one primitive, given as to `admit`, and choose its algorithm; or know it from a call like this one."""
-    choice = choices(backend, algorithm)
+    """Check one primitive, given as to `admit`, and choose its algorithm; or know it from a call like this one.
+
+    ``automatic`` is the backend where none was chosen.
+    """
+    choice = choices(backend, algorithm, automatic)
     values = (*arguments, data_format, weight_format, *choice)
     key = call_key(site, rank, names, first, second, values, size, bias, residual, activation)
     if key is not None:
         route = _routes.get(key)
         if route is not None and is_in_use(choice[0], route.engine):
-            return route.job(first, second, bias, residual, out)
+            return route.job(first, second, bias, residual, out, stream)
+    elif automatic is AUTOMATIC:
+        there = _seen_on_device(site, rank, first, second, bias, residual)
+        if there is not None:
+            first, second, bias, residual = there
+            return prepare_job(
+                site,
+                rank,
+                first,
+                second,
+                names,
+                arguments,
+                data_format=data_format,
+                weight_format=weight_format,
+                size=size,
+                bias=bias,
+                residual=residual,
+                activation=activation,
+                out=out,
+                stream=stream,
+                backend=backend,
+                algorithm=algorithm,
+                automatic=AUTOMATIC_ON_DEVICE,
+            )
     admitted = admit(
         site,
         rank,
@@ -272,7 +317,22 @@ def prepare_job(
     given = (first, second, bias, residual)
     if key is not None and all(found is each for found, each in zip(admitted[1:], given, strict=True)):
         _routes.put(key, admitted.route)
-    return admitted.route.job(*admitted[1:], out)
+    return admitted.route.job(*admitted[1:], out, stream)
+
+
+def _seen_on_device(
+    site: Site, rank: int | None, first: object, second: object, bias: object, residual: object
+) -> tuple[DeviceArray, DeviceArray, DeviceArray | None, DeviceArray | None] | None:
+    """A call's arrays where they are on a device, so that the second call like it finds its route, too."""
+    named = {site.reads[0]: first, site.reads[1]: second, "bias": bias, "residual": residual}
+    found: dict[str, Any] = {}
+    for name, value in named.items():
+        if value is not None:
+            there = as_array(site.op(rank), GIVEN_NAMES.get(name, name), value) if on_device(value) else None
+            if there is None:
+                return None
+            found[name] = there
+    return found[site.reads[0]], found[site.reads[1]], found.get("bias"), found.get("residual")
 
 
 def _check_padding_value(op: str, plan: ConvPlan) -> None:

@@ -62,6 +62,7 @@ def _conv(
     activation: Activation = None,
     residual: object = None,
     out: Array | None = None,
+    stream: object = None,
     algorithm: str | None = None,
     backend: str | None = None,
 ) -> Array:
@@ -101,6 +102,9 @@ def _conv(
     residual : array of the output's shape, optional
     out : array of the output's shape and dtype, optional
         Written and returned. It may be ``residual``.
+    stream : CUDA stream or its handle, optional
+        For arrays on a device: where they are read and the result is computed, all that concerns them being done or
+        in order there. Else their library's current one.
     algorithm, backend : str, optional
         Force one by name; see `numbaconv.explain` and `numbaconv.backends`.
 
@@ -139,6 +143,7 @@ def _conv(
         residual=residual,
         activation=activation,
         out=out,
+        stream=stream,
         backend=backend,
         algorithm=algorithm,
     ).execute()
@@ -162,6 +167,7 @@ def _conv_transpose(
     activation: Activation = None,
     residual: object = None,
     out: Array | None = None,
+    stream: object = None,
     algorithm: str | None = None,
     backend: str | None = None,
 ) -> Array:
@@ -187,7 +193,7 @@ def _conv_transpose(
     padding_mode : str or one str an axis
         The adjoint of the convolution with that mode: what falls on padding is added to the cell that the
         padding repeats. "constant" is refused: it has no adjoint.
-    data_format, weight_format, activation, residual, out, algorithm, backend
+    data_format, weight_format, activation, residual, out, stream, algorithm, backend
         As in `numbaconv.conv{d}`.
 
     Returns
@@ -222,6 +228,7 @@ def _conv_transpose(
         residual=residual,
         activation=activation,
         out=out,
+        stream=stream,
         backend=backend,
         algorithm=algorithm,
     ).execute()
@@ -243,6 +250,7 @@ def _depthwise_conv(
     activation: Activation = None,
     residual: object = None,
     out: Array | None = None,
+    stream: object = None,
     algorithm: str | None = None,
     backend: str | None = None,
 ) -> Array:
@@ -255,7 +263,7 @@ def _depthwise_conv(
         For channels last: ({kernel}, 1, C * multiplier), or Keras' ({kernel}, C, multiplier).
     bias : array of shape (C * multiplier,), optional
     stride, padding, dilation, padding_mode, padding_value, data_format, weight_format, activation, \
-residual, out, algorithm, backend
+residual, out, stream, algorithm, backend
         As in `numbaconv.conv{d}`.
 
     Returns
@@ -290,6 +298,7 @@ residual, out, algorithm, backend
         residual=residual,
         activation=activation,
         out=out,
+        stream=stream,
         backend=backend,
         algorithm=algorithm,
     ).execute()
@@ -312,6 +321,7 @@ def _separable_conv(
     activation: Activation = None,
     residual: object = None,
     out: Array | None = None,
+    stream: object = None,
     algorithm: str | None = None,
     backend: str | None = None,
 ) -> Array:
@@ -330,7 +340,7 @@ def _separable_conv(
     bias : array of shape (O,), optional
     stride, padding, dilation, padding_mode, padding_value
         Of the depthwise convolution, as in `numbaconv.conv{d}`.
-    data_format, weight_format, activation, residual, out, algorithm, backend
+    data_format, weight_format, activation, residual, out, stream, algorithm, backend
         As in `numbaconv.conv{d}`; a forced algorithm is forced on both.
 
     Returns
@@ -363,6 +373,7 @@ def _separable_conv(
         residual=residual,
         activation=activation,
         out=out,
+        stream=stream,
         backend=backend,
         algorithm=algorithm,
     )

@@ -91,7 +91,7 @@ def _conv_input(
         What the forward call saved: one of them is needed with an activation. From ``output`` alone the
         derivatives of relu, relu6, leaky_relu, tanh and sigmoid are known.
     out : array of the input's shape and the result's dtype, optional
-    algorithm, backend : str, optional
+    stream, algorithm, backend
         As in the forward call.
 
     Returns

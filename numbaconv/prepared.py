@@ -13,7 +13,8 @@ import numpy as np
 from .arrays import Array, as_array, view_of_weight
 from .backends.activations import resolve_activation
 from .backends.base import PackedWeight
-from .backends.registry import choices, is_in_use
+from .backends.registry import AUTOMATIC, AUTOMATIC_ON_DEVICE, choices, is_in_use
+from .device_arrays import DeviceArray, on_device
 from .dispatch import Call, admit, named_backend, plan_of
 from .errors import DTypeError
 from .explain import Explanation, explain_plan
@@ -39,11 +40,14 @@ _GEOMETRY = (
 _MOST_ROUTES = 256
 #: Packed weights that it keeps beyond those of remembered routes.
 _MOST_PACKED = 8
+#: Devices that keep its weight.
+_MOST_DEVICES = 16
 
 
 class _Ready(NamedTuple):
     route: Route
-    weight: Array | PackedWeight
+    weight: Any
+    bias: Any
 
 
 class PreparedConv:
@@ -79,10 +83,13 @@ class PreparedConv:
             named_backend(call.op, options["backend"])
         self._ready: Memory[_Ready] = Memory(_MOST_ROUTES)
         self._packed: Memory[PackedWeight] = Memory(_MOST_PACKED)
+        self._there: Memory[tuple[Any, Any]] = Memory(_MOST_DEVICES)
         self._packing = threading.Lock()
         _all.add(self)
 
-    def __call__(self, input: object, residual: object = None, out: Array | None = None) -> Array:
+    def __call__(
+        self, input: object, residual: object = None, out: Array | None = None, stream: object = None
+    ) -> Array:
         """The convolution of an input, as `numbaconv.conv` or `numbaconv.conv_transpose` computes it.
 
         Parameters
@@ -91,6 +98,8 @@ class PreparedConv:
         residual : array of the output's shape, optional
         out : array of the output's shape and dtype, optional
             Written and returned. It may be ``residual``.
+        stream : CUDA stream or its handle, optional
+            As in `numbaconv.conv`.
 
         Returns
         -------
@@ -102,47 +111,68 @@ class PreparedConv:
         ShapeError, ArgumentError, DTypeError, BackendError, AlgorithmError
             As the convolution itself.
         """
-        choice = choices(self._named["backend"], self._named["algorithm"])
+        automatic = AUTOMATIC
+        if on_device(input):
+            automatic = AUTOMATIC_ON_DEVICE
+            input = as_array(self._op, "input", input)
+            residual = None if residual is None else as_array(self._op, "residual", residual)
+        choice = choices(self._named["backend"], self._named["algorithm"], automatic)
         one, other = array_key(input), None if residual is None else array_key(residual)
         key = None
         if one is not None and (residual is None) == (other is None):
             key = (one, other, choice)
             ready = self._ready.get(key)
             if ready is not None and is_in_use(choice[0], ready.route.engine):
-                return ready.route.job(input, ready.weight, self.bias, residual, out).execute()
-        return self._admit(key, input, residual, out)
+                return ready.route.job(input, ready.weight, ready.bias, residual, out, stream).execute()
+        return self._admit(key, input, residual, out, stream)
 
-    def _admit(self, key: Hashable, input: object, residual: object, out: Array | None) -> Array:
+    def _admit(self, key: Hashable, input: object, residual: object, out: Array | None, stream: object) -> Array:
         """The call with an input like none before."""
+        given, given_bias = self._at(input)
         route, x, _, bias, added = admit(
             self._site,
             self._rank,
             input,
-            self.weight,
+            given,
             _GEOMETRY,
             self._arguments,
-            bias=self.bias,
+            bias=given_bias,
             residual=residual,
             **self._named,
         )
-        job = route.job(x, self.weight, bias, added, out)  # checks ``out`` before the weight is packed
-        weight = self._weight_for(route)
-        if weight is not self.weight:
-            job = route.job(x, weight, bias, added, out)
+        job = route.job(x, given, bias, added, out, stream)  # checks ``out`` before the weight is packed
+        weight = self._weight_for(route, given)
+        if weight is not given:
+            job = route.job(x, weight, bias, added, out, stream)
         if key is not None and x is input and added is residual:
-            self._ready.put(key, _Ready(route, weight))
+            self._ready.put(key, _Ready(route, weight, bias))
         return job.execute()
 
-    def _weight_for(self, route: Route) -> Array | PackedWeight:
+    def _at(self, input: object) -> tuple[Any, Any]:
+        """Weight and bias where the input is: on a device they are made once and kept."""
+        if not isinstance(input, DeviceArray):
+            return self.weight, self.bias
+        engine = named_backend(self._op, self._named["backend"], True)
+        assert engine.residence is not None
+        with self._packing:
+            found = self._there.get(input.device)
+            if found is None:
+                weight = engine.residence.upload(self.weight, input.device)
+                found = weight, None if self.bias is None else engine.residence.upload(self.bias, input.device)
+                self._there.put(input.device, found)
+            return found
+
+    def _weight_for(self, route: Route, given: Any) -> Any:
         """The weight as the route's algorithm wants it."""
         packing, plan = route.algorithm.packing, route.plan
         if packing is None:
-            return self.weight
-        key = (route.engine.name, route.algorithm, plan.compute_dtype, packing.key(plan))
+            return given
+        place = given.device if isinstance(given, DeviceArray) else None
+        key = (route.engine.name, route.algorithm, plan.compute_dtype, packing.key(plan), place)
         with self._packing:  # threads that need the same packed weight make it once
             found = self._packed.get(key)
             if found is None:
-                found = packing.pack(plan, view_of_weight(plan).of(self.weight))
+                found = packing.pack(plan, view_of_weight(plan).of(given))
                 self._packed.put(key, found)
             return found
 
@@ -210,8 +240,13 @@ def _short(value: Any) -> Any:
 
 
 def _kept(op: str, name: str, value: object) -> Array:
-    """A read-only copy of an operand."""
-    copy: Array = np.array(as_array(op, name, value))
+    """A read-only copy of an operand, in the host's memory."""
+    given: Any = as_array(op, name, value)
+    if isinstance(given, DeviceArray):
+        residence = named_backend(op, None, True).residence
+        assert residence is not None
+        given = residence.download(given)
+    copy: Array = np.array(given)
     copy.flags.writeable = False
     return copy
 
@@ -238,7 +273,8 @@ def prepare(
     """A convolution with its weight packed once, for many inputs.
 
     The weight and bias are copied: what happens to the arrays afterwards makes no difference. The weight is packed,
-    once for each algorithm and compute dtype, when the first input comes that needs it.
+    once for each algorithm and compute dtype, when the first input comes that needs it. A backend of a device keeps it
+    there.
 
     Parameters
     ----------

@@ -21,9 +21,22 @@ import numpy as np
 from .arrays import Array, View, result
 from .backends.activations import Activation
 from .backends.base import NO_EPILOGUE, Algorithm, Backend, Direction, Epilogue, PackedWeight, Runner
+from .device_arrays import DeviceArray, device_array, device_result, handle_of, on_device
+from .errors import ArgumentError
 from .plan import ConvPlan
 
-__all__ = ["GIVEN_NAMES", "Job", "Memory", "Route", "Site", "array_key", "call_key", "direction_of", "plain"]
+__all__ = [
+    "GIVEN_NAMES",
+    "DeviceRoute",
+    "Job",
+    "Memory",
+    "Route",
+    "Site",
+    "array_key",
+    "call_key",
+    "direction_of",
+    "plain",
+]
 
 T = TypeVar("T")
 
@@ -131,8 +144,10 @@ class Route:
     views: tuple[View | None, View | None, View | None]
     residual_view: View
 
-    def job(self, first: Any, second: Any, bias: Any, residual: Any, out: object) -> Job:
+    def job(self, first: Any, second: Any, bias: Any, residual: Any, out: object, stream: object = None) -> Job:
         """The call with these arrays, which have the shapes and dtypes of the route."""
+        if stream is not None:
+            raise ArgumentError(f"{self.op}: stream is for arrays on a device, but these are in the host's memory")
         if out is None:
             returned = filled = np.empty(self.shape, self.dtype)
         else:
@@ -156,6 +171,39 @@ class Route:
         if bias is None and residual is None and self.activation is None:
             return NO_EPILOGUE
         return Epilogue(bias, None if residual is None else self.residual_view.of(residual), self.activation)
+
+
+def _seen(value: Any) -> Any:
+    """An array on a device as its memory; what is none as it is."""
+    return device_array(value) if on_device(value) else value
+
+
+class DeviceRoute(Route):
+    """A route of arrays on a device."""
+
+    __slots__ = ()
+
+    def job(self, first: Any, second: Any, bias: Any, residual: Any, out: object, stream: object = None) -> Job:
+        """The call with these arrays, which have the shapes and dtypes of the route."""
+        first, second, bias, residual = map(_seen, (first, second, bias, residual))
+        if stream is not None:
+            handle = handle_of(self.op, stream)
+            given = (first, second, bias, residual)
+            first, second, bias, residual = (
+                each.on(handle) if isinstance(each, DeviceArray) else each for each in given
+            )
+        reads = [each for each in (first, second, bias) if isinstance(each, DeviceArray)]
+        returned, memory = device_result(self.op, out, self.shape, self.dtype, reads, residual)
+        filled: Any = memory
+        see_first, see_second, see_result = self.views
+        operands = (
+            first if see_first is None else see_first.of(first),
+            second if see_second is None or type(second) is PackedWeight else see_second.of(second),
+            filled if see_result is None else see_result.of(filled),
+        )
+        x, w, y = self.site.order
+        seen = (operands[x], operands[w], operands[y])
+        return Job(self.run, seen, self.epilogue(bias, residual), returned, returned)
 
 
 #: Types whose equal values mean the same everywhere; ``True``, ``1`` and ``1.0`` are equal, but not all are integers.
@@ -201,6 +249,8 @@ def array_key(array: Any) -> tuple[Hashable, ...] | None:
     """What a route depends on in an array, or None where it is no plain, aligned array."""
     if type(array) is np.ndarray and array.flags.num & _ALIGNED:
         return array.shape, array.dtype
+    if type(array) is DeviceArray:
+        return array.shape, array.dtype, array.device
     return None
 
 

@@ -9,9 +9,10 @@ import numpy as np
 
 from .arrays import Array, View, as_array, view_of_data, view_of_weight
 from .backends.base import Runner
-from .backends.registry import choices, is_in_use
+from .backends.registry import AUTOMATIC, AUTOMATIC_ON_DEVICE, choices, is_in_use
+from .device_arrays import DeviceArray, on_device
 from .dispatch import admit
-from .errors import ShapeError
+from .errors import ArgumentError, ShapeError
 from .plan.layout import is_channels_last, weight_order
 from .routes import Job, Memory, Route, Site, array_key, call_key
 
@@ -95,14 +96,16 @@ class _SeparableRoute:
         views = (*map(view_of_data, (first.plan, second.plan)), *map(view_of_weight, (first.plan, second.plan)))
         return cls(first, second, first.plan.weight_shape, fused, (views[0], views[2], views[3], views[1]))
 
-    def run(self, input: Any, depthwise: Any, pointwise: Any, bias: Any, residual: Any, out: object) -> Array:
+    def run(
+        self, input: Any, depthwise: Any, pointwise: Any, bias: Any, residual: Any, out: object, stream: object
+    ) -> Array:
         """The call with these arrays, which have the shapes and dtypes of the route."""
         if depthwise.shape != self.depthwise_shape:
             depthwise = depthwise.reshape(self.depthwise_shape)
         if self.fused is None:
             # Both are checked before either runs.
-            first = self.first.job(input, depthwise, None, None, None)
-            second = self.second.job(first.returned, pointwise, bias, residual, out)
+            first = self.first.job(input, depthwise, None, None, None, stream)
+            second = self.second.job(first.returned, pointwise, bias, residual, out, stream)
             first.execute()
             return second.execute()
         # The input is still read while results are written.
@@ -131,6 +134,7 @@ def separable(
     residual: object,
     activation: object,
     out: object,
+    stream: object,
     backend: str | None,
     algorithm: str | None,
 ) -> Array:
@@ -138,7 +142,10 @@ def separable(
 
     ``names`` and ``arguments`` are the depthwise step's, without its groups.
     """
-    choice = choices(backend, algorithm)
+    there = on_device(input)
+    if stream is not None and not there:
+        raise ArgumentError(f"{_SITE.op(rank)}: stream is for arrays on a device, but input is in the host's memory")
+    choice = choices(backend, algorithm, AUTOMATIC_ON_DEVICE if there else AUTOMATIC)
     values = (*arguments, data_format, weight_format, *choice)
     key = call_key(_SITE, rank, names, input, depthwise_weight, values, None, bias, residual, activation)
     of_pointwise = array_key(pointwise_weight)
@@ -146,7 +153,7 @@ def separable(
     if both is not None:
         route = _routes.get(both)
         if route is not None and is_in_use(choice[0], route.second.engine):
-            return route.run(input, depthwise_weight, pointwise_weight, bias, residual, out)
+            return route.run(input, depthwise_weight, pointwise_weight, bias, residual, out, stream)
     op = _SITE.op(rank)
     found_rank, x, w, groups = depthwise_operands(op, rank, input, depthwise_weight, data_format, weight_format)
     pointwise = as_array(op, "pointwise_weight", pointwise_weight)
@@ -159,7 +166,9 @@ def separable(
         "algorithm": algorithm,
     }
     first = admit(_SITE, found_rank, x, w, (*names, "groups"), (*arguments, groups), size=None, **formats)
-    between = np.broadcast_to(first.route.dtype.type(0), first.route.shape)  # only its shape and dtype count
+    between: Any = np.broadcast_to(first.route.dtype.type(0), first.route.shape)  # only its shape and dtype count
+    if isinstance(x, DeviceArray):
+        between = DeviceArray(None, 0, first.route.shape, None, first.route.dtype, x.device, 0, x.library)
     extras: dict[str, Any] = {"bias": bias, "residual": residual, "activation": activation}
     second = admit(_SITE, found_rank, between, pointwise, (), (), **extras, **formats)
     route = _SeparableRoute.of(first.route, second.route)
@@ -167,4 +176,4 @@ def separable(
     given = (input, pointwise_weight, bias, residual)
     if both is not None and all(one is other for one, other in zip(found, given, strict=True)):
         _routes.put(both, route)
-    return route.run(x, w, second.second, second.bias, second.residual, out)
+    return route.run(x, w, second.second, second.bias, second.residual, out, stream)

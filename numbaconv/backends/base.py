@@ -22,6 +22,7 @@ __all__ = [
     "Fusion",
     "PackedWeight",
     "Packing",
+    "Residence",
     "Runner",
     "Weight",
     "any_order_factor",
@@ -205,6 +206,31 @@ class Candidate:
     passed_over: str | None = None
 
 
+class Residence(NamedTuple):
+    """What a backend of a device does for operands that are there; all are `DeviceArray`s.
+
+    Attributes
+    ----------
+    upload : callable
+        ``upload(array, device)``: a host array's elements on a device (-1: the current one).
+    download : callable
+        ``download(array)``: a copy in the host's memory.
+    conjugate : callable
+        ``conjugate(array)``: the complex conjugates, in new memory.
+    scale : callable
+        ``scale(derivative, grad, saved, dtype, compute)``: new memory of a dtype, and what fills it with
+        ``grad * conj(derivative(saved))``, elementwise, computed in another dtype.
+    channel_sum : callable
+        ``channel_sum(view, sums, compute)`` fills ``sums`` with the sums of ``view`` over all axes but the second.
+    """
+
+    upload: Callable[[Array, int], Any]
+    download: Callable[[Any], Array]
+    conjugate: Callable[[Any], Any]
+    scale: Callable[[Callable[..., object], Any, Any, Any, str], tuple[Any, Callable[[], None]]]
+    channel_sum: Callable[[Any, Any, str], None]
+
+
 @dataclass(frozen=True)
 class Backend:
     """A named set of algorithms.
@@ -223,6 +249,8 @@ class Backend:
     unavailable : callable
         None where the backend can be used, else the reason as a sentence.
     fusions : tuple of Fusion
+    residence : Residence, optional
+        Of a backend that takes arrays on a device, besides those of the host.
     host : callable
         What measured times hold for, as a short text: the processor, as far as this backend uses it.
     """
@@ -233,6 +261,7 @@ class Backend:
     check_activation: Callable[[Activation, str], None] = lambda activation, dtype: None
     unavailable: Callable[[], str | None] = lambda: None
     fusions: tuple[Fusion, ...] = ()
+    residence: Residence | None = None
     host: Callable[[], str] = platform.machine
 
     def candidates(

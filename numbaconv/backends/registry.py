@@ -8,7 +8,7 @@ imported when it is first asked for. Other distributions add theirs through the 
 
 import os
 from collections.abc import Hashable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from importlib import import_module
 from typing import NamedTuple
@@ -18,6 +18,8 @@ from .base import Backend
 from .winners import CACHE_VARIABLE, TUNE_VARIABLE, revision
 
 __all__ = [
+    "AUTOMATIC",
+    "AUTOMATIC_ON_DEVICE",
     "BackendStatus",
     "backends",
     "choices",
@@ -35,7 +37,8 @@ ENTRY_POINTS = "numbaconv.backends"
 BACKEND_VARIABLE = "NUMBACONV_BACKEND"
 ALGORITHM_VARIABLE = "NUMBACONV_ALGORITHM"
 DISABLE_VARIABLE = "NUMBACONV_DISABLE"
-AUTOMATIC = "cpu"
+#: What computes where nothing was chosen: for arrays of the host, and for arrays on a device.
+AUTOMATIC, AUTOMATIC_ON_DEVICE = "cpu", "cuda"
 #: The variables' names as `os.environ` has them inside.
 _ENCODED = {
     name: getattr(os.environ, "encodekey", str)(name)
@@ -67,13 +70,13 @@ def _read_entry_points() -> None:
         _entry_points_read = True
 
 
-def _load(name: str) -> Backend:
-    """The backend behind a known name.
+def _imported(name: str) -> Backend:
+    """The backend behind a known name, whether it can be used or not.
 
     Raises
     ------
     BackendError
-        With the reason, if it cannot be used.
+        If it cannot be imported.
     """
     backend = _loaded.get(name)
     if backend is None:
@@ -84,6 +87,18 @@ def _load(name: str) -> Backend:
         if not isinstance(backend, Backend):
             raise BackendError(f"backend {name!r}: module {_modules[name]} has no numbaconv Backend named BACKEND")
         _loaded[name] = backend
+    return backend
+
+
+def _load(name: str) -> Backend:
+    """The backend behind a known name.
+
+    Raises
+    ------
+    BackendError
+        With the reason, if it cannot be used.
+    """
+    backend = _imported(name)
     reason = backend.unavailable()
     if reason is not None:
         raise BackendError(f"backend {name!r} cannot be used: {reason}")
@@ -217,20 +232,22 @@ def _variable(name: str) -> str | None:
     return os.environ.get(name) or None
 
 
-def _chosen_backend(name: str | None) -> str:
+def _chosen_backend(name: str | None, automatic: str) -> str:
     """The name of the backend that a call gets, given its ``backend=`` argument; it may be unknown."""
     if name is not None:
         return name
-    return _scoped.get() or _default or _variable(BACKEND_VARIABLE) or AUTOMATIC
+    return _scoped.get() or _default or _variable(BACKEND_VARIABLE) or automatic
 
 
-def choices(backend: str | None, algorithm: str | None) -> tuple[str, str | None, str | None, tuple[Hashable, ...]]:
+def choices(
+    backend: str | None, algorithm: str | None, automatic: str = AUTOMATIC
+) -> tuple[str, str | None, str | None, tuple[Hashable, ...]]:
     """What rules a call's choice, unchecked: the backend's name, a forced algorithm's, what is disabled, tuning.
 
     What a call runs is remembered under these and its plan, so whatever else comes to rule the choice belongs here.
     """
     return (
-        _chosen_backend(backend),
+        _chosen_backend(backend, automatic),
         forced_algorithm(algorithm),
         _variable(DISABLE_VARIABLE),
         (_variable(TUNE_VARIABLE), _variable(CACHE_VARIABLE), revision()),
@@ -259,9 +276,9 @@ def get_backend() -> str:
     return resolve(None).name
 
 
-def resolve(name: str | None) -> Backend:
+def resolve(name: str | None, automatic: str = AUTOMATIC) -> Backend:
     """The backend of a call, given its ``backend=`` argument."""
-    return _load(_known(_chosen_backend(name)))
+    return _load(_known(_chosen_backend(name, automatic)))
 
 
 def forced_algorithm(name: str | None) -> str | None:
@@ -288,7 +305,10 @@ def disabled_algorithms() -> frozenset[str]:
 def _check_disabled(names: frozenset[str]) -> None:
     unknown = names - _algorithm_names(_loaded)
     if unknown:
-        backends()  # loads whatever can be loaded
+        _read_entry_points()
+        for name in _modules:  # no device is asked whether it is there
+            with suppress(BackendError):
+                _imported(name)
         known = _algorithm_names(_loaded)
         unknown -= known
         if unknown:

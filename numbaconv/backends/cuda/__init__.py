@@ -4,24 +4,30 @@ Kernels need Numba's CUDA target, which is the package numba-cuda, or Numba's ow
 this package imports it, but asks no driver for anything: that happens when the backend is first asked for.
 """
 
+from typing import Any
+
 from ..base import Algorithm, Backend, Direction
-from .availability import unavailable
+from .availability import device_name, unavailable
 
 __all__ = ["BACKEND"]
 
+_problem: ImportError | None = None
+_tables: dict[Direction, tuple[Algorithm, ...]] = dict.fromkeys(Direction, ())
+_options: dict[str, Any] = {"activation_grad": None}
 try:
     from .direct_conv import DIRECT
+    from .elementwise import RESIDENCE, activation_grad
+    from .epilogue import check_activation
     from .implicit_gemm import IMPLICIT_GEMM
     from .implicit_weight import IMPLICIT_GEMM_WEIGHT
 except ImportError as error:
-    _problem: ImportError | None = error
-    _tables: dict[Direction, tuple[Algorithm, ...]] = dict.fromkeys(Direction, ())
+    _problem = error
 else:
-    _problem = None
+    _options = {"activation_grad": activation_grad, "check_activation": check_activation, "residence": RESIDENCE}
     _tables = {
-        Direction.FORWARD: (IMPLICIT_GEMM[Direction.FORWARD], DIRECT[Direction.FORWARD],),
-        Direction.INPUT_GRAD: (IMPLICIT_GEMM[Direction.INPUT_GRAD], DIRECT[Direction.INPUT_GRAD],),
-        Direction.WEIGHT_GRAD: (IMPLICIT_GEMM_WEIGHT, DIRECT[Direction.WEIGHT_GRAD],),
+        Direction.FORWARD: (IMPLICIT_GEMM[Direction.FORWARD], DIRECT[Direction.FORWARD]),
+        Direction.INPUT_GRAD: (IMPLICIT_GEMM[Direction.INPUT_GRAD], DIRECT[Direction.INPUT_GRAD]),
+        Direction.WEIGHT_GRAD: (IMPLICIT_GEMM_WEIGHT, DIRECT[Direction.WEIGHT_GRAD]),
     }
 
 
@@ -29,10 +35,4 @@ def _unavailable() -> str | None:
     return unavailable(_problem)
 
 
-def _host() -> str:
-    from .availability import device_name
-
-    return device_name()
-
-
-BACKEND = Backend(name="cuda", tables=_tables, activation_grad=None, unavailable=_unavailable, host=_host)
+BACKEND = Backend(name="cuda", tables=_tables, unavailable=_unavailable, host=device_name, **_options)

@@ -2,6 +2,7 @@
 
 import ctypes
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cache, partial
 from math import prod
@@ -16,7 +17,22 @@ from .copying import copy_elements
 from .elements import storage
 from .jit import SIMULATED
 
-__all__ = ["Tensor", "adopt", "empty", "fresh", "in_layout_of", "span", "stream_of", "target", "upload"]
+__all__ = [
+    "Tensor",
+    "adopt",
+    "empty",
+    "fresh",
+    "in_canonical_order",
+    "in_layout_of",
+    "memory",
+    "placed",
+    "span",
+    "stream_of",
+    "synchronize",
+    "target",
+    "upload",
+    "wait_for",
+]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -87,7 +103,7 @@ def _dense_strides(shape: tuple[int, ...], order: tuple[int, ...]) -> tuple[int,
     return tuple(strides)
 
 
-def _memory(elements: int, dtype: np.dtype, stream: Any) -> Any:
+def memory(elements: int, dtype: np.dtype, stream: Any) -> Any:
     """New memory; never none at all, which has no address."""
     return cuda.device_array(max(elements, 1), storage(dtype), stream=stream)
 
@@ -99,7 +115,7 @@ def empty(shape: tuple[int, ...], dtype: np.dtype, stream: Any = 0) -> Tensor:
 
 def fresh(shape: tuple[int, ...], dtype: np.dtype, order: tuple[int, ...], stream: Any = 0) -> Tensor:
     """New memory with the axes in an order, slowest first."""
-    return Tensor(_memory(prod(shape), dtype, stream), dtype, shape, _dense_strides(shape, order))
+    return Tensor(memory(prod(shape), dtype, stream), dtype, shape, _dense_strides(shape, order))
 
 
 def _flat(array: Array, order: tuple[int, ...]) -> Array:
@@ -111,7 +127,7 @@ def upload(array: Array, order: tuple[int, ...] | None = None, stream: Any = 0) 
     """A host array on the device, in its own memory layout or with the axes in an order."""
     if order is None:
         order = _memory_order(array.shape, array.strides)
-    data = cuda.to_device(_flat(array, order), stream=stream) if array.size else _memory(0, array.dtype, stream)
+    data = cuda.to_device(_flat(array, order), stream=stream) if array.size else memory(0, array.dtype, stream)
     return Tensor(data, array.dtype, array.shape, _dense_strides(array.shape, order))
 
 
@@ -137,13 +153,37 @@ def stream_of(handle: int) -> Any:
     return cuda.external_stream(handle) if handle else 0
 
 
+def wait_for(other: int, stream: Any) -> None:
+    """Let a stream wait for what another one, given by its handle, has been told so far."""
+    event = cuda.event(timing=False)
+    event.record(stream_of(other))
+    event.wait(stream)
+
+
+def synchronize(handle: int) -> None:
+    """Wait until a stream, given by its handle, has done what it was told."""
+    stream = stream_of(handle)
+    if stream:
+        stream.synchronize()
+    else:
+        cuda.synchronize()
+
+
+def placed(device: int) -> AbstractContextManager[Any]:
+    """Where memory is made and kernels are launched: on a device by its number; -1 is the current one."""
+    if device < 0 or cuda.current_context().device.id == device:
+        return nullcontext()
+    found: AbstractContextManager[Any] = cuda.gpus[device]
+    return found
+
+
 def _at(address: int, elements: int, dtype: np.dtype, owner: Any) -> Any:
     """Memory that is somebody's, as a flat device array that keeps the owner alive."""
     dtype = storage(dtype)
     if SIMULATED:
         memory = (ctypes.c_char * (elements * dtype.itemsize)).from_address(address)
         memory._owner = owner  # type: ignore[attr-defined]
-        return cuda.simulator.cudadrv.devicearray.FakeCUDAArray(np.frombuffer(memory, dtype))
+        return cuda.simulator.cudadrv.devicearray.FakeCUDAArray(np.frombuffer(memory, dtype=dtype))  # type: ignore[call-overload]
     interface = {
         "shape": (elements,),
         "strides": None,
@@ -159,7 +199,7 @@ def adopt(array: DeviceArray, stream: Any) -> Tensor:
     itemsize = array.dtype.itemsize
     strides = tuple(step // itemsize for step in array.strides)
     if not array.size:
-        return Tensor(_memory(0, array.dtype, stream), array.dtype, array.shape, strides)
+        return Tensor(memory(0, array.dtype, stream), array.dtype, array.shape, strides)
     if min(strides, default=0) >= 0:
         return Tensor(
             _at(array.address, span(array.shape, strides), array.dtype, array.owner), array.dtype, array.shape, strides
@@ -201,11 +241,16 @@ def _give_back(made: Tensor, array: DeviceArray, stream: Any) -> None:
     copy_elements(made.data, made.strides, 0, whole, strides, -first, array.shape, stream)
 
 
+def in_canonical_order(tensor: Tensor, stream: Any) -> Tensor:
+    """The same elements in canonical order, in new memory."""
+    return in_layout_of(tensor, empty(tensor.shape, tensor.dtype, stream), stream)
+
+
 def in_layout_of(tensor: Tensor, other: Tensor, stream: Any) -> Tensor:
     """The same elements in another tensor's memory layout: itself where it has that."""
     same = all(n == 1 or a == b for n, a, b in zip(tensor.shape, tensor.strides, other.strides, strict=True))
     if same:
         return tensor
-    made = Tensor(_memory(other.span, tensor.dtype, stream), tensor.dtype, other.shape, other.strides)
+    made = Tensor(memory(other.span, tensor.dtype, stream), tensor.dtype, other.shape, other.strides)
     copy_elements(tensor.data, tensor.strides, 0, made.data, made.strides, 0, tensor.shape, stream)
     return made

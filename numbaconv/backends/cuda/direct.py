@@ -1,17 +1,21 @@
 """Direct convolution, one thread a result: every mode, every dtype, every direction; the end of every table.
 
-A thread gathers all products of its result, taps outside, channels inside; threads that are neighbours have results that
-are neighbours in memory, so that they read neighbouring elements in every step::
+A thread gathers all products of its result, taps outside, channels inside. Threads that are neighbours have results
+that are neighbours in memory, so that in every step they read neighbouring elements::
 
-    FORWARD      y[n, c, o]  thread  ->  taps k, channels i:     x[n, i, source(o * stride + k * dilation)] * w[c, i, k]
-    INPUT_GRAD   x[n, c, i]  thread  ->  positions p of i, taps k whose output o fits p, channels j:  y[n, j, o] * w[j, c, k]
-    WEIGHT_GRAD  w[o, i, k]  thread and chunk of the positions (n, o)  ->  y[n, o, .] * x[n, i, source(.)]
+    FORWARD      y[n, c, o]: all taps k, channels i      x[n, i, source(o * stride + k * dilation)] * w[c, i, k]
+    INPUT_GRAD   x[n, c, i]: all positions of cell i, outputs o and taps k that meet there, channels j
+                                                         y[n, j, o] * w[j, c, k]
+    WEIGHT_GRAD  w[c, i, k]: a chunk of all n and o      y[n, c, o] * x[n, i, source(o * stride + k * dilation)]
 
-The sums of WEIGHT_GRAD's chunks are added by a second kernel, first to last; chunks follow from the plan alone. There are
-no atomics anywhere, and nothing depends on how threads are scheduled.
+The sums of WEIGHT_GRAD's chunks are added by a second kernel, first to last; chunks follow from the plan alone. There
+are no atomics anywhere, and nothing depends on how threads are scheduled.
 
-``table`` holds all integers (`tables.py`): the header below, three axes, their index tables. Indices are unsigned, since
-Numba lets signed ones count from the end, at the cost of two instructions each; where everything fits, 32 bits wide.
+``table`` holds all integers (`tables.py`): the header below, three axes, their index tables. Indices are unsigned,
+since Numba lets signed ones count from the end, which takes instructions; 32 bits wide where everything fits.
+
+Tried, in the simulator's steps: INPUT_GRAD over all taps, where the outputs are far fewer (a kernel as long as its
+input): 1300 steps a thread instead of 1.
 
 Error factor: a sum of n products in some order is off by at most n roundings of partial sums (Higham 2002,
 Accuracy and Stability, section 4.2), each product by one more, bias and residual by one each.
@@ -119,22 +123,37 @@ def _coordinates(narrow: bool, last: bool) -> Any:
     return scalar_function(coordinates)
 
 
+@scalar_function
+def _steps(table, axis):
+    """How many candidates there are for the pairs of an output and a tap that meet at a position."""
+    return min(table[np.uint32(axis + OUTPUT)], table[np.uint32(axis + KERNEL)])
+
+
 @cache
-def _output_at(narrow: bool) -> Any:
-    """``output_at(table, axis, position, tap)``: the output whose tap reads a padded position, or -1."""
+def _meeting(narrow: bool) -> Any:
+    """``meeting(table, axis, position, step)``: an output and the tap with which it reads a padded position, or -1, -1.
+
+    Steps count outputs or taps, whichever are fewer, and the other is what is left.
+    """
     signed, unsigned = _integer_types(narrow)
 
-    def output_at(table, axis, position, tap):
-        distance = signed(position - tap * table[np.uint32(axis + DILATION)])
+    def meeting(table, axis, position, step):
+        of_outputs = table[np.uint32(axis + OUTPUT)] < table[np.uint32(axis + KERNEL)]
+        stride, dilation = table[np.uint32(axis + STRIDE)], table[np.uint32(axis + DILATION)]
+        taken, divisor, most = dilation, stride, table[np.uint32(axis + OUTPUT)]
+        if of_outputs:
+            taken, divisor, most = stride, dilation, table[np.uint32(axis + KERNEL)]
+        distance = signed(position - step * taken)
         if distance < 0:
-            return signed(-1)
-        stride = unsigned(table[np.uint32(axis + STRIDE)])
-        output = unsigned(unsigned(distance) // stride)
-        if unsigned(output * stride) != unsigned(distance) or signed(output) >= table[np.uint32(axis + OUTPUT)]:
-            return signed(-1)
-        return signed(output)
+            return signed(-1), signed(-1)
+        found = signed(unsigned(distance) // unsigned(divisor))
+        if signed(found * divisor) != distance or found >= most:
+            return signed(-1), signed(-1)
+        if of_outputs:
+            return signed(step), found
+        return found, signed(step)
 
-    return scalar_function(output_at)
+    return scalar_function(meeting)
 
 
 @cache
@@ -181,7 +200,7 @@ def forward_kernel(compute: str, dtypes: tuple[str, str, str], narrow: bool, las
 def input_grad_kernel(compute: str, dtypes: tuple[str, str, str], narrow: bool, last: bool, finish: Any) -> Any:
     """INPUT_GRAD. ``dtypes``: of ``x``, ``w`` and ``y``."""
     scalar, (signed, unsigned), coordinates = number(compute), _integer_types(narrow), _coordinates(narrow, last)
-    read_y, read_w, write, output_at = reader(dtypes[2]), reader(dtypes[1]), writer(dtypes[0]), _output_at(narrow)
+    read_y, read_w, write, meeting = reader(dtypes[2]), reader(dtypes[1]), writer(dtypes[0]), _meeting(narrow)
 
     @kernel
     def input_grad(x, w, y, extras, table):
@@ -194,18 +213,18 @@ def input_grad_kernel(compute: str, dtypes: tuple[str, str, str], narrow: bool, 
             from_w = signed(group * channels * table[W] + (c - group * table[GROUP_IN]) * table[W + 1])
             total = scalar(0)
             for pd in range(_positions(table, _DEPTH, d)):
-                for kd in range(table[_DEPTH + KERNEL]):
-                    od = output_at(table, _DEPTH, _position(table, _DEPTH, d, pd), kd)
+                for sd in range(_steps(table, _DEPTH)):
+                    od, kd = meeting(table, _DEPTH, _position(table, _DEPTH, d, pd), sd)
                     if od < 0:
                         continue
                     for ph in range(_positions(table, _HEIGHT, h)):
-                        for kh in range(table[_HEIGHT + KERNEL]):
-                            oh = output_at(table, _HEIGHT, _position(table, _HEIGHT, h, ph), kh)
+                        for sh in range(_steps(table, _HEIGHT)):
+                            oh, kh = meeting(table, _HEIGHT, _position(table, _HEIGHT, h, ph), sh)
                             if oh < 0:
                                 continue
                             for pw in range(_positions(table, _WIDTH, v)):
-                                for kw in range(table[_WIDTH + KERNEL]):
-                                    ow = output_at(table, _WIDTH, _position(table, _WIDTH, v, pw), kw)
+                                for sw in range(_steps(table, _WIDTH)):
+                                    ow, kw = meeting(table, _WIDTH, _position(table, _WIDTH, v, pw), sw)
                                     if ow < 0:
                                         continue
                                     i = signed(from_w + kd * table[W + 2] + kh * table[W + 3] + kw * table[W + 4])

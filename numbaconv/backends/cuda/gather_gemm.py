@@ -73,9 +73,7 @@ EACH, QUADS, FLAT = "each", "quads", "flat"
 
 
 @cache
-def gather_kernel(
-    tile: Tile, dtype: str, out_dtype: str, how: str, last: bool, compute: str, finish: Any
-) -> Any:
+def gather_kernel(tile: Tile, dtype: str, out_dtype: str, how: str, last: bool, compute: str, finish: Any) -> Any:
     """The kernel for one tile, dtypes of source and result, way to gather, layout of the result, and epilogue.
 
     ``last``: result channels are neighbours. Its arguments: source, packed weights, result, the epilogue's extras, the
@@ -245,7 +243,9 @@ def gather_kernel(
                         channel = np.uint32(0)
             if number > 0:
                 from_buffer = np.uint32(np.uint32(buffer_size) - buffer)
-                steps(shared, np.uint32(from_buffer + place_row), np.uint32(from_buffer + place_column), sums, left, right)
+                steps(
+                    shared, np.uint32(from_buffer + place_row), np.uint32(from_buffer + place_column), sums, left, right
+                )
             if number < count:
                 for i in range(left_loads):
                     quad_at = np.uint32(thread + np.uint32(i * threads))

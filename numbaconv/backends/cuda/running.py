@@ -64,12 +64,23 @@ class _Runner:
 
     def __call__(self, x: Any, w: Any, y: Any, epilogue: Epilogue) -> None:
         filled = (x, w, y)[self._at]
-        stream = device.stream_of(filled.stream) if isinstance(filled, DeviceArray) else 0
+        if not isinstance(filled, DeviceArray):
+            self._run((x, w, y), filled, epilogue, 0)
+            return
+        with device.placed(filled.device):
+            stream = device.stream_of(filled.stream)
+            for other in {each.stream for each in (x, w, y, *epilogue) if isinstance(each, DeviceArray)}:
+                if other != filled.stream:
+                    device.wait_for(other, stream)
+            self._run((x, w, y), filled, epilogue, stream)
+
+    def _run(self, operands: tuple[Any, Any, Any], filled: Any, epilogue: Epilogue, stream: Any) -> None:
         target, deliver = device.target(filled, stream)
-        tensors = [target if at == self._at else _operand(each, stream) for at, each in enumerate((x, w, y))]
+        tensors = [target if at == self._at else _operand(each, stream) for at, each in enumerate(operands)]
         if target.size:
             finish = finisher(self._compute, epilogue)
-            self._launch(*tensors, DeviceEpilogue(finish, _extras(epilogue, target, stream)), stream)
+            finished = DeviceEpilogue(finish, _extras(epilogue, target, stream))
+            self._launch(tensors[0], tensors[1], tensors[2], finished, stream)
         deliver()
 
 

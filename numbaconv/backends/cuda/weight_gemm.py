@@ -72,9 +72,7 @@ def _cell(table, line_d, line_h, line_w, entry, step_d, step_h, step_w):
     w = table[np.uint32(line_w + np.uint32(entry[3]))]
     if (d | h | w) >= 0:
         return np.int64(
-            np.uint32(
-                np.uint32(entry[0]) + np.uint32(d) * step_d + np.uint32(h) * step_h + np.uint32(w) * step_w
-            )
+            np.uint32(np.uint32(entry[0]) + np.uint32(d) * step_d + np.uint32(h) * step_h + np.uint32(w) * step_w)
         )
     return np.int64(w if w < 0 else (h if h < 0 else d))
 
@@ -205,7 +203,9 @@ def weight_kernel(tile: Tile, x_dtype: str, y_dtype: str, how: str, compute: str
                     depth = np.uint32(at_depth + thread % np.uint32(DEPTH))
                     there = depth < length
                     sample, od, oh, ow = _spot(table, first_position, depth if there else np.uint32(0))
-                    at = np.uint32(od * np.uint32(table[Y]) + oh * np.uint32(table[Y + 1]) + ow * np.uint32(table[Y + 2]))
+                    at = np.uint32(
+                        od * np.uint32(table[Y]) + oh * np.uint32(table[Y + 1]) + ow * np.uint32(table[Y + 2])
+                    )
                     sample_at = from_y + (first_sample + sample) * np.uint64(y_batch)
                     for i in range(left_loads):
                         row = np.uint32(first_row + thread // np.uint32(DEPTH) + np.uint32(i * side))
