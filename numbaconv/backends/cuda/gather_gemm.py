@@ -10,11 +10,11 @@ A row is a result channel, a column a position of a sample, the depth runs over 
      rows |  weights  | |  results    |  bias, residual and activation on the way out
           +-----------+ +-------------+
 
-Both operands go through two buffers in shared memory, ``DEPTH`` products at a time: while a block multiplies what is in
-one buffer, its threads hold what comes next in registers, and store it into the other. A thread gathers for one column,
-whose place along each axis it finds once; so padding of whatever kind costs three look-ups in the plan's tables (``line``)
-for each tap, not each channel. Strides of an input gradient are phases, each a product of its own with its own taps; the
-blocks of all phases are in one grid.
+Both operands go through two buffers in shared memory, ``DEPTH`` products at a time: while a block multiplies what is
+in one buffer, its threads hold what comes next in registers, and store it into the other. A thread gathers for one
+column, whose place along each axis it finds once; so padding of whatever kind costs three look-ups in the plan's tables
+(``line``) for each tap, not each channel. Strides of an input gradient are phases, each a product of its own with its
+own taps; the blocks of all phases are in one grid.
 
 Three ways to gather, by the plan:
 
@@ -176,8 +176,8 @@ def gather_kernel(tile: Tile, dtype: str, out_dtype: str, how: str, last: bool, 
         channel, cell, padding = np.uint32(0), np.uint32(0), zero
         covered = False
         buffer = np.uint32(0)
-        for number in range(count + np.uint32(1)):
-            if number < count:
+        for step_number in range(count + np.uint32(1)):
+            if step_number < count:
                 for i in range(left_loads):
                     quad_at = np.uint32(thread + np.uint32(i * threads))
                     row = np.uint32(quad_at % np.uint32(rows // 4) * np.uint32(4))
@@ -241,12 +241,12 @@ def gather_kernel(tile: Tile, dtype: str, out_dtype: str, how: str, last: bool, 
                     channel = np.uint32(channel + np.uint32(DEPTH))
                     if channel >= channels:
                         channel = np.uint32(0)
-            if number > 0:
+            if step_number > 0:
                 from_buffer = np.uint32(np.uint32(buffer_size) - buffer)
                 steps(
                     shared, np.uint32(from_buffer + place_row), np.uint32(from_buffer + place_column), sums, left, right
                 )
-            if number < count:
+            if step_number < count:
                 for i in range(left_loads):
                     quad_at = np.uint32(thread + np.uint32(i * threads))
                     if quad_at < np.uint32(left_quads):
@@ -368,8 +368,8 @@ def _store_of(out_dtype: str, finish: Any) -> Any:
 def pack_kernel(dtype: str, compute: str) -> Any:
     """The kernel that packs a weight: ``packed[group, depth, row]``, rows padded to quads. A thread an element.
 
-    ``places[depth // unit]`` is where a tap's weights begin, or negative; channels of a unit follow. ``table``: elements,
-    depths, unit, channels, rows, padded rows; then elements from row to row, channel to channel and group to group.
+    ``places[depth // unit]`` is where a tap's weights begin, or negative; channels of a unit follow. ``table``:
+    elements, depths, unit, channels, rows, padded rows; elements from row to row, channel to channel, group to group.
     """
     read, scalar = reader(dtype), number(compute)
 

@@ -20,7 +20,7 @@ from .launching import THREADS, blocks_for, launch
 from .running import algorithm
 from .tiles import Tile, choose_tile
 
-__all__ = ["IMPLICIT_GEMM", "is_aligned", "steps_of_sample"]
+__all__ = ["IMPLICIT_GEMM", "common_refusal", "is_aligned", "reachable", "steps_of_sample"]
 
 #: Elements of a sample, and of a weight, that 32-bit offsets reach.
 _MOST_ELEMENTS = 2**30
@@ -105,10 +105,8 @@ class _Gathered:
             one_phase = not self.by_input or all(axis.stride == 1 or axis.output <= 1 for axis in plan.axes)
             vector = stores and one_phase and positions % 4 == 0 and dense_positions(out)
         gather = gather_of(plan, self.by_input, steps_of_sample(source), steps_of_sample(out), vector)
-        if gather.flat:
-            how = FLAT
-        else:
-            how = QUADS if quads and source.strides[1] == 1 and gather.channels % 4 == 0 else EACH
+        in_quads = quads and source.strides[1] == 1 and gather.channels % 4 == 0
+        how = FLAT if gather.flat else QUADS if in_quads else EACH
         columns, copies = gather.largest * plan.batch, plan.groups * gather.phases
         tile = choose_tile(self.compute.itemsize, rows, columns, copies)
         row_blocks, column_blocks = -(-rows // tile.rows), -(-columns // tile.columns)

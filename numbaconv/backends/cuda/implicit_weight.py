@@ -1,4 +1,4 @@
-"""The implicit GEMM algorithm of WEIGHT_GRAD on the device: positions cut into chunks, tables, both kernels launched."""
+"""The implicit GEMM algorithm of WEIGHT_GRAD on the device: chunks of positions, tables, two kernels launched."""
 
 from collections.abc import Hashable
 from functools import partial

@@ -30,8 +30,8 @@ from .jit import SIMULATED
 
 __all__ = [
     "commit_copies",
-    "copy16",
     "copy4",
+    "copy16",
     "inlined",
     "ldmatrix4",
     "load2",
@@ -48,7 +48,7 @@ __all__ = [
 
 
 def inlined(function: Callable[..., Any]) -> Any:
-    """A function that kernels call and that is always inlined: which is what unrolls its loops over what it is given."""
+    """A function that kernels call and that is always inlined, which is what unrolls loops over what it is given."""
     return cuda.jit(device=True)(function) if SIMULATED else cuda.jit(device=True, forceinline=True)(function)
 
 
@@ -80,7 +80,7 @@ if not SIMULATED:
 
             def codegen(context, builder, signature, args):
                 vector, align = _vector(context, dtype, count)
-                # Added to the address, not to the index, whose sum might wrap around: so a constant is part of the load.
+                # Added to the address, not to the index, which might wrap around: so a constant is part of the load.
                 further = context.cast(builder, args[2], offset, types.int64)
                 address = builder.gep(_pointer(context, builder, signature, args, 0), [further])
                 address = builder.bitcast(address, vector.as_pointer())

@@ -16,8 +16,8 @@ There are no atomics.
 Both operands have their depth in memory where the product needs it across, so tiles are transposed on the way into
 shared memory. Two ways to gather:
 
-``each``   eight consecutive threads read eight consecutive positions of one row or column: whole sectors where positions
-           are neighbours. Rows of the tiles are four elements longer, which keeps the stores in different banks.
+``each``   eight consecutive threads read eight consecutive positions of one row or column: whole sectors where
+           positions are neighbours. Rows of the tiles are four elements longer, so that stores go to different banks.
 ``quads``  channels last: a thread reads four channels in one access, for which nothing has to be transposed.
 
 A thread finds a position's place along the axes by multiplying with the extents' inverses, which is exact below 2**31.
@@ -150,8 +150,8 @@ def weight_kernel(tile: Tile, x_dtype: str, y_dtype: str, how: str, compute: str
             next_right[i] = zero
         buffer, at_depth = np.uint32(0), np.uint32(0)
         count = np.uint32((length + np.uint32(DEPTH - 1)) // np.uint32(DEPTH))
-        for number in range(count + np.uint32(1)):
-            if number < count:
+        for step_number in range(count + np.uint32(1)):
+            if step_number < count:
                 if quads:
                     for i in range(left_loads):
                         turn = np.uint32(thread + np.uint32(i * threads))
@@ -229,7 +229,7 @@ def weight_kernel(tile: Tile, x_dtype: str, y_dtype: str, how: str, compute: str
                                 value = fill
                         next_right[i] = value
                 at_depth = np.uint32(at_depth + np.uint32(DEPTH))
-            if number > 0:
+            if step_number > 0:
                 from_buffer = np.uint32(np.uint32(buffer_size) - buffer)
                 steps(
                     shared,
@@ -239,7 +239,7 @@ def weight_kernel(tile: Tile, x_dtype: str, y_dtype: str, how: str, compute: str
                     left,
                     right,
                 )
-            if number < count:
+            if step_number < count:
                 if quads:
                     for i in range(left_loads):
                         turn = np.uint32(thread + np.uint32(i * threads))

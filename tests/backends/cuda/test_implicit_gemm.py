@@ -22,6 +22,11 @@ CHECKS = {
     "strides": 3,
 }
 
+#: Numba's own simulator is deprecated, and numba-cuda's is what the kernels are written for.
+SIMULATOR = pytest.mark.skipif(
+    find_spec("numba_cuda") is None, reason="the simulator of numba-cuda is needed: install numbaconv[test-cuda]"
+)
+
 
 def simulate(program, *names):
     """What a program that runs in the simulator says of some of its checks."""
@@ -37,9 +42,7 @@ def test_every_check_is_listed():
     } == (CHECKS.keys())
 
 
-@pytest.mark.skipif(
-    find_spec("numba_cuda") is None, reason="Numba's simulator comes with numba-cuda: install numbaconv[test-cuda]"
-)
+@SIMULATOR
 @pytest.mark.parametrize("name", CHECKS)
 def test_in_the_simulator(name):
     found = simulate(PROGRAM, name)
