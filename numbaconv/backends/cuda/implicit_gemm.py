@@ -20,7 +20,7 @@ from .launching import THREADS, blocks_for, launch
 from .running import algorithm
 from .tiles import Tile, choose_tile
 
-__all__ = ["IMPLICIT_GEMM", "common_refusal", "is_aligned", "reachable", "steps_of_sample"]
+__all__ = ["BESIDE_CHANNELS", "IMPLICIT_GEMM", "common_refusal", "is_aligned", "reachable", "steps_of_sample"]
 
 #: Elements of a sample, and of a weight, that 32-bit offsets reach.
 _MOST_ELEMENTS = 2**30
@@ -30,14 +30,15 @@ _MOST_PHASES, _MOST_ENTRIES = 2**12, 2**20
 _LEAST_ROWS = 4
 
 
-def is_aligned(tensor: Tensor) -> bool:
-    """Whether quads may begin at every multiple of four from the first element, and in every sample.
+#: The axes along which a step must be a whole number of quads: those beside the channels, or beside the positions.
+BESIDE_CHANNELS, BESIDE_POSITIONS = (0, 2, 3, 4), (0, 1)
 
-    Channels must be neighbours, or positions; which of them, and how many, is for others to know.
-    """
+
+def is_aligned(tensor: Tensor, beside: tuple[int, ...]) -> bool:
+    """Whether a quad of neighbours may begin at the first element, and wherever steps along these axes lead."""
     pointer = getattr(tensor.data, "device_ctypes_pointer", None)  # the simulator's memory has no such requirements
     first = 0 if pointer is None else pointer.value or 0
-    steps = (step for n, step in zip(tensor.shape, tensor.strides, strict=True) if n > 1 and step > 1)
+    steps = (tensor.strides[axis] for axis in beside if tensor.shape[axis] > 1)
     return first % min(4 * tensor.dtype.itemsize, 16) == 0 and all(step % 4 == 0 for step in steps)
 
 
@@ -86,18 +87,18 @@ class _Gathered:
 
     def made(self, source: Tensor, out: Tensor, stream: Any) -> _Made:
         """Tables and tile for these operands."""
-        aligned = is_aligned(source), is_aligned(out)
+        last = out.strides[1] == 1 and out.shape[1] > 1
+        aligned = is_aligned(source, BESIDE_CHANNELS), is_aligned(out, BESIDE_CHANNELS if last else BESIDE_POSITIONS)
         key = (cuda.current_context(), source.strides, out.strides, aligned)
         found = self._made.get(key)
         if found is None:
-            found = self._made[key] = self._make(source, out, *aligned, stream)
+            found = self._made[key] = self._make(source, out, last, *aligned, stream)
             while len(self._made) > 8:
                 self._made.pop(next(iter(self._made)))
         return found
 
-    def _make(self, source: Tensor, out: Tensor, quads: bool, stores: bool, stream: Any) -> _Made:
+    def _make(self, source: Tensor, out: Tensor, last: bool, quads: bool, stores: bool, stream: Any) -> _Made:
         plan = self.plan
-        last = out.strides[1] == 1 and out.shape[1] > 1
         rows, positions = out.shape[1] // plan.groups, prod(out.shape[2:])
         if last:
             vector = stores and rows % 4 == 0

@@ -15,7 +15,7 @@ from ..tables import fill_value
 from .device import Tensor, empty
 from .epilogue import DeviceEpilogue
 from .gather import forward_axis
-from .implicit_gemm import common_refusal, is_aligned, reachable, steps_of_sample
+from .implicit_gemm import BESIDE_CHANNELS, common_refusal, is_aligned, reachable, steps_of_sample
 from .launching import THREADS, blocks_for, launch
 from .running import algorithm
 from .tiles import DEPTH, Tile, choose_tile
@@ -61,7 +61,7 @@ class _Weight:
 
     def made(self, x: Tensor, w: Tensor, y: Tensor, stream: Any) -> _Made:
         """Tables and tile for these operands."""
-        aligned = is_aligned(x) and is_aligned(y)
+        aligned = is_aligned(x, BESIDE_CHANNELS) and is_aligned(y, BESIDE_CHANNELS)
         key = (cuda.current_context(), x.strides, w.strides, y.strides, aligned)
         found = self._made.get(key)
         if found is None:
