@@ -20,7 +20,9 @@ shared memory. Two ways to gather:
            positions are neighbours. Rows of the tiles are four elements longer, so that stores go to different banks.
 ``quads``  channels last: a thread reads four channels in one access, for which nothing has to be transposed.
 
-A thread finds a position's place along the axes by multiplying with the extents' inverses, which is exact below 2**31.
+Where a step's eight positions lie in both operands, eight threads find for all, a step ahead, through shared memory;
+they divide by multiplying with inverses, which is exact below 2**31. (Every thread for itself took 42 loads of integers
+a step, and spilled.)
 Error factor: as any sum of n products in some order (``any_order_factor``).
 """
 
@@ -31,7 +33,7 @@ import numpy as np
 from numba import cuda
 
 from .elements import number, reader, writer
-from .gather import CONSTANT_CODE
+from .gather import CONSTANT_CODE, ZERO_CODE
 from .intrinsics import inlined, load4, shared_tile, store4
 from .jit import kernel
 from .products import kernel_function, place_of, steps_of
@@ -78,16 +80,21 @@ def _cell(table, line_d, line_h, line_w, entry, step_d, step_h, step_w):
 
 
 @inlined
-def _spot(table, first_position, depth):
-    """The sample after the chunk's first one and the place along the axes of a chunk's position."""
-    position = np.uint32(first_position + depth)
+def _find(table, spots, lines, slot, position, first_sample, from_x, from_y, x_batch, y_batch):
+    """Where a chunk's position begins in both operands and along the lines, for all threads of the block to read."""
     sample = _divided(position, np.uint32(table[INVERSES]), table[INVERSES + 1])
     position = np.uint32(position - sample * np.uint32(table[POSITIONS]))
     above = _divided(position, np.uint32(table[INVERSES + 2]), table[INVERSES + 3])
     ow = np.uint32(position - above * np.uint32(table[EXTENTS]))
     od = _divided(above, np.uint32(table[INVERSES + 4]), table[INVERSES + 5])
     oh = np.uint32(above - od * np.uint32(table[EXTENTS + 1]))
-    return np.uint64(sample), od, oh, ow
+    inside = np.uint32(od * np.uint32(table[Y]) + oh * np.uint32(table[Y + 1]) + ow * np.uint32(table[Y + 2]))
+    whole = np.uint64(first_sample + np.uint64(sample))
+    spots[np.uint32(np.uint32(2) * slot)] = from_x + whole * np.uint64(x_batch)
+    spots[np.uint32(np.uint32(2) * slot + np.uint32(1))] = from_y + whole * np.uint64(y_batch) + np.uint64(inside)
+    lines[np.uint32(np.uint32(3) * slot)] = np.uint32(table[LINES]) + od * np.uint32(table[STEP])
+    lines[np.uint32(np.uint32(3) * slot + np.uint32(1))] = np.uint32(table[LINES + 1]) + oh * np.uint32(table[STEP + 1])
+    lines[np.uint32(np.uint32(3) * slot + np.uint32(2))] = np.uint32(table[LINES + 2]) + ow * np.uint32(table[STEP + 2])
 
 
 @cache
@@ -116,9 +123,12 @@ def weight_kernel(tile: Tile, x_dtype: str, y_dtype: str, how: str, compute: str
     memory = shared_tile(2 * buffer_size, scalar)
     place, steps = place_of(tile), steps_of(tile, 0, left_stride, left_size, right_stride)
     zero = scalar(0)
+    spots_size, lines_size = 2 * 2 * DEPTH, 2 * 3 * DEPTH
 
     def weight(x, y, sums_out, table, x_batch, y_batch, fill):
         shared = memory()
+        spots = cuda.shared.array(spots_size, np.uint64)
+        lines = cuda.shared.array(lines_size, np.uint32)
         sums = cuda.local.array(sums_size, scalar)
         left = cuda.local.array(thread_rows, scalar)
         right = cuda.local.array(thread_columns, scalar)
@@ -150,23 +160,32 @@ def weight_kernel(tile: Tile, x_dtype: str, y_dtype: str, how: str, compute: str
             next_right[i] = zero
         buffer, at_depth = np.uint32(0), np.uint32(0)
         count = np.uint32((length + np.uint32(DEPTH - 1)) // np.uint32(DEPTH))
+        if thread < np.uint32(DEPTH):
+            _find(
+                table,
+                spots,
+                lines,
+                thread,
+                np.uint32(first_position + (thread if thread < length else np.uint32(0))),
+                first_sample,
+                from_x,
+                from_y,
+                x_batch,
+                y_batch,
+            )
+        cuda.syncthreads()
+        entries_at = np.uint32(np.uint32(table[ENTRIES]) + np.uint32(4) * first_column)
+        slot = np.uint32(0)
         for step_number in range(count + np.uint32(1)):
             if step_number < count:
                 if quads:
                     for i in range(left_loads):
                         turn = np.uint32(thread + np.uint32(i * threads))
-                        depth = np.uint32(at_depth + turn // np.uint32(left_across))
+                        depth = np.uint32(turn // np.uint32(left_across))
                         row = np.uint32(first_row + np.uint32(4) * np.uint32(turn % np.uint32(left_across)))
-                        there = depth < length and row < all_rows
-                        if there:
-                            sample, od, oh, ow = _spot(table, first_position, depth)
-                            at = np.uint32(
-                                od * np.uint32(table[Y])
-                                + oh * np.uint32(table[Y + 1])
-                                + ow * np.uint32(table[Y + 2])
-                                + row
-                            )
-                            quad = load4(y, from_y + (first_sample + sample) * np.uint64(y_batch) + np.uint64(at), 0)
+                        if depth < np.uint32(DEPTH) and np.uint32(at_depth + depth) < length and row < all_rows:
+                            at = spots[np.uint32(np.uint32(2) * np.uint32(slot + depth) + np.uint32(1))]
+                            quad = load4(y, at + np.uint64(row), 0)
                             for j in range(4):
                                 next_left[4 * i + j] = scalar(read_y(quad, j))
                         else:
@@ -174,61 +193,75 @@ def weight_kernel(tile: Tile, x_dtype: str, y_dtype: str, how: str, compute: str
                                 next_left[4 * i + j] = zero
                     for i in range(right_loads):
                         turn = np.uint32(thread + np.uint32(i * threads))
-                        depth = np.uint32(at_depth + turn // np.uint32(right_across))
-                        column = np.uint32(first_column + np.uint32(4) * np.uint32(turn % np.uint32(right_across)))
-                        for j in range(4):
-                            next_right[4 * i + j] = zero
-                        if depth < length and column < all_columns:
-                            sample, od, oh, ow = _spot(table, first_position, depth)
-                            entry = load4(table, np.uint32(np.uint32(table[ENTRIES]) + np.uint32(4) * column), 0)
+                        depth = np.uint32(turn // np.uint32(right_across))
+                        column = np.uint32(np.uint32(4) * np.uint32(turn % np.uint32(right_across)))
+                        cell, value = np.int64(ZERO_CODE), zero
+                        from_slot = np.uint32(slot + depth)
+                        if (
+                            depth < np.uint32(DEPTH)
+                            and np.uint32(at_depth + depth) < length
+                            and np.uint32(first_column + column) < all_columns
+                        ):
+                            entry = load4(table, np.uint32(entries_at + np.uint32(4) * column), 0)
                             cell = _cell(
                                 table,
-                                np.uint32(np.uint32(table[LINES]) + od * np.uint32(table[STEP])),
-                                np.uint32(np.uint32(table[LINES + 1]) + oh * np.uint32(table[STEP + 1])),
-                                np.uint32(np.uint32(table[LINES + 2]) + ow * np.uint32(table[STEP + 2])),
+                                lines[np.uint32(np.uint32(3) * from_slot)],
+                                lines[np.uint32(np.uint32(3) * from_slot + np.uint32(1))],
+                                lines[np.uint32(np.uint32(3) * from_slot + np.uint32(2))],
                                 entry,
                                 step_d,
                                 step_h,
                                 step_w,
                             )
-                            if cell >= 0:
-                                at = from_x + (first_sample + sample) * np.uint64(x_batch) + np.uint64(cell)
-                                quad = load4(x, at, 0)
-                                for j in range(4):
-                                    next_right[4 * i + j] = scalar(read_x(quad, j))
-                            elif cell == CONSTANT_CODE:
-                                for j in range(4):
-                                    next_right[4 * i + j] = fill
+                            value = fill if cell == CONSTANT_CODE else zero
+                        if cell >= 0:
+                            quad = load4(x, spots[np.uint32(np.uint32(2) * from_slot)] + np.uint64(cell), 0)
+                            for j in range(4):
+                                next_right[4 * i + j] = scalar(read_x(quad, j))
+                        else:
+                            for j in range(4):
+                                next_right[4 * i + j] = value
                 else:
-                    depth = np.uint32(at_depth + thread % np.uint32(DEPTH))
-                    there = depth < length
-                    sample, od, oh, ow = _spot(table, first_position, depth if there else np.uint32(0))
-                    at = np.uint32(
-                        od * np.uint32(table[Y]) + oh * np.uint32(table[Y + 1]) + ow * np.uint32(table[Y + 2])
-                    )
-                    sample_at = from_y + (first_sample + sample) * np.uint64(y_batch)
+                    depth, beside = np.uint32(thread % np.uint32(DEPTH)), np.uint32(thread // np.uint32(DEPTH))
+                    there = np.uint32(at_depth + depth) < length
+                    from_slot = np.uint32(slot + depth)
+                    at = spots[np.uint32(np.uint32(2) * from_slot + np.uint32(1))]
                     for i in range(left_loads):
-                        row = np.uint32(first_row + thread // np.uint32(DEPTH) + np.uint32(i * side))
+                        row = np.uint32(first_row + beside + np.uint32(i * side))
                         value = zero
                         if there and row < all_rows:
-                            value = scalar(read_y(y, sample_at + np.uint64(np.uint32(at + row * row_step))))
+                            value = scalar(read_y(y, at + np.uint64(np.uint32(row * row_step))))
                         next_left[i] = value
-                    line_d = np.uint32(np.uint32(table[LINES]) + od * np.uint32(table[STEP]))
-                    line_h = np.uint32(np.uint32(table[LINES + 1]) + oh * np.uint32(table[STEP + 1]))
-                    line_w = np.uint32(np.uint32(table[LINES + 2]) + ow * np.uint32(table[STEP + 2]))
-                    sample_at = from_x + (first_sample + sample) * np.uint64(x_batch)
+                    line_d = lines[np.uint32(np.uint32(3) * from_slot)]
+                    line_h = lines[np.uint32(np.uint32(3) * from_slot + np.uint32(1))]
+                    line_w = lines[np.uint32(np.uint32(3) * from_slot + np.uint32(2))]
+                    at = spots[np.uint32(np.uint32(2) * from_slot)]
                     for i in range(right_loads):
-                        column = np.uint32(first_column + thread // np.uint32(DEPTH) + np.uint32(i * side))
+                        column = np.uint32(beside + np.uint32(i * side))
                         value = zero
-                        if there and column < all_columns:
-                            entry = load4(table, np.uint32(np.uint32(table[ENTRIES]) + np.uint32(4) * column), 0)
+                        if there and np.uint32(first_column + column) < all_columns:
+                            entry = load4(table, np.uint32(entries_at + np.uint32(4) * column), 0)
                             cell = _cell(table, line_d, line_h, line_w, entry, step_d, step_h, step_w)
                             if cell >= 0:
-                                value = scalar(read_x(x, sample_at + np.uint64(cell)))
+                                value = scalar(read_x(x, at + np.uint64(cell)))
                             elif cell == CONSTANT_CODE:
                                 value = fill
                         next_right[i] = value
                 at_depth = np.uint32(at_depth + np.uint32(DEPTH))
+                slot = np.uint32(np.uint32(DEPTH) - slot)
+                if np.uint32(at_depth + thread) < length and thread < np.uint32(DEPTH):
+                    _find(
+                        table,
+                        spots,
+                        lines,
+                        np.uint32(slot + thread),
+                        np.uint32(first_position + np.uint32(at_depth + thread)),
+                        first_sample,
+                        from_x,
+                        from_y,
+                        x_batch,
+                        y_batch,
+                    )
             if step_number > 0:
                 from_buffer = np.uint32(np.uint32(buffer_size) - buffer)
                 steps(
