@@ -18,6 +18,7 @@ __all__ = [
     "View",
     "as_array",
     "data_view",
+    "host_array",
     "like_result",
     "promote",
     "result",
@@ -59,6 +60,21 @@ def as_array(op: str, name: str, value: object) -> Array:
     else:
         array = array.astype(array.dtype.newbyteorder("="))
     return array if array.flags.aligned else array.copy()
+
+
+def host_array(op: str, name: str, value: object) -> Array:
+    """As `as_array`, for what has no kernels on a device.
+
+    Raises
+    ------
+    DTypeError
+        Also for an array on a device.
+    """
+    array: Any = as_array(op, name, value)
+    if isinstance(array, DeviceArray):
+        raise DTypeError(f"{op}: {name} is on a device, but {op} computes in the host's memory; bring it there")
+    found: Array = array
+    return found
 
 
 def _on_device(op: str, name: str, value: object) -> DeviceArray | None:

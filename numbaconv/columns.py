@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from .arrays import Array, as_array
+from .arrays import Array, host_array
 from .errors import ArgumentError, ShapeError
 from .plan import ConvPlan, Geometry, Ints, Padding, dtype_name, dtype_rule, make_plan
 from .plan.arguments import integers
@@ -93,7 +93,7 @@ def unfold(input: object, kernel_size: Ints, dilation: Ints = 1, padding: Paddin
             [2., 4.]]])
     """
     op = "unfold"
-    array = as_array(op, "input", input)
+    array = host_array(op, "input", input)
     rank = _rank(op, "kernel_size", kernel_size, array.ndim)
     kernel = integers(op, "kernel_size", kernel_size, rank, 1)
     plan = _plan(
@@ -156,7 +156,7 @@ def fold(
     array([[[1., 1., 2., 1., 1., 0.]]])
     """
     op = "fold"
-    array = as_array(op, "input", input)
+    array = host_array(op, "input", input)
     rank = _rank(op, "output_size", output_size, 0)
     size = integers(op, "output_size", output_size, rank, 1)
     kernel = integers(op, "kernel_size", kernel_size, rank, 1)

@@ -328,8 +328,8 @@ def _seen_on_device(
     found: dict[str, Any] = {}
     for name, value in named.items():
         if value is not None:
-            there = as_array(site.op(rank), GIVEN_NAMES.get(name, name), value) if on_device(value) else None
-            if there is None:
+            there: Any = as_array(site.op(rank), GIVEN_NAMES.get(name, name), value) if on_device(value) else None
+            if not isinstance(there, DeviceArray):
                 return None
             found[name] = there
     return found[site.reads[0]], found[site.reads[1]], found.get("bias"), found.get("residual")

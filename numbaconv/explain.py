@@ -1,13 +1,14 @@
 """What would run and why, from shapes alone."""
 
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 from .backends.base import Candidate, Direction
 from .backends.registry import disabled_algorithms, forced_algorithm, resolve
 from .backends.winners import Winner, recall, tuning_mode
 from .errors import AlgorithmError, ArgumentError
-from .plan import ConvPlan, Ints, plan_conv
+from .plan import ConvPlan, Ints, dtype_rule, plan_conv
 from .routes import direction_of
 
 __all__ = ["Explanation", "explain", "explain_plan"]
@@ -32,6 +33,8 @@ class Explanation:
         The choice; None where a forced algorithm does not apply.
     note : str
         Why this one.
+    transfers : tuple of int, optional
+        Of a backend of a device: bytes that go there and that come back where the arrays are the host's.
     """
 
     plan: ConvPlan
@@ -40,6 +43,7 @@ class Explanation:
     candidates: tuple[Candidate, ...]
     algorithm: str | None
     note: str
+    transfers: tuple[int, int] | None = None
 
     def __str__(self) -> str:
         lines = [str(self.plan), f"  {self.direction.name} on backend {self.backend!r}"]
@@ -48,6 +52,9 @@ class Explanation:
             if each.passed_over is not None and each.name != self.algorithm:
                 answer = f"not chosen: {each.passed_over}"
             lines.append(f"    {'->' if each.name == self.algorithm else '  '} {each.name}: {answer}")
+        if self.transfers is not None:
+            there, back = self.transfers
+            lines.append(f"  arrays of the host: {there:,} bytes to the device, {back:,} back")
         return "\n".join([*lines, f"  {self.note}"])
 
 
@@ -126,4 +133,13 @@ def explain_plan(plan: ConvPlan, primitive: Direction, backend: str | None, algo
     except AlgorithmError as error:
         name, note = None, str(error)
     candidates = tuple(chosen.candidates(plan, primitive, disabled))
-    return Explanation(plan, primitive, chosen.name, candidates, name, note)
+    transfers = None if chosen.residence is None else _transfers(plan, primitive)
+    return Explanation(plan, primitive, chosen.name, candidates, name, note, transfers)
+
+
+def _transfers(plan: ConvPlan, primitive: Direction) -> tuple[int, int]:
+    """Bytes of what a primitive reads, and of what it produces."""
+    elements = {"x": prod(plan.x_shape), "w": prod(plan.w_shape), "y": prod(plan.y_shape)}
+    back = elements.pop(primitive.value) * dtype_rule("explain", "result", plan.output_dtype).itemsize
+    bias = plan.out_channels if plan.has_bias and primitive is direction_of(plan.transposed, "output") else 0
+    return (sum(elements.values()) + bias) * dtype_rule("explain", "operand", plan.dtype).itemsize, back

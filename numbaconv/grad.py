@@ -144,7 +144,7 @@ def _conv_weight(
     weight_size : shape of the weight, in the order of ``weight_format``
     grad_output : array of the output's shape
     stride, padding, dilation, groups, padding_mode, padding_value, data_format, weight_format, activation, \
-pre_activation, output, algorithm, backend
+pre_activation, output, stream, algorithm, backend
         As in `numbaconv.grad.conv{rank}d_input`.
     out : array of the weight's shape and the result's dtype, optional
 
@@ -200,7 +200,7 @@ def _conv_transpose_input(
     grad_output : array of the output's shape
     stride, padding, output_padding, groups, dilation, output_size, padding_mode, data_format, weight_format
         As in the forward call.
-    activation, pre_activation, output, out, algorithm, backend
+    activation, pre_activation, output, out, stream, algorithm, backend
         As in `numbaconv.grad.conv{rank}d_input`.
 
     Returns
@@ -256,7 +256,7 @@ def _conv_transpose_weight(
     grad_output : array of the output's shape
     stride, padding, output_padding, groups, dilation, output_size, padding_mode, data_format, weight_format
         As in the forward call.
-    activation, pre_activation, output, out, algorithm, backend
+    activation, pre_activation, output, out, stream, algorithm, backend
         As in `numbaconv.grad.conv{rank}d_weight`.
 
     Returns
@@ -298,7 +298,7 @@ def _conv_bias(rank: int | None, grad_output: object, **options: Unpack[BiasOpti
     ----------
     grad_output : array of shape (N, O, {spatial}), or (O, {spatial})
         For ``data_format`` channels last: (N, {spatial}, O).
-    data_format, activation, pre_activation, output, backend
+    data_format, activation, pre_activation, output, stream, backend
         As in `numbaconv.grad.conv{rank}d_input`.
 
     Returns
@@ -347,7 +347,7 @@ def _conv_backward(
     input : array of shape (N, C, {spatial})
     weight : array of shape (O, C / groups, {kernel})
     stride, padding, dilation, groups, padding_mode, padding_value, data_format, weight_format, activation, \
-pre_activation, output, algorithm, backend
+pre_activation, output, stream, algorithm, backend
         As in `numbaconv.grad.conv{rank}d_input`; the activation's derivative is taken once.
     output_mask : three bools
         Which of the gradients by input, weight and bias to compute.
@@ -406,7 +406,7 @@ def _conv_transpose_backward(
     input : array of shape (N, C, {spatial})
     weight : array of shape (C, O / groups, {kernel})
     stride, padding, output_padding, groups, dilation, output_size, padding_mode, data_format, \
-weight_format, activation, pre_activation, output, algorithm, backend
+weight_format, activation, pre_activation, output, stream, algorithm, backend
         As in `numbaconv.grad.conv_transpose{rank}d_input`; the activation's derivative is taken once.
     output_mask : three bools
         Which of the gradients by input, weight and bias to compute.

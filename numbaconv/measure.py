@@ -49,7 +49,7 @@ def measure(backend: Backend, plan: ConvPlan, direction: Direction, disabled: fr
     with _measuring:
         candidates = _candidates(backend, plan, direction, disabled)
         automatic = backend.select("tune", plan, direction, None, disabled).name
-        seconds = _race({each.name: _call(each, plan, direction) for each in candidates})
+        seconds = _race({each.name: _call(backend, each, plan, direction) for each in candidates})
         fastest = min(seconds, key=lambda name: seconds[name])
         name = fastest if seconds[fastest] < (1 - _SAVES) * seconds[automatic] else automatic
         winner = Winner(name, plan.batch, seconds)
@@ -77,17 +77,32 @@ def _race(calls: dict[str, Callable[[], None]]) -> dict[str, float]:
     return least
 
 
-def _call(algorithm: Algorithm, plan: ConvPlan, direction: Direction) -> Callable[[], None]:
-    """A call of an algorithm as its users make it: operands in their own layout, memory of its own."""
+def _call(backend: Backend, algorithm: Algorithm, plan: ConvPlan, direction: Direction) -> Callable[[], None]:
+    """A call of an algorithm as its users make it: operands in their own layout, memory of its own.
+
+    For a backend of a device they are there, and the call ends when the result is.
+    """
     input_shape, output_shape = plan.input_shape, plan.output_shape
     shapes = {"w": plan.weight_shape, "x": input_shape, "y": output_shape}
     if plan.transposed:
         shapes |= {"x": output_shape, "y": input_shape}
     views = {"w": view_of_weight(plan), "x": view_of_data(plan), "y": view_of_data(plan)}
     dtypes = dict.fromkeys("xwy", plan.dtype) | {direction.value: plan.output_dtype}
-    operands = [views[role].of(_made_up(shapes[role], _dtype(dtypes[role]))) for role in "xwy"]
-    x, w, y = operands
-    return partial(algorithm.runner(plan), x, w, y, NO_EPILOGUE)
+    arrays: list[Any] = [_made_up(shapes[role], _dtype(dtypes[role])) for role in "xwy"]
+    residence = backend.residence
+    if residence is not None:
+        arrays = [residence.upload(each, -1) for each in arrays]
+    x, w, y = (views[role].of(array) for role, array in zip("xwy", arrays, strict=True))
+    run = partial(algorithm.runner(plan), x, w, y, NO_EPILOGUE)
+    if residence is None:
+        return run
+    wait = partial(residence.synchronize, arrays["xwy".index(direction.value)])
+
+    def run_and_wait() -> None:
+        run()
+        wait()
+
+    return run_and_wait
 
 
 def _made_up(shape: tuple[int, ...], dtype: np.dtype) -> Array:

@@ -112,10 +112,10 @@ class PreparedConv:
             As the convolution itself.
         """
         automatic = AUTOMATIC
-        if on_device(input):
-            automatic = AUTOMATIC_ON_DEVICE
+        if type(input) is not np.ndarray and on_device(input):
             input = as_array(self._op, "input", input)
             residual = None if residual is None else as_array(self._op, "residual", residual)
+            automatic = AUTOMATIC_ON_DEVICE if isinstance(input, DeviceArray) else AUTOMATIC
         choice = choices(self._named["backend"], self._named["algorithm"], automatic)
         one, other = array_key(input), None if residual is None else array_key(residual)
         key = None

@@ -10,7 +10,7 @@ import numpy as np
 from .arrays import Array, View, as_array, view_of_data, view_of_weight
 from .backends.base import Runner
 from .backends.registry import AUTOMATIC, AUTOMATIC_ON_DEVICE, choices, is_in_use
-from .device_arrays import DeviceArray, on_device
+from .device_arrays import DeviceArray, device_array, on_device
 from .dispatch import admit
 from .errors import ArgumentError, ShapeError
 from .plan.layout import is_channels_last, weight_order
@@ -142,7 +142,7 @@ def separable(
 
     ``names`` and ``arguments`` are the depthwise step's, without its groups.
     """
-    there = on_device(input)
+    there = type(input) is not np.ndarray and on_device(input) and device_array(input) is not None
     if stream is not None and not there:
         raise ArgumentError(f"{_SITE.op(rank)}: stream is for arrays on a device, but input is in the host's memory")
     choice = choices(backend, algorithm, AUTOMATIC_ON_DEVICE if there else AUTOMATIC)

@@ -16,6 +16,8 @@ from numbaconv.plan import ConvPlan, plan_conv
 
 #: The backends under test. ``tests/backends/cuda`` runs these tests again for its own, in Numba's simulator.
 BACKENDS = os.environ.get("NUMBACONV_TEST_BACKENDS", "cpu,reference").split(",")
+#: The algorithms under test, where not all are.
+ALGORITHMS = list(filter(None, os.environ.get("NUMBACONV_TEST_ALGORITHMS", "").split(",")))
 #: The cost up to which problems are visited, where that is limited: the simulator takes microseconds for each product
 #: and a fraction of a millisecond for each element of a result.
 LARGEST = float(os.environ.get("NUMBACONV_TEST_LARGEST", "inf"))
@@ -220,12 +222,18 @@ def chosen(direction, plan):
     return registry.resolve(None).select("test", plan, direction, None)
 
 
+def algorithms(backend, direction):
+    """A backend's table, as far as its algorithms are under test."""
+    table = registry.resolve(backend).tables[direction]
+    return [each for each in table if not ALGORITHMS or each.name in ALGORITHMS]
+
+
 def accepting(problem, dtype="float64"):
     """Every (backend, direction, algorithm) that accepts a problem."""
     plan = problem.plan(dtype)
     for name in BACKENDS:
-        for direction, table in registry.resolve(name).tables.items():
-            for algorithm in table:
+        for direction in Direction:
+            for algorithm in algorithms(name, direction):
                 if algorithm.accepts(plan) is None:
                     yield name, direction, algorithm
 
@@ -341,3 +349,8 @@ PROBLEMS = {
 }
 
 PROBLEMS = {name: problem for name, problem in PROBLEMS.items() if problem.cost <= LARGEST}
+
+
+def visited(*names):
+    """Those of these problems that are not too large."""
+    return [name for name in names if name in PROBLEMS or float("inf") == LARGEST]

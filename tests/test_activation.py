@@ -161,7 +161,7 @@ jitted_fussy = numba.njit(fussy)
 def test_an_exception_inside_a_kernel_is_one_here(function):
     x = np.arange(2000.0).reshape(1, 1, -1)
     for rows in (1, 40):  # serial, and parallel where there are threads
-        with pytest.raises(ValueError, match=r"raised an exception|too large"):
+        with pytest.raises(ValueError, match=r"raised? an exception|too large"):
             numbaconv.conv1d(np.repeat(x, rows, axis=0), np.ones((40, 1, 3)), activation=function)
 
 

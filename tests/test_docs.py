@@ -83,7 +83,7 @@ def test_the_version_has_one_place():
 
 def test_the_commands_name_files_that_exist():
     commands = re.findall(r"```bash\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
-    assert len(commands) == 2
+    assert len(commands) == 3
     for command in commands:
         for file in re.findall(r"\S+\.py", command):
             assert (ROOT / file).is_file(), file

@@ -222,6 +222,8 @@ class Residence(NamedTuple):
         ``grad * conj(derivative(saved))``, elementwise, computed in another dtype.
     channel_sum : callable
         ``channel_sum(view, sums, compute)`` fills ``sums`` with the sums of ``view`` over all axes but the second.
+    synchronize : callable
+        ``synchronize(array)`` waits until the array has been computed.
     """
 
     upload: Callable[[Array, int], Any]
@@ -229,6 +231,7 @@ class Residence(NamedTuple):
     conjugate: Callable[[Any], Any]
     scale: Callable[[Callable[..., object], Any, Any, Any, str], tuple[Any, Callable[[], None]]]
     channel_sum: Callable[[Any, Any, str], None]
+    synchronize: Callable[[Any], None]
 
 
 @dataclass(frozen=True)

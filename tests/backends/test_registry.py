@@ -91,7 +91,7 @@ def test_backends():
     ],
 )
 def test_unknown_names_list_what_there_is(choose):
-    with pytest.raises(numbaconv.BackendError, match=r"'abacus' is unknown; there are cpu, reference"):
+    with pytest.raises(numbaconv.BackendError, match=r"'abacus' is unknown; there are cpu, cuda, reference"):
         choose()
     assert numbaconv.get_backend() == "cpu"
 
@@ -148,7 +148,7 @@ def test_entry_points(tmp_path):
         y = numbaconv.conv1d(np.ones((1, 2, 6)), np.ones((3, 2, 3)))
         assert (y == 42).all()
         assert numbaconv.backends()["toy"].available
-        assert sorted(numbaconv.backends()) == ["cpu", "reference", "toy"]
+        assert sorted(numbaconv.backends()) == ["cpu", "cuda", "reference", "toy"]
     """
     environment = {"PYTHONPATH": str(tmp_path), "NUMBACONV_BACKEND": "toy"}
     run_python(program, environment)

@@ -3,6 +3,7 @@
 Those that say that errors spread (``spreading``) must stay within their bound.
 """
 
+import os
 from functools import partial
 
 import numpy as np
@@ -14,7 +15,7 @@ from numbaconv.errors import ShapeError
 from numbaconv.plan import PADDING_MODES
 from problems import Problem, accepting, assert_exact, error_bound, expected, operands, run
 
-EXAMPLES = 2000
+EXAMPLES = int(os.environ.get("NUMBACONV_TEST_EXAMPLES", 2000))
 
 
 @st.composite

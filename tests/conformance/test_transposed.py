@@ -8,9 +8,8 @@ from hypothesis import strategies as st
 import numbaconv
 import oracle
 from numbaconv import grad, plan_conv
-from numbaconv.backends import registry
 from numbaconv.backends.base import Direction
-from problems import BACKENDS, assert_exact, draw, spread_magnitude
+from problems import BACKENDS, algorithms, assert_exact, draw, spread_magnitude
 
 CASES = {
     "2x2, stride 2": ((2, 4, 5, 6), (4, 3, 2, 2), {"stride": (2, 2)}),
@@ -50,7 +49,7 @@ def check(x_shape, w_shape, arguments, seed=31):
     )
     plan = plan_conv(x_shape, w_shape, transposed=True, dtype="float64", **public(arguments))
     for backend in BACKENDS:
-        for algorithm in registry.resolve(backend).tables[Direction.INPUT_GRAD]:
+        for algorithm in algorithms(backend, Direction.INPUT_GRAD):
             if algorithm.accepts(plan) is not None:
                 continue
             options = {"backend": backend, **public(arguments)}

@@ -1,34 +1,58 @@
-"""Why the backend cannot be used here, as a sentence."""
+"""Why the backend cannot be used here, as a sentence; found when it is first asked for, not before."""
 
 import os
 
 __all__ = ["device_name", "unavailable"]
 
-#: The process that has initialised the driver.
+#: A compute capability that every toolkit knows; naming one needs no context.
+_ANY = (8, 0)
+#: The process that has initialised the driver, and whether everything needed is a simulator.
 _initialised: int | None = None
+_simulated = False
 
 
 def unavailable(problem: ImportError | None) -> str | None:
-    """None where kernels can run; ``problem`` is what importing them raised."""
-    global _initialised
+    """None where kernels can run; ``problem`` is what importing them raised.
+
+    The first answer of None initialises the driver, after which no forked process can use CUDA. The context, which
+    takes memory on the device, is made by the first call.
+    """
+    if _initialised is not None:
+        if _simulated or _initialised == os.getpid():
+            return None
+        return "CUDA was in use when this process was forked, and cannot be used in it; start processes by spawn"
+    return _refusal(problem)
+
+
+def _refusal(problem: ImportError | None) -> str | None:
+    global _initialised, _simulated
     if problem is not None:
-        return f"Numba's CUDA target cannot be imported ({problem}); install numbaconv[cu12] or numbaconv[cu13]"
+        return f"Numba's CUDA target cannot be imported ({_one_line(problem)}); install numbaconv[cu12] or [cu13]"
+    from numba import cuda, types
+
     from .jit import SIMULATED
 
-    if SIMULATED:
-        return None
-    if _initialised is not None:
-        if _initialised != os.getpid():
-            return "CUDA was in use when this process was forked, and cannot be used in it; start it by spawn"
-        return None
-    from numba import cuda
-
-    try:
-        cuda.current_context()
-    except Exception as error:
-        return f"no device can be used: {error}"
-    _initialised = os.getpid()
+    if not SIMULATED:
+        try:
+            devices = len(cuda.gpus)
+        except Exception as error:  # whatever its driver bindings raise
+            return f"there is no usable driver: {_one_line(error)}"
+        if not devices:
+            return "the driver finds no device"
+        try:
+            cuda.compile_ptx(_nothing, (types.int32,), device=True, cc=_ANY)
+        except Exception as error:
+            return f"kernels cannot be compiled ({_one_line(error)}); install numbaconv[cu12] or [cu13]"
+    _simulated, _initialised = SIMULATED, os.getpid()
     return None
+
+
+def _nothing(value):
+    return value
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
 
 
 def device_name() -> str:

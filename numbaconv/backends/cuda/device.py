@@ -20,6 +20,7 @@ from .jit import SIMULATED
 __all__ = [
     "Tensor",
     "adopt",
+    "current",
     "empty",
     "fresh",
     "in_canonical_order",
@@ -169,9 +170,14 @@ def synchronize(handle: int) -> None:
         cuda.synchronize()
 
 
+def current() -> int:
+    """The number of the device that is in use; the simulator has one."""
+    return 0 if SIMULATED else int(cuda.current_context().device.id)
+
+
 def placed(device: int) -> AbstractContextManager[Any]:
     """Where memory is made and kernels are launched: on a device by its number; -1 is the current one."""
-    if device < 0 or cuda.current_context().device.id == device:
+    if SIMULATED or device < 0 or current() == device:
         return nullcontext()
     found: AbstractContextManager[Any] = cuda.gpus[device]
     return found

@@ -185,4 +185,10 @@ def _sent(array: Array) -> Any:
     return cuda.to_device(np.ascontiguousarray(array).reshape(-1).view(storage(array.dtype)))
 
 
-RESIDENCE = Residence(upload=upload, download=download, conjugate=conjugate, scale=scale, channel_sum=channel_sum)
+def synchronize(array: DeviceArray) -> None:
+    """Wait until an array has been computed."""
+    with device.placed(array.device):
+        device.synchronize(array.stream)
+
+
+RESIDENCE = Residence(upload, download, conjugate, scale, channel_sum, synchronize)

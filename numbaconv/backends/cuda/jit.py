@@ -14,8 +14,7 @@ except ImportError:
 __all__ = ["SIMULATED", "config", "device_function", "kernel", "scalar_function"]
 
 # numba-cuda compiles against `numpy.row_stack`, which NumPy 2.5 removed; it was another name of this function.
-if not hasattr(np, "row_stack"):
-    np.vstack = np.vstack  # type: ignore[attr-defined]
+vars(np).setdefault("row_stack", np.vstack)
 
 #: Whether kernels run in Numba's simulator: threads of the interpreter, and arrays in the host's memory.
 SIMULATED = bool(config.ENABLE_CUDASIM)

@@ -8,6 +8,8 @@ __all__ = ["THREADS", "blocks_for", "launch"]
 
 #: Threads of a block where nothing speaks for another number.
 THREADS = 128
+#: Whether Numba warns of launches of few blocks, as it was found: threads that launch at once must not keep a change.
+_WARNS = config.CUDA_LOW_OCCUPANCY_WARNINGS
 
 
 def blocks_for(elements: int, threads: int = THREADS) -> int:
@@ -22,9 +24,9 @@ def launch(kernel: Any, blocks: int, threads: int, stream: Any, *arguments: Any)
     """
     if not blocks:
         return
-    warns, config.CUDA_LOW_OCCUPANCY_WARNINGS = config.CUDA_LOW_OCCUPANCY_WARNINGS, 0
+    config.CUDA_LOW_OCCUPANCY_WARNINGS = 0
     try:
         configured = kernel[blocks, threads, stream]
     finally:
-        config.CUDA_LOW_OCCUPANCY_WARNINGS = warns
+        config.CUDA_LOW_OCCUPANCY_WARNINGS = _WARNS
     configured(*arguments)

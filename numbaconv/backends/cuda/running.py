@@ -32,7 +32,7 @@ def _keep(plan: ConvPlan, w: Array) -> PackedWeight:
 
 
 #: The packing of algorithms that have none of their own.
-_KEPT = Packing(lambda plan: "as it is", _keep)
+_KEPT = Packing(lambda plan: ("as it is", device.current()), _keep)
 
 
 def _operand(value: Any, stream: Any) -> Any:
