@@ -260,7 +260,7 @@ else:
         assert at % (2 if array.dtype.itemsize == 8 else 4) == 0, "an unaligned access"
         array[at], array[at + 1], array[at + 2], array[at + 3] = a, b, c, d
 
-    def _copy(target, at, source, index, count, size):
+    def _copied(target, at, source, index, count, size):
         whole = size // source.dtype.itemsize
         for place in range(whole):
             target[int(at) + place] = source[int(index) + place] if place < count else 0
@@ -270,11 +270,11 @@ else:
 
         Both addresses are multiples of 16 bytes, and what is not counted is not read.
         """
-        _copy(target, at, source, index, count, 16)
+        _copied(target, at, source, index, count, 16)
 
     def copy4(target, at, source, index, count):
         """`copy16` for 4 bytes at multiples of 4."""
-        _copy(target, at, source, index, count, 4)
+        _copied(target, at, source, index, count, 4)
 
     def commit_copies():
         """Close the group of the copies that this thread began."""
@@ -304,7 +304,7 @@ else:
         return np.stack([registers & 0xFFFF, registers >> 16], axis=-1).astype(np.uint16)
 
     @cuda.jit(device=True)
-    def _mma(c, a, b, decode):
+    def _product(c, a, b, decode):
         """The product of fragments: a matrix of 16 rows from ``a``, of 8 columns from ``b``; k in ascending order."""
         rows = _exchange((*a, *b))
         lanes = np.arange(32)
@@ -340,15 +340,15 @@ else:
     def mma_tf32(c, a, b):
         """``c + a b`` of 16x8 by 8x8 by a warp; ``a`` and ``b`` hold float32 of which tf32's 10 bits count."""
         bits = [tuple(_unsigned_bits(each) for each in group) for group in (a, b)]
-        return _mma(c, *bits, _decode_tf32)
+        return _product(c, *bits, _decode_tf32)
 
     def mma_f16(c, a, b):
         """``c + a b`` of 16x16 by 16x8 by a warp; ``a`` and ``b`` hold pairs of float16 as uint32."""
-        return _mma(c, a, b, _decode_f16)
+        return _product(c, a, b, _decode_f16)
 
     def mma_bf16(c, a, b):
         """``c + a b`` of 16x16 by 16x8 by a warp; ``a`` and ``b`` hold pairs of bfloat16 as uint32."""
-        return _mma(c, a, b, _decode_bf16)
+        return _product(c, a, b, _decode_bf16)
 
     @cuda.jit(device=True)
     def ldmatrix4(array, index):
