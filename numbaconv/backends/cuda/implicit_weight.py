@@ -48,6 +48,7 @@ class _Made(NamedTuple):
     blocks: int
     sums: int
     how: str
+    numbers: tuple[int, ...]
 
 
 class _Weight:
@@ -93,6 +94,7 @@ class _Weight:
             row_blocks * column_blocks * plan.groups * chunks,
             chunks * weights,
             QUADS if quads else EACH,
+            (outputs, columns, steps_of_sample(y)[0], *steps_of_sample(x)[1:]),
         )
 
     def _table(
@@ -112,11 +114,11 @@ class _Weight:
             taps = list(offsets)
             entries = [(c * x_steps[0], *at) for c in range(inputs) for at in taps]
         positions = prod(plan.y_shape[2:])
-        head = [*blocks, plan.groups, outputs, len(entries), positions, length, int(lines_at[3]) + gap]
+        head = [*blocks, plan.groups, positions, length, int(lines_at[3]) + gap, plan.batch]
         for extent in (positions, width, height):
             head += inverse(extent)
-        head += [width, height, *x_steps[1:], *y_steps[1:], inputs * x_steps[0], outputs * y_steps[0], y_steps[0]]
-        head += [*lines_at[:3].tolist(), *(phase.step for phase in phases), plan.batch]
+        head += [width, height, *y_steps[1:], inputs * x_steps[0], outputs * y_steps[0]]
+        head += [*lines_at[:3].tolist(), *(phase.step for phase in phases)]
         pieces = [head, *(phase.line for phase in phases), [0] * gap, np.ravel(entries)]
         values = np.concatenate([np.asarray(piece, np.int64) for piece in pieces])
         return values.astype(np.uint32).view(np.int32)
@@ -126,8 +128,8 @@ class _Weight:
         made = self.made(x, w, y, stream)
         sums = empty((made.sums,), self.compute, stream).data
         kernel = weight_kernel(made.tile, x.dtype.name, y.dtype.name, made.how, self.compute.name)
-        strides = x.strides[0], y.strides[0]
-        launch(kernel, made.blocks, made.tile.threads, stream, x.data, y.data, sums, made.table, *strides, self.fill)
+        numbers = (x.strides[0], y.strides[0], self.fill, *made.numbers)
+        launch(kernel, made.blocks, made.tile.threads, stream, x.data, y.data, sums, made.table, *numbers)
         total = sum_kernel(w.dtype.name, self.compute.name)
         launch(total, blocks_for(w.size), THREADS, stream, sums, w.data, made.sum_table)
 

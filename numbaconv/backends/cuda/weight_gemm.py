@@ -43,12 +43,14 @@ __all__ = ["EACH", "ENTRIES", "HEAD", "QUADS", "inverse", "sum_kernel", "weight_
 
 EACH, QUADS = "each", "quads"
 
-#: Places in the table. ``SIZE``: sums of a chunk. ``LENGTH``: positions of a chunk. ``INVERSES``: of the positions of a
-#: sample and of the extents of width and height, each with its shift. ``X`` and ``Y``: elements from cell to cell along
-#: each axis; ``X_GROUP``, ``Y_GROUP`` from group to group, ``Y_ROW`` from row to row. ``ENTRIES``: where columns begin.
-ROW_BLOCKS, COLUMN_BLOCKS, GROUPS, ROWS, COLUMNS, POSITIONS, LENGTH, ENTRIES = range(8)
-INVERSES, EXTENTS, X, Y, X_GROUP, Y_GROUP, Y_ROW, LINES, STEP, BATCH = 8, 14, 16, 19, 22, 23, 24, 25, 28, 31
-HEAD = 32
+#: Places in the table. ``LENGTH``: positions of a chunk. ``INVERSES``: of the positions of a sample and of the extents
+#: of width and height, each with its shift. ``Y``: elements of the gradient from cell to cell along each axis.
+#: ``X_GROUP``, ``Y_GROUP``: elements from group to group. ``ENTRIES``: where columns begin.
+ROW_BLOCKS, COLUMN_BLOCKS, GROUPS, POSITIONS, LENGTH, ENTRIES, BATCH = range(7)
+INVERSES, EXTENTS, Y, X_GROUP, Y_GROUP, LINES, STEP = 7, 13, 15, 18, 19, 20, 23
+HEAD = 26
+#: Where a chunk's first sample begins in both operands, behind the positions of two steps.
+FIRST_SPOT = 2 * 2 * DEPTH
 
 
 def inverse(extent: int) -> tuple[int, int]:
@@ -80,7 +82,7 @@ def _cell(table, line_d, line_h, line_w, entry, step_d, step_h, step_w):
 
 
 @inlined
-def _find(table, spots, lines, slot, position, first_sample, from_x, from_y, x_batch, y_batch):
+def _find(table, spots, lines, slot, position, x_batch, y_batch):
     """Where a chunk's position begins in both operands and along the lines, for all threads of the block to read."""
     sample = _divided(position, np.uint32(table[INVERSES]), table[INVERSES + 1])
     position = np.uint32(position - sample * np.uint32(table[POSITIONS]))
@@ -89,12 +91,15 @@ def _find(table, spots, lines, slot, position, first_sample, from_x, from_y, x_b
     od = _divided(above, np.uint32(table[INVERSES + 4]), table[INVERSES + 5])
     oh = np.uint32(above - od * np.uint32(table[EXTENTS + 1]))
     inside = np.uint32(od * np.uint32(table[Y]) + oh * np.uint32(table[Y + 1]) + ow * np.uint32(table[Y + 2]))
-    whole = np.uint64(first_sample + np.uint64(sample))
-    spots[np.uint32(np.uint32(2) * slot)] = from_x + whole * np.uint64(x_batch)
-    spots[np.uint32(np.uint32(2) * slot + np.uint32(1))] = from_y + whole * np.uint64(y_batch) + np.uint64(inside)
-    lines[np.uint32(np.uint32(3) * slot)] = np.uint32(table[LINES]) + od * np.uint32(table[STEP])
-    lines[np.uint32(np.uint32(3) * slot + np.uint32(1))] = np.uint32(table[LINES + 1]) + oh * np.uint32(table[STEP + 1])
-    lines[np.uint32(np.uint32(3) * slot + np.uint32(2))] = np.uint32(table[LINES + 2]) + ow * np.uint32(table[STEP + 2])
+    at = np.uint32(np.uint32(2) * slot)
+    spots[at] = spots[FIRST_SPOT] + np.uint64(sample) * np.uint64(x_batch)
+    spots[np.uint32(at + np.uint32(1))] = (
+        spots[FIRST_SPOT + 1] + np.uint64(sample) * np.uint64(y_batch) + np.uint64(inside)
+    )
+    at = np.uint32(np.uint32(3) * slot)
+    lines[at] = np.uint32(table[LINES]) + od * np.uint32(table[STEP])
+    lines[np.uint32(at + np.uint32(1))] = np.uint32(table[LINES + 1]) + oh * np.uint32(table[STEP + 1])
+    lines[np.uint32(at + np.uint32(2))] = np.uint32(table[LINES + 2]) + ow * np.uint32(table[STEP + 2])
 
 
 @cache
@@ -102,7 +107,9 @@ def weight_kernel(tile: Tile, x_dtype: str, y_dtype: str, how: str, compute: str
     """The kernel for one tile, dtypes of the operands, and way to gather.
 
     Its arguments: input, output gradient, sums, table, elements from one sample to the next of input and gradient,
-    what constant padding holds. It runs on blocks of ``tile.threads`` threads.
+    what constant padding holds; rows and columns of a group, elements of the gradient from row to row, and of the input
+    from cell to cell along each axis. An argument takes no register, where an integer from the table takes one. It runs
+    on blocks of ``tile.threads`` threads.
     """
     scalar = number(compute)
     read_x, read_y = reader(x_dtype), reader(y_dtype)
@@ -123,9 +130,11 @@ def weight_kernel(tile: Tile, x_dtype: str, y_dtype: str, how: str, compute: str
     memory = shared_tile(2 * buffer_size, scalar)
     place, steps = place_of(tile), steps_of(tile, 0, left_stride, left_size, right_stride)
     zero = scalar(0)
-    spots_size, lines_size = 2 * 2 * DEPTH, 2 * 3 * DEPTH
+    spots_size, lines_size = FIRST_SPOT + 2, 2 * 3 * DEPTH
 
-    def weight(x, y, sums_out, table, x_batch, y_batch, fill):
+    def weight(
+        x, y, sums_out, table, x_batch, y_batch, fill, of_rows, of_columns, of_row_step, of_step_d, of_step_h, of_step_w
+    ):
         shared = memory()
         spots = cuda.shared.array(spots_size, np.uint64)
         lines = cuda.shared.array(lines_size, np.uint32)
@@ -140,7 +149,7 @@ def weight_kernel(tile: Tile, x_dtype: str, y_dtype: str, how: str, compute: str
         first_column = np.uint32(block % np.uint32(table[COLUMN_BLOCKS]) * np.uint32(columns))
         block = np.uint32(block // np.uint32(table[COLUMN_BLOCKS]))
         group, chunk = np.uint32(block % np.uint32(table[GROUPS])), np.uint32(block // np.uint32(table[GROUPS]))
-        all_rows, all_columns = np.uint32(table[ROWS]), np.uint32(table[COLUMNS])
+        all_rows, all_columns = np.uint32(of_rows), np.uint32(of_columns)
         positions = np.uint32(table[POSITIONS])
         begin = np.uint64(chunk) * np.uint64(table[LENGTH])
         cells = np.uint64(positions) * np.uint64(table[BATCH])  # of all samples
@@ -149,8 +158,8 @@ def weight_kernel(tile: Tile, x_dtype: str, y_dtype: str, how: str, compute: str
         first_position = np.uint32(begin - first_sample * np.uint64(positions))
         from_x = np.uint64(np.uint32(group * np.uint32(table[X_GROUP])))
         from_y = np.uint64(np.uint32(group * np.uint32(table[Y_GROUP])))
-        row_step = np.uint32(table[Y_ROW])
-        step_d, step_h, step_w = np.uint32(table[X]), np.uint32(table[X + 1]), np.uint32(table[X + 2])
+        row_step = np.uint32(of_row_step)
+        step_d, step_h, step_w = np.uint32(of_step_d), np.uint32(of_step_h), np.uint32(of_step_w)
         place_row, place_column = place(thread)
         for i in range(sums_size):
             sums[i] = zero
@@ -160,19 +169,12 @@ def weight_kernel(tile: Tile, x_dtype: str, y_dtype: str, how: str, compute: str
             next_right[i] = zero
         buffer, at_depth = np.uint32(0), np.uint32(0)
         count = np.uint32((length + np.uint32(DEPTH - 1)) // np.uint32(DEPTH))
-        if thread < np.uint32(DEPTH):
-            _find(
-                table,
-                spots,
-                lines,
-                thread,
-                np.uint32(first_position + (thread if thread < length else np.uint32(0))),
-                first_sample,
-                from_x,
-                from_y,
-                x_batch,
-                y_batch,
-            )
+        if thread == np.uint32(0):
+            spots[FIRST_SPOT] = from_x + first_sample * np.uint64(x_batch)
+            spots[FIRST_SPOT + 1] = from_y + first_sample * np.uint64(y_batch)
+        cuda.syncthreads()
+        if thread < np.uint32(DEPTH) and thread < length:
+            _find(table, spots, lines, thread, np.uint32(first_position + thread), x_batch, y_batch)
         cuda.syncthreads()
         entries_at = np.uint32(np.uint32(table[ENTRIES]) + np.uint32(4) * first_column)
         slot = np.uint32(0)
@@ -250,18 +252,8 @@ def weight_kernel(tile: Tile, x_dtype: str, y_dtype: str, how: str, compute: str
                 at_depth = np.uint32(at_depth + np.uint32(DEPTH))
                 slot = np.uint32(np.uint32(DEPTH) - slot)
                 if np.uint32(at_depth + thread) < length and thread < np.uint32(DEPTH):
-                    _find(
-                        table,
-                        spots,
-                        lines,
-                        np.uint32(slot + thread),
-                        np.uint32(first_position + np.uint32(at_depth + thread)),
-                        first_sample,
-                        from_x,
-                        from_y,
-                        x_batch,
-                        y_batch,
-                    )
+                    position = np.uint32(first_position + np.uint32(at_depth + thread))
+                    _find(table, spots, lines, np.uint32(slot + thread), position, x_batch, y_batch)
             if step_number > 0:
                 from_buffer = np.uint32(np.uint32(buffer_size) - buffer)
                 steps(

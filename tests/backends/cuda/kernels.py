@@ -60,7 +60,7 @@ def cases():
             )
         for tile, how in product(TILES[scalar.bitwidth // 8], ("each", "quads")):
             kernel = weight_gemm.weight_kernel(tile, dtype, dtype, how, compute)
-            signature = types.void(array(dtype), array(dtype), sums, table, *steps)
+            signature = types.void(array(dtype), array(dtype), sums, table, *steps, *[types.int64] * 6)
             yield Case(
                 f"weight {tile} {dtype} {how}", kernel, signature, tile.threads, operation, how == "quads", *held(tile)
             )
