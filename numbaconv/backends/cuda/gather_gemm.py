@@ -81,7 +81,7 @@ def gather_kernel(tile: Tile, dtype: str, out_dtype: str, how: str, last: bool, 
     It runs on blocks of ``tile.threads`` threads.
     """
     scalar = number(compute)
-    read, store = reader(dtype), _store_of(out_dtype, finish)
+    read, deliver = reader(dtype), _deliver_of(tile, out_dtype, last, finish)
     rows, columns, threads = tile.rows, tile.columns, tile.threads
     thread_rows, thread_columns = tile.thread_rows, tile.thread_columns
     left_size, right_size = DEPTH * rows, DEPTH * columns
@@ -93,8 +93,6 @@ def gather_kernel(tile: Tile, dtype: str, out_dtype: str, how: str, last: bool, 
     right_loads = right_size // threads // (4 if how == QUADS else 1)
     held_right = right_size // threads
     sums_size = thread_rows * thread_columns
-    down, across = rows // (thread_rows // 4), columns // (thread_columns // 4)
-    row_quads, column_quads = thread_rows // 4, thread_columns // 4
     quads, flat = how == QUADS, how == FLAT
     memory = shared_tile(2 * buffer_size, scalar)
     place, steps = place_of(tile), steps_of(tile, 0, rows, left_size, columns)
@@ -270,59 +268,12 @@ def gather_kernel(tile: Tile, dtype: str, out_dtype: str, how: str, last: bool, 
                 buffer = np.uint32(np.uint32(buffer_size) - buffer)
             cuda.syncthreads()
 
-        row_step = np.int64(table[TARGET])
-        vector = table[VECTOR] != 0
-        if last:
-            for i in range(row_quads):
-                row = np.uint32(first_row + place_row + np.uint32(i * down))
-                for j in range(thread_columns):
-                    at = offsets[np.uint32(place_column + np.uint32(j // 4 * across + j % 4))]
-                    if at >= 0 and row < group_rows:
-                        at += np.int64(row) * row_step
-                        store(
-                            out,
-                            extras,
-                            vector,
-                            np.uint32(group * group_rows + row),
-                            np.uint32(1),
-                            at,
-                            at + row_step if np.uint32(row + np.uint32(1)) < group_rows else np.int64(-1),
-                            at + np.int64(2) * row_step if np.uint32(row + np.uint32(2)) < group_rows else np.int64(-1),
-                            at + np.int64(3) * row_step if np.uint32(row + np.uint32(3)) < group_rows else np.int64(-1),
-                            sums[4 * i * thread_columns + j],
-                            sums[(4 * i + 1) * thread_columns + j],
-                            sums[(4 * i + 2) * thread_columns + j],
-                            sums[(4 * i + 3) * thread_columns + j],
-                        )
-        else:
-            for j in range(column_quads):
-                of_column = np.uint32(place_column + np.uint32(j * across))
-                at0, at1 = offsets[of_column], offsets[np.uint32(of_column + np.uint32(1))]
-                at2, at3 = (
-                    offsets[np.uint32(of_column + np.uint32(2))],
-                    offsets[np.uint32(of_column + np.uint32(3))],
-                )
-                for i in range(thread_rows):
-                    row = np.uint32(first_row + place_row + np.uint32(i // 4 * down + i % 4))
-                    if at0 >= 0 and row < group_rows:
-                        up = np.int64(row) * row_step
-                        store(
-                            out,
-                            extras,
-                            vector,
-                            np.uint32(group * group_rows + row),
-                            np.uint32(0),
-                            at0 + up,
-                            at1 + up if at1 >= 0 else at1,
-                            at2 + up if at2 >= 0 else at2,
-                            at3 + up if at3 >= 0 else at3,
-                            sums[i * thread_columns + 4 * j],
-                            sums[i * thread_columns + 4 * j + 1],
-                            sums[i * thread_columns + 4 * j + 2],
-                            sums[i * thread_columns + 4 * j + 3],
-                        )
+        row = np.uint32(first_row + place_row)
+        channel = np.uint32(group * group_rows + row)
+        row_step, left_over = np.int64(table[TARGET]), np.int64(group_rows) - np.int64(row)
+        deliver(out, extras, table[VECTOR] != 0, sums, offsets, place_column, channel, row, left_over, row_step)
 
-    return kernel_function(gather, tile)
+    return kernel_function(gather, tile, np.dtype(compute).itemsize)
 
 
 @cache
@@ -362,6 +313,75 @@ def _store_of(out_dtype: str, finish: Any) -> Any:
                 write(out, np.uint64(at3), v3)
 
     return store
+
+
+@cache
+def _deliver_of(tile: Tile, out_dtype: str, last: bool, finish: Any) -> Any:
+    """A device function: a thread's sums, finished, to their places, in quads along the neighbours of the result.
+
+    The sums of a thread are its rows one after another. ``offsets`` say where the tile's columns begin in the result,
+    negative ones that there is none; ``row``, ``channel`` and ``left_over`` belong to the thread's first row.
+    """
+    store = _store_of(out_dtype, finish)
+    rows, columns = tile.thread_rows, tile.thread_columns
+    down, across = tile.rows // (rows // 4), tile.columns // (columns // 4)
+    two, eight = (rows == 8, columns == 8) if last else (columns == 8, rows == 8)
+
+    if last:
+
+        @inlined
+        def one(j, i, out, extras, vector, sums, offsets, place, channel, row, left_over, step):
+            at = offsets[np.uint32(place + np.uint32(j // 4 * across + j % 4))]
+            further, left = i * down, left_over - i * down
+            if at >= 0 and left > 0:
+                at += (np.int64(row) + further) * step
+                at1 = at + step if left > 1 else np.int64(-1)
+                at2 = at + 2 * step if left > 2 else np.int64(-1)
+                at3 = at + 3 * step if left > 3 else np.int64(-1)
+                v0, v1 = sums[4 * i * columns + j], sums[(4 * i + 1) * columns + j]
+                v2, v3 = sums[(4 * i + 2) * columns + j], sums[(4 * i + 3) * columns + j]
+                channel = np.uint32(channel + np.uint32(further))
+                store(out, extras, vector, channel, np.uint32(1), at, at1, at2, at3, v0, v1, v2, v3)
+
+    else:
+
+        @inlined
+        def one(i, j, out, extras, vector, sums, offsets, place, channel, row, left_over, step):
+            column = np.uint32(place + np.uint32(j * across))
+            at = offsets[column]
+            further = i // 4 * down + i % 4
+            if at >= 0 and left_over > further:
+                up = (np.int64(row) + further) * step
+                at1, at2 = offsets[np.uint32(column + np.uint32(1))], offsets[np.uint32(column + np.uint32(2))]
+                at3 = offsets[np.uint32(column + np.uint32(3))]
+                at1 = at1 + up if at1 >= 0 else at1
+                at2 = at2 + up if at2 >= 0 else at2
+                at3 = at3 + up if at3 >= 0 else at3
+                v0, v1 = sums[i * columns + 4 * j], sums[i * columns + 4 * j + 1]
+                v2, v3 = sums[i * columns + 4 * j + 2], sums[i * columns + 4 * j + 3]
+                channel = np.uint32(channel + np.uint32(further))
+                store(out, extras, vector, channel, np.uint32(0), at + up, at1, at2, at3, v0, v1, v2, v3)
+
+    @inlined
+    def line(i, out, extras, vector, sums, offsets, place, channel, row, left_over, step):
+        one(i, 0, out, extras, vector, sums, offsets, place, channel, row, left_over, step)
+        if two:
+            one(i, 1, out, extras, vector, sums, offsets, place, channel, row, left_over, step)
+
+    @inlined
+    def deliver(out, extras, vector, sums, offsets, place, channel, row, left_over, step):
+        # With a long epilogue a loop would not be unrolled, and the sums would be in memory to be indexed.
+        line(0, out, extras, vector, sums, offsets, place, channel, row, left_over, step)
+        line(1, out, extras, vector, sums, offsets, place, channel, row, left_over, step)
+        line(2, out, extras, vector, sums, offsets, place, channel, row, left_over, step)
+        line(3, out, extras, vector, sums, offsets, place, channel, row, left_over, step)
+        if eight:
+            line(4, out, extras, vector, sums, offsets, place, channel, row, left_over, step)
+            line(5, out, extras, vector, sums, offsets, place, channel, row, left_over, step)
+            line(6, out, extras, vector, sums, offsets, place, channel, row, left_over, step)
+            line(7, out, extras, vector, sums, offsets, place, channel, row, left_over, step)
+
+    return deliver
 
 
 @cache

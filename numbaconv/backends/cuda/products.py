@@ -13,13 +13,13 @@ from .tiles import Tile
 __all__ = ["kernel_function", "place_of", "steps_of"]
 
 
-#: Threads that shall fit on a multiprocessor: each may then have 128 registers.
-_THREADS = 512
+#: Threads that shall fit on a multiprocessor, by the bytes of a sum: each may then have 128 or 255 registers.
+_THREADS = {4: 512, 8: 256}
 
 
-def kernel_function(function: Any, tile: Tile) -> Any:
+def kernel_function(function: Any, tile: Tile, itemsize: int) -> Any:
     """A kernel whose registers leave room for several blocks on a multiprocessor."""
-    bounds = (tile.threads, _THREADS // tile.threads)
+    bounds = (tile.threads, _THREADS[itemsize] // tile.threads)
     return cuda.jit(function) if SIMULATED else cuda.jit(launch_bounds=bounds)(function)
 
 

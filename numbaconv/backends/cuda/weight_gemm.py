@@ -337,7 +337,7 @@ def weight_kernel(tile: Tile, x_dtype: str, y_dtype: str, how: str, compute: str
                                     i * thread_columns + 4 * j + k
                                 ]
 
-    return kernel_function(weight, tile)
+    return kernel_function(weight, tile, np.dtype(compute).itemsize)
 
 
 @cache

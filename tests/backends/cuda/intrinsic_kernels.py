@@ -97,9 +97,9 @@ def _vectors(source, out):
     store2(out, np.uint32(lane * np.uint32(2) + np.uint32(128)), pair[1], pair[0])
 
 
-product_tf32 = kernel_function(_product_tf32, WARP)
-product_f16 = kernel_function(_of_halves(mma_f16), WARP)
-product_bf16 = kernel_function(_of_halves(mma_bf16), WARP)
-matrices = kernel_function(_matrices, WARP)
-copies = kernel_function(_copies, WARP)
-vectors = kernel_function(_vectors, WARP)
+product_tf32 = kernel_function(_product_tf32, WARP, 4)
+product_f16 = kernel_function(_of_halves(mma_f16), WARP, 4)
+product_bf16 = kernel_function(_of_halves(mma_bf16), WARP, 4)
+matrices = kernel_function(_matrices, WARP, 4)
+copies = kernel_function(_copies, WARP, 4)
+vectors = kernel_function(_vectors, WARP, 4)

@@ -27,6 +27,7 @@ PROBLEMS = {
     "rows over a tile, few channels": _P((5, 3), (2, 2), batch=2, c_in=3, c_out=19, pads=((1, 0), (0, 1))),
     "channels over the depth": _P((3, 4), (2, 1), batch=2, c_in=16, c_out=8, pads=((1, 0), (0, 0))),
     "channels that end inside the depth": _P((3, 4), (1, 2), c_in=15, c_out=5),
+    "quads that end inside the depth": _P((2, 2), (1, 1), c_in=28, c_out=28),
     "whole quads": _P((4, 4), (3, 3), batch=2, c_in=8, c_out=12, pads=((1, 1), (1, 1))),
     "whole quads, rows over a tile": _P((2, 6), (1, 3), c_in=8, c_out=20, pads=((0, 0), (1, 1))),
     "groups": _P((4, 3), (2, 2), batch=2, c_in=16, c_out=24, groups=2, pads=((1, 0), (1, 0))),
@@ -100,18 +101,22 @@ def check_dtypes():
 
 
 def check_tiles():
-    """Tiles as they are on a device, each of another shape of threads."""
-    problem = _P((2, 35), (1, 2), batch=2, c_in=8, c_out=20, pads=((0, 0), (1, 0)))
-    for tile in (tiles.Tile(64, 32, 8, 8), tiles.Tile(32, 32, 4, 8), tiles.Tile(16, 64, 4, 4)):
+    """Tiles whose threads have other shapes, their second quads in use."""
+    for tile, c_out, width in (
+        (tiles.Tile(32, 16, 8, 4), 20, 9),
+        (tiles.Tile(32, 16, 4, 8), 20, 9),
+        (tiles.Tile(64, 8, 8, 8), 36, 5),
+        (tiles.Tile(16, 64, 4, 4), 20, 35),
+    ):
         use(tile)
-        exact(f"tile {tile}", problem)
+        exact(f"tile {tile}", _P((1, width), (1, 2), batch=2, c_in=8, c_out=c_out, pads=((0, 0), (1, 0))))
     use(None)
 
 
 def check_real_tile():
-    """The largest tile."""
+    """The largest tile as it is on a device."""
     use(tiles.TILES[4][0])
-    exact("the largest tile", _P((1, 131), (1, 1), c_in=8, c_out=20), runs=(run,))
+    exact("the largest tile", _P((1, 131), (1, 1), c_in=8, c_out=68), runs=(run,))
     use(None)
 
 

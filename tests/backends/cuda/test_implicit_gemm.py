@@ -14,7 +14,7 @@ PROGRAM = Path(__file__).with_name("simulated_gemm.py")
 CHECKS = {
     "problems": 90,
     "dtypes": 50,
-    "tiles": 18,
+    "tiles": 24,
     "real_tile": 3,
     "bits": 12,
     "chunks": 12,
