@@ -18,7 +18,7 @@ from .gather import COLUMN_BLOCKS, ROW_BLOCKS, Gather, gather_of, gather_phases
 from .gather_gemm import EACH, FLAT, QUADS, gather_kernel, pack_kernel
 from .launching import THREADS, blocks_for, launch
 from .running import algorithm
-from .tiles import Tile, choose_tile
+from .tiles import TILES, Tile, choose_tile
 
 __all__ = ["BESIDE_CHANNELS", "IMPLICIT_GEMM", "common_refusal", "is_aligned", "reachable", "steps_of_sample"]
 
@@ -109,7 +109,7 @@ class _Gathered:
         in_quads = quads and source.strides[1] == 1 and gather.channels % 4 == 0
         how = FLAT if gather.flat else QUADS if in_quads else EACH
         columns, copies = gather.largest * plan.batch, plan.groups * gather.phases
-        tile = choose_tile(self.compute.itemsize, rows, columns, copies)
+        tile = choose_tile(TILES[self.compute.itemsize], rows, columns, copies)
         row_blocks, column_blocks = -(-rows // tile.rows), -(-columns // tile.columns)
         gather.table[ROW_BLOCKS], gather.table[COLUMN_BLOCKS] = row_blocks, column_blocks
         table = cuda.to_device(gather.table, stream=stream)

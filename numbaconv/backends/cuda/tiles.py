@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 from .jit import SIMULATED
 
-__all__ = ["DEPTH", "SMALL", "TILES", "Tile", "choose_tile"]
+__all__ = ["DEPTH", "SMALL", "TILES", "WEIGHT_TILES", "Tile", "choose_tile"]
 
 #: Products that a step adds to each result: the depth of the tiles in shared memory.
 DEPTH = 8
@@ -66,6 +66,21 @@ TILES = {
     8: (Tile(64, 64, 4, 8), Tile(32, 64, 4, 4), Tile(16, 64, 4, 4)),
 }
 
+#: For weight gradients, whose threads look up more to gather: where a block has half the threads, each would have to
+#: gather twice as much, which is more than there are registers for beside 64 sums.
+WEIGHT_TILES = {
+    4: (
+        Tile(128, 128, 8, 8),
+        Tile(64, 128, 4, 8),
+        Tile(128, 64, 4, 8),
+        Tile(64, 64, 4, 8),
+        Tile(32, 128, 4, 8),
+        Tile(32, 64, 4, 4),
+        Tile(16, 64, 4, 4),
+    ),
+    8: TILES[8],
+}
+
 #: A tile of eight threads. The simulator takes time for each thread, not for what it computes.
 SMALL = Tile(16, 8, 4, 4)
 
@@ -78,8 +93,8 @@ def _cost(tile: Tile, rows: int, columns: int, copies: int) -> float:
     return rounds * prod(tile[:2]) * (1 + 2 * reads)
 
 
-def choose_tile(itemsize: int, rows: int, columns: int, copies: int) -> Tile:
-    """The tile for ``copies`` products of so many rows and columns; the larger where two are as good."""
+def choose_tile(tiles: tuple[Tile, ...], rows: int, columns: int, copies: int) -> Tile:
+    """Of these tiles, the one for ``copies`` products of so many rows and columns; the larger where two are as good."""
     if SIMULATED:
         return SMALL
-    return min(TILES[itemsize], key=lambda tile: _cost(tile, rows, columns, copies))
+    return min(tiles, key=lambda tile: _cost(tile, rows, columns, copies))

@@ -9,7 +9,7 @@ from numba.cuda import types
 from numbaconv.backends.base import NO_EPILOGUE
 from numbaconv.backends.cuda import gather_gemm, weight_gemm
 from numbaconv.backends.cuda.epilogue import finisher
-from numbaconv.backends.cuda.tiles import TILES
+from numbaconv.backends.cuda.tiles import TILES, WEIGHT_TILES
 
 DTYPES = ("float32", "float16", "bfloat16", "float64")
 #: How sources are gathered, and whether result channels are neighbours, as they come together.
@@ -58,7 +58,7 @@ def cases():
             yield Case(
                 f"gather {tile} {dtype} {how} {place}", kernel, signature, tile.threads, operation, True, *held(tile)
             )
-        for tile, how in product(TILES[scalar.bitwidth // 8], ("each", "quads")):
+        for tile, how in product(WEIGHT_TILES[scalar.bitwidth // 8], ("each", "quads")):
             kernel = weight_gemm.weight_kernel(tile, dtype, dtype, how, compute)
             signature = types.void(array(dtype), array(dtype), sums, table, *steps, *[types.int64] * 6)
             yield Case(

@@ -185,6 +185,20 @@ def check_strides():
         note(np.array_equal(answer, expected(direction, problem, x, w, g)), "strides", direction.name)
 
 
+def check_nan():
+    """NaN and infinity stay in their group and sample, whatever of the tile's depth is empty."""
+    for inside, outside in ((15, 4), (28, 8), (3, 5)):
+        problem = _P((2, 3), (1, 2), batch=2, c_in=2 * inside, c_out=2 * outside, groups=2)
+        for each in (run, run_last):
+            x, w, g = operands(problem, np.random.default_rng(11), np.float32, 3)
+            x[1, inside:, 0, 0], g[1, outside:, 0, 0] = np.nan, np.inf
+            for direction in Direction:
+                answer = each(direction, problem, x, w, g, **FORCED)
+                wanted = each(direction, problem, x, w, g, backend="reference")
+                right = np.array_equal(np.isfinite(answer), np.isfinite(wanted))
+                note(right, "NaN", inside, direction.name, each.__name__)
+
+
 CHECKS = {name.removeprefix("check_"): check for name, check in list(globals().items()) if name.startswith("check_")}
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ CHECKS = {
     "chunks": 12,
     "epilogue": 6,
     "strides": 3,
+    "nan": 18,
 }
 
 #: Numba's own simulator is deprecated, and numba-cuda's is what the kernels are written for.
