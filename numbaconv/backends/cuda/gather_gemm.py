@@ -28,9 +28,9 @@ tile nor the batch changes a bit. Error factor: as any sum of n products in some
 Found without a device, from the machine code for sm_80 and sm_90 (128x128 tile, 8x8 sums a thread; 512 multiply-adds):
 offsets that are constants belong into the address and not the index, which may wrap around in 32 bits (512 of 750
 instructions of the main loop before, of 690 since, at 150 and 127 registers); bounds for two blocks of 256 threads on a
-multiprocessor cost no spill; one copy of the eight steps, with the loads of the next step under a condition, is half the
-code of a loop with a last step behind it; a loop over the results to store is unrolled only with a short epilogue, and
-puts the sums into memory with bfloat16's. Not tried: steps 16 deep, whose loads would need another 8 registers.
+multiprocessor cost no spill; one copy of the eight steps, with the loads of the next step under a condition, is half
+the code of a loop with a last step behind it; a loop over the results to store is unrolled only with a short epilogue,
+and puts the sums into memory with bfloat16's. Not tried: steps 16 deep, whose loads would need another 8 registers.
 """
 
 from functools import cache
