@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import Any, NamedTuple, TypedDict
 
@@ -12,12 +12,12 @@ from .arrays import Array, as_array, data_view, promote
 from .backends.activations import resolve_activation
 from .backends.base import Residence
 from .device_arrays import DeviceArray, device_result, found_on_device, handle_of
-from .dispatch import named_backend, prepare_job
+from .dispatch import find_route, named_backend
 from .errors import ArgumentError, DTypeError, ShapeError
 from .functional import Activation
 from .plan import Ints, PaddingMode, Scalar, dtype_name, dtype_rule
 from .plan.layout import is_channels_last
-from .routes import Job, Site
+from .routes import Route, Site
 
 __all__ = [
     "BiasOptions",
@@ -100,9 +100,7 @@ def _conjugate(value: Any, residence: Residence | None = None) -> Any:
 
 
 def _on_stream(op: str, array: Any, stream: object) -> Any:
-    """An array on a device, to be read on a stream where one is given."""
-    if stream is None:
-        return array
+    """An array on a device, to be read on a stream."""
     if not isinstance(array, DeviceArray):
         raise ArgumentError(f"{op}: stream is for arrays on a device, but these are in the host's memory")
     return array.on(handle_of(op, stream))
@@ -135,7 +133,9 @@ def scaled_gradient(
     ArgumentError
         If what the derivative needs was not saved.
     """
-    grad: Array = _on_stream(op, as_array(op, "grad_output", grad_output), stream)
+    grad: Array = as_array(op, "grad_output", grad_output)
+    if stream is not None:
+        grad = _on_stream(op, grad, stream)
     if activation is None:
         if pre_activation is not None or output is not None:
             raise ArgumentError(f"{op}: a saved array was given, but no activation")
@@ -143,7 +143,8 @@ def scaled_gradient(
     arrays = {"grad_output": grad}
     for name, saved in (("pre_activation", pre_activation), ("output", output)):
         if saved is not None:
-            arrays[name] = _on_stream(op, as_array(op, name, saved), stream)
+            array = as_array(op, name, saved)
+            arrays[name] = array if stream is None else _on_stream(op, array, stream)
     chosen = named_backend(op, backend, found_on_device(op, arrays))
     common = promote(op, {name: array.dtype for name, array in arrays.items()})
     compute = _compute_dtype(op, dtype_name(common))
@@ -186,37 +187,30 @@ def _prepare(
     other: object,
     grad: Array,
     size: object,
+    names: tuple[str, ...],
+    values: tuple[Any, ...],
     *,
     data_format: str | None = None,
     weight_format: str | None = None,
-    out: Array | None = None,
-    stream: object = None,
     algorithm: str | None = None,
     backend: str | None = None,
-    **arguments: Any,
-) -> Job:
-    """The primitive that produces an operand's gradient; conjugation makes it the adjoint."""
+    **more: Any,
+) -> tuple[Route, Any, Any, Any, Any]:
+    """`find_route` of the primitive that produces an operand's gradient; conjugation makes it the adjoint.
+
+    ``more`` are arguments beyond those of the names.
+    """
     array: Array = as_array(site.op(rank), site.reads[0], other)
-    if "c" in (array.dtype.kind, grad.dtype.kind):
+    conjugates = array.dtype.kind == "c" or grad.dtype.kind == "c"
+    if conjugates:
         there = found_on_device(site.op(rank), {site.reads[0]: array, "grad_output": grad})
         array = _conjugate(array, named_backend(site.op(rank), backend, there).residence)
-        if "padding_value" in arguments:  # padding is part of the input
-            arguments["padding_value"] = _conjugate(arguments["padding_value"])
-    return prepare_job(
-        site,
-        rank,
-        array,
-        grad,
-        tuple(arguments),
-        tuple(arguments.values()),
-        data_format=data_format,
-        weight_format=weight_format,
-        size=size,
-        out=out,
-        stream=stream,
-        algorithm=algorithm,
-        backend=backend,
-    )
+    if more:
+        if conjugates and "padding_value" in more:  # padding is part of the input
+            more["padding_value"] = _conjugate(more["padding_value"])
+        names, values = (*names, *more), (*values, *more.values())
+    formats = (data_format, weight_format)
+    return find_route(site, rank, array, grad, names, values, *formats, backend, algorithm, size=size)
 
 
 def gradient(
@@ -225,10 +219,14 @@ def gradient(
     other: object,
     grad_output: object,
     size: object,
+    names: tuple[str, ...],
+    values: tuple[Any, ...],
     *,
     activation: Activation = None,
     pre_activation: object = None,
     output: object = None,
+    out: Array | None = None,
+    stream: object = None,
     **options: Any,
 ) -> Array:
     """One gradient: the activation's derivative first, then the primitive that produces the operand.
@@ -236,9 +234,12 @@ def gradient(
     ``other`` is the operand that the site reads besides the gradient, ``size`` the shape of what it produces.
     """
     assert rank is not None
-    op, backend, stream = site.op(rank), options.get("backend"), options.get("stream")
+    op, backend = site.op(rank), options.get("backend")
     grad, fill = scaled_gradient(op, grad_output, activation, pre_activation, output, backend, stream)
-    job = _prepare(site, rank, other, grad, size, **options)
+    route, first, second, bias, residual = _prepare(site, rank, other, grad, size, names, values, **options)
+    if fill is _nothing:
+        return route.call(first, second, bias, residual, out, stream)
+    job = route.job(first, second, bias, residual, out, stream)
     fill()
     return job.execute()
 
@@ -279,8 +280,8 @@ def bias_gradient(
         return returned  # type: ignore[no-any-return]
     view = data_view(grad, last, batched)
     fill()
-    total = view.sum(axis=(0, *range(2, rank + 2)), dtype=wide)
-    with np.errstate(over="ignore"):  # half types round to infinity
+    with np.errstate(over="ignore", invalid="ignore"):  # infinities meet, half types round to infinity
+        total = view.sum(axis=(0, *range(2, rank + 2)), dtype=wide)
         result: Array = total.astype(grad.dtype if rule.output == dtype_name(grad.dtype) else rule.output)
     return result
 
@@ -299,6 +300,8 @@ def backward(
     grad_output: object,
     input: object,
     weight: object,
+    names: tuple[str, ...],
+    values: tuple[Any, ...],
     *,
     activation: Activation = None,
     pre_activation: object = None,
@@ -308,13 +311,19 @@ def backward(
 ) -> ConvGradients:
     """All gradients that are asked for, everything checked first, the activation's derivative taken once."""
     assert rank is not None
-    op, backend, stream = by_input.op(rank), options.get("backend"), options.get("stream")
+    op, backend, stream = by_input.op(rank), options.get("backend"), options.pop("stream", None)
     wanted = _mask(op, output_mask)
+    # Both primitives read the arguments: what can be read once alone becomes a tuple.
+    options = {name: tuple(value) if isinstance(value, Iterator) else value for name, value in options.items()}
     grad, fill = scaled_gradient(op, grad_output, activation, pre_activation, output, backend, stream)
     x, w = (as_array(op, name, value) for name, value in (("input", input), ("weight", weight)))
+    found_routes = {
+        "input": _prepare(by_input, rank, w, grad, x.shape, names, values, **options),
+        "weight": _prepare(by_weight, rank, x, grad, w.shape, names, values, **options),
+    }
     jobs = {
-        "input": _prepare(by_input, rank, w, grad, x.shape, **options),
-        "weight": _prepare(by_weight, rank, x, grad, w.shape, **options),
+        produces: route.job(first, second, bias, residual, None, stream)
+        for produces, (route, first, second, bias, residual) in found_routes.items()
     }
     fill()
     found = {produces: job.execute() for produces, job in jobs.items() if wanted[produces]}

@@ -110,12 +110,8 @@ def unfold(input: object, kernel_size: Ints, dilation: Ints = 1, padding: Paddin
     columns = np.zeros(_columns_shape(plan), array.dtype)
     for outputs, inputs in _patches(plan):
         columns[outputs] = cells[inputs]
-    flat = columns.reshape(plan.batch, plan.x_channels * _count(kernel), _count(plan.y_shape[2:]))
+    flat = columns.reshape(plan.batch, plan.x_channels * prod(kernel), prod(plan.y_shape[2:]))
     return flat if plan.batched else flat[0]
-
-
-def _count(extents: tuple[int, ...]) -> int:
-    return prod(extents)
 
 
 def fold(
@@ -162,7 +158,7 @@ def fold(
     kernel = integers(op, "kernel_size", kernel_size, rank, 1)
     if array.ndim not in (2, 3):
         raise ShapeError(f"{op}: input must have 3 axes, or 2 without a batch axis, but has shape {array.shape}")
-    rows, taps = array.shape[-2], _count(kernel)
+    rows, taps = array.shape[-2], prod(kernel)
     if rows % taps:
         raise ShapeError(
             f"{op}: input has {rows} rows, not divisible by the kernel's {taps} taps (input {array.shape})"
@@ -170,16 +166,16 @@ def fold(
     rule = dtype_rule(op, "input", array.dtype)
     shape = (*array.shape[:-2], rows // taps, *size)
     plan = _plan(op, rank, shape, kernel, dtype_name(array.dtype), dilation=dilation, padding=padding, stride=stride)
-    if array.shape[-1] != _count(plan.y_shape[2:]):
+    if array.shape[-1] != prod(plan.y_shape[2:]):
         raise ShapeError(
             f"{op}: input has {array.shape[-1]} columns, but a result of {size} with kernel {kernel} has "
-            f"{plan.y_shape[5 - rank :]} = {_count(plan.y_shape[2:])} positions (input {array.shape})"
+            f"{plan.y_shape[5 - rank :]} = {prod(plan.y_shape[2:])} positions (input {array.shape})"
         )
     columns = array.reshape(_columns_shape(plan))
     total = np.zeros((plan.batch, plan.x_channels, *size), rule.compute)
-    for outputs, inputs in _patches(plan):
-        total[inputs] += columns[outputs]
     output = array.dtype if rule.output == dtype_name(array.dtype) else np.dtype(rule.output)
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):
+        for outputs, inputs in _patches(plan):
+            total[inputs] += columns[outputs].astype(total.dtype, copy=False)
         folded = total.astype(output, copy=False)
     return folded if plan.batched else folded[0]

@@ -24,16 +24,16 @@ from .errors import ArgumentError, BackendError, DTypeError, ShapeError
 from .plan import ConvPlan, Geometry, dtype_name, make_plan, rank_of
 from .plan.arguments import shape
 from .plan.layout import is_channels_last, weight_order
-from .routes import GIVEN_NAMES, DeviceRoute, Job, Memory, Route, Site, call_key
+from .routes import GIVEN_NAMES, DeviceRoute, Memory, Route, Site, call_key
 
 __all__ = [
     "Admitted",
     "Call",
     "admit",
     "choose",
+    "find_route",
     "named_backend",
     "plan_of",
-    "prepare_job",
 ]
 
 
@@ -244,59 +244,55 @@ def _route(
 _routes: Memory[Route] = Memory(1024)
 
 
-def prepare_job(
+def find_route(
     site: Site,
     rank: int | None,
     first: object,
     second: object,
     names: tuple[str, ...],
     arguments: tuple[Any, ...],
-    *,
-    data_format: str | None = None,
-    weight_format: str | None = None,
-    size: object = None,
+    data_format: str | None,
+    weight_format: str | None,
+    backend: str | None,
+    algorithm: str | None,
     bias: object = None,
     residual: object = None,
     activation: object = None,
-    out: object = None,
-    stream: object = None,
-    backend: str | None = None,
-    algorithm: str | None = None,
+    size: object = None,
     automatic: str = AUTOMATIC,
-) -> Job:
-    """Check one primitive, given as to `admit`, and choose its algorithm; or know it from a call like this one.
+) -> tuple[Route, Any, Any, Any, Any]:
+    """Check all of a call but ``out``, and choose what computes it; or know it from a call like this one.
 
-    ``automatic`` is the backend where none was chosen.
+    Parameters are `admit`'s, and so is what is returned, as a plain tuple: ``route, *arrays``, for `Route.call` or
+    `Route.job` to take with ``out``. ``automatic`` is the backend where none was chosen.
     """
-    choice = choices(backend, algorithm, automatic)
-    values = (*arguments, data_format, weight_format, *choice)
-    key = call_key(site, rank, names, first, second, values, size, bias, residual, activation)
+    name, forced, disabled, tuning = choices(backend, algorithm, automatic)
+    values = (*arguments, data_format, weight_format, name, forced, disabled)
+    key = call_key(site, rank, names, first, second, values, tuning, size, bias, residual, activation)
     if key is not None:
         route = _routes.get(key)
-        if route is not None and is_in_use(choice[0], route.engine):
-            return route.job(first, second, bias, residual, out, stream)
+        if route is not None and is_in_use(name, route.engine):
+            return route, first, second, bias, residual
     elif automatic is AUTOMATIC:
         there = _seen_on_device(site, rank, first, second, bias, residual)
         if there is not None:
             first, second, bias, residual = there
-            return prepare_job(
+            return find_route(
                 site,
                 rank,
                 first,
                 second,
                 names,
                 arguments,
-                data_format=data_format,
-                weight_format=weight_format,
-                size=size,
-                bias=bias,
-                residual=residual,
-                activation=activation,
-                out=out,
-                stream=stream,
-                backend=backend,
-                algorithm=algorithm,
-                automatic=AUTOMATIC_ON_DEVICE,
+                data_format,
+                weight_format,
+                backend,
+                algorithm,
+                bias,
+                residual,
+                activation,
+                size,
+                AUTOMATIC_ON_DEVICE,
             )
     admitted = admit(
         site,
@@ -317,7 +313,7 @@ def prepare_job(
     given = (first, second, bias, residual)
     if key is not None and all(found is each for found, each in zip(admitted[1:], given, strict=True)):
         _routes.put(key, admitted.route)
-    return admitted.route.job(*admitted[1:], out, stream)
+    return admitted
 
 
 def _seen_on_device(
@@ -347,7 +343,7 @@ def _check_padding_value(op: str, plan: ConvPlan) -> None:
         value != value
         or abs(value) == float("inf")
         or value != int(value.real)
-        or abs(value) > _INT_MAX[plan.compute_dtype]
+        or not -_INT_MAX[plan.compute_dtype] - 1 <= value.real <= _INT_MAX[plan.compute_dtype]
     ):
         raise DTypeError(
             f"{op}: padding_value is {value}, but the operands are {plan.dtype} and sums {plan.compute_dtype}"

@@ -99,7 +99,7 @@ def explain(
       231,211,008 FLOPs, 1,753,088 bytes at least, 131.9 FLOPs per byte, 36,864 parameters
       FORWARD on backend 'reference'
         -> numpy: accepts
-      'numpy' is the first that accepts
+      'numpy' is the first that accepts and is worth it
     """
     plan = plan_conv(input_shape, weight_shape, **arguments)
     return explain_plan(plan, primitive_of("explain", plan, direction), backend, algorithm)
@@ -125,14 +125,16 @@ def explain_plan(plan: ConvPlan, primitive: Direction, backend: str | None, algo
     chosen, forced, disabled = resolve(backend), forced_algorithm(algorithm), disabled_algorithms()
     winner = recall(chosen, plan, primitive) if tuning_mode() != "off" else None
     tuned = None if winner is None else winner.algorithm
+    candidates = tuple(chosen.candidates(plan, primitive, disabled))
     try:
         name: str | None = chosen.select("explain", plan, primitive, forced, disabled, tuned).name
-        note = f"{name!r} is forced" if forced else f"{name!r} is the first that accepts"
+        worth = any(each.name == name and each.passed_over is None for each in candidates)
+        first = f"{name!r} is the first that accepts" + (" and is worth it" if worth else "; none is worth it")
+        note = f"{name!r} is forced" if forced else first
         if winner is not None and not forced and name == tuned:
             note = f"tuned: {name!r} was the fastest at batch {winner.batch} ({_times(winner)})"
     except AlgorithmError as error:
         name, note = None, str(error)
-    candidates = tuple(chosen.candidates(plan, primitive, disabled))
     transfers = None if chosen.residence is None else _transfers(plan, primitive)
     return Explanation(plan, primitive, chosen.name, candidates, name, note, transfers)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from .arrays import Array
 from .columns import fold, unfold
-from .dispatch import prepare_job
+from .dispatch import find_route
 from .plan import Ints, Padding, PaddingMode, Scalar
 from .ranks import at_rank
 from .routes import Site
@@ -130,23 +130,23 @@ def _conv(
     >>> numbaconv.conv{d}(x, w, padding=1, stride=2, activation="relu").shape
     (1, 4, {threes})
     """
-    return prepare_job(
+    values = (stride, padding, dilation, groups, padding_mode, padding_value)
+    route, first, second, bias, residual = find_route(
         CONV,
         rank,
         input,
         weight,
         CONV_ARGUMENTS,
-        (stride, padding, dilation, groups, padding_mode, padding_value),
-        data_format=data_format,
-        weight_format=weight_format,
-        bias=bias,
-        residual=residual,
-        activation=activation,
-        out=out,
-        stream=stream,
-        backend=backend,
-        algorithm=algorithm,
-    ).execute()
+        values,
+        data_format,
+        weight_format,
+        backend,
+        algorithm,
+        bias,
+        residual,
+        activation,
+    )
+    return route.call(first, second, bias, residual, out, stream)
 
 
 def _conv_transpose(
@@ -215,23 +215,23 @@ def _conv_transpose(
     >>> numbaconv.conv_transpose{d}(x, w, stride=2).shape
     (1, 3, {tens})
     """
-    return prepare_job(
+    values = (stride, padding, dilation, groups, padding_mode, output_padding, output_size)
+    route, first, second, bias, residual = find_route(
         CONV_TRANSPOSE,
         rank,
         input,
         weight,
         TRANSPOSED_ARGUMENTS,
-        (stride, padding, dilation, groups, padding_mode, output_padding, output_size),
-        data_format=data_format,
-        weight_format=weight_format,
-        bias=bias,
-        residual=residual,
-        activation=activation,
-        out=out,
-        stream=stream,
-        backend=backend,
-        algorithm=algorithm,
-    ).execute()
+        values,
+        data_format,
+        weight_format,
+        backend,
+        algorithm,
+        bias,
+        residual,
+        activation,
+    )
+    return route.call(first, second, bias, residual, out, stream)
 
 
 def _depthwise_conv(
@@ -285,23 +285,23 @@ residual, out, stream, algorithm, backend
     """
     op = f"depthwise_conv{rank}d" if rank else "depthwise_conv"
     rank, x, w, groups = depthwise_operands(op, rank, input, weight, data_format, weight_format)
-    return prepare_job(
+    values = (stride, padding, dilation, groups, padding_mode, padding_value)
+    route, first, second, bias, residual = find_route(
         _DEPTHWISE_CONV,
         rank,
         x,
         w,
         CONV_ARGUMENTS,
-        (stride, padding, dilation, groups, padding_mode, padding_value),
-        data_format=data_format,
-        weight_format=weight_format,
-        bias=bias,
-        residual=residual,
-        activation=activation,
-        out=out,
-        stream=stream,
-        backend=backend,
-        algorithm=algorithm,
-    ).execute()
+        values,
+        data_format,
+        weight_format,
+        backend,
+        algorithm,
+        bias,
+        residual,
+        activation,
+    )
+    return route.call(first, second, bias, residual, out, stream)
 
 
 def _separable_conv(

@@ -52,6 +52,9 @@ __all__ = [
     "conv_transpose3d_weight",
 ]
 
+#: The names of what shapes a convolution, in the order in which calls give it.
+_CONV_ARGUMENTS = ("stride", "padding", "dilation", "groups")
+_TRANSPOSED_ARGUMENTS = ("stride", "padding", "output_padding", "groups", "dilation")
 
 _CONV_INPUT = Site("conv{}_input", False, "input")
 _CONV_WEIGHT = Site("conv{}_weight", False, "weight")
@@ -117,10 +120,8 @@ def _conv_input(
         weight,
         grad_output,
         input_size,
-        stride=stride,
-        padding=padding,
-        dilation=dilation,
-        groups=groups,
+        _CONV_ARGUMENTS,
+        (stride, padding, dilation, groups),
         **options,
     )
 
@@ -171,10 +172,8 @@ pre_activation, output, stream, algorithm, backend
         input,
         grad_output,
         weight_size,
-        stride=stride,
-        padding=padding,
-        dilation=dilation,
-        groups=groups,
+        _CONV_ARGUMENTS,
+        (stride, padding, dilation, groups),
         **options,
     )
 
@@ -226,11 +225,8 @@ def _conv_transpose_input(
         weight,
         grad_output,
         input_size,
-        stride=stride,
-        padding=padding,
-        output_padding=output_padding,
-        groups=groups,
-        dilation=dilation,
+        _TRANSPOSED_ARGUMENTS,
+        (stride, padding, output_padding, groups, dilation),
         **options,
     )
 
@@ -282,11 +278,8 @@ def _conv_transpose_weight(
         input,
         grad_output,
         weight_size,
-        stride=stride,
-        padding=padding,
-        output_padding=output_padding,
-        groups=groups,
-        dilation=dilation,
+        _TRANSPOSED_ARGUMENTS,
+        (stride, padding, output_padding, groups, dilation),
         **options,
     )
 
@@ -378,10 +371,8 @@ pre_activation, output, stream, algorithm, backend
         grad_output,
         input,
         weight,
-        stride=stride,
-        padding=padding,
-        dilation=dilation,
-        groups=groups,
+        _CONV_ARGUMENTS,
+        (stride, padding, dilation, groups),
         **options,
     )
 
@@ -436,11 +427,8 @@ weight_format, activation, pre_activation, output, stream, algorithm, backend
         grad_output,
         input,
         weight,
-        stride=stride,
-        padding=padding,
-        output_padding=output_padding,
-        groups=groups,
-        dilation=dilation,
+        _TRANSPOSED_ARGUMENTS,
+        (stride, padding, output_padding, groups, dilation),
         **options,
     )
 

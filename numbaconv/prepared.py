@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from weakref import WeakSet
 
 import numpy as np
+from numpy import ndarray
 
 from .arrays import Array, as_array, view_of_weight
 from .backends.activations import resolve_activation
@@ -111,19 +112,23 @@ class PreparedConv:
         ShapeError, ArgumentError, DTypeError, BackendError, AlgorithmError
             As the convolution itself.
         """
-        automatic = AUTOMATIC
-        if type(input) is not np.ndarray and on_device(input):
-            input = as_array(self._op, "input", input)
-            residual = None if residual is None else as_array(self._op, "residual", residual)
-            automatic = AUTOMATIC_ON_DEVICE if isinstance(input, DeviceArray) else AUTOMATIC
-        choice = choices(self._named["backend"], self._named["algorithm"], automatic)
+        backend, algorithm = self._named["backend"], self._named["algorithm"]
+        if type(input) is ndarray:
+            choice = choices(backend, algorithm)
+        else:
+            automatic = AUTOMATIC
+            if on_device(input):
+                input = as_array(self._op, "input", input)
+                residual = None if residual is None else as_array(self._op, "residual", residual)
+                automatic = AUTOMATIC_ON_DEVICE if isinstance(input, DeviceArray) else AUTOMATIC
+            choice = choices(backend, algorithm, automatic)
         one, other = array_key(input), None if residual is None else array_key(residual)
         key = None
         if one is not None and (residual is None) == (other is None):
             key = (one, other, choice)
             ready = self._ready.get(key)
             if ready is not None and is_in_use(choice[0], ready.route.engine):
-                return ready.route.job(input, ready.weight, ready.bias, residual, out, stream).execute()
+                return ready.route.call(input, ready.weight, ready.bias, residual, out, stream)
         return self._admit(key, input, residual, out, stream)
 
     def _admit(self, key: Hashable, input: object, residual: object, out: Array | None, stream: object) -> Array:
@@ -298,7 +303,7 @@ algorithm, backend
     Raises
     ------
     ShapeError, ArgumentError, DTypeError, BackendError
-        For what is wrong whatever the input; the rest is found when it is called.
+        For arguments that are wrong by themselves; what does not fit together is found when it is called.
 
     Examples
     --------

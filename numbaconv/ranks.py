@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable
+from types import FunctionType
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 __all__ = ["at_rank", "shape_names"]
@@ -62,8 +63,12 @@ def _forwarding(
     """``template`` with its first argument bound, as a function that names each of its arguments.
 
     Such a function is generated, as `collections.namedtuple` does it: one that takes ``*args, **kwargs`` packs them
-    and has them unpacked again, which takes half a microsecond of a small convolution's few.
+    and has them unpacked again, which takes half a microsecond of a small convolution's few. It calls the template's
+    code with all arguments by position, since matching a dozen keywords takes as long as all else here.
     """
+    code = template.__code__
+    count = code.co_argcount + code.co_kwonlyargcount
+    by_position = FunctionType(code.replace(co_argcount=count, co_kwonlyargcount=0), template.__globals__)
     parameters = list(inspect.signature(template).parameters.values())[1:]
     defaults = {f"_{each.name}": each.default for each in parameters if each.default is not each.empty}
     heads, passed, keyword_only = [], ["_rank"], False
@@ -76,7 +81,7 @@ def _forwarding(
             passed.append(f"**{each.name}")
             continue
         heads.append(f"{each.name}=_{each.name}" if f"_{each.name}" in defaults else each.name)
-        passed.append(f"{each.name}={each.name}" if keyword_only else each.name)
+        passed.append(each.name)
     lines = [f"def {title}({', '.join(heads)}):"]
     if known is not None:
         lines.append(f"    if not _known.issuperset({parameters[-1].name}): _refuse({parameters[-1].name})")
@@ -87,7 +92,7 @@ def _forwarding(
         unknown = ", ".join(sorted(set(options) - accepted))
         raise TypeError(f"{title}() got an unexpected keyword argument: {unknown}")
 
-    space: dict[str, Any] = {**defaults, "_rank": rank, "_template": template, "_known": accepted, "_refuse": refuse}
+    space: dict[str, Any] = {**defaults, "_rank": rank, "_template": by_position, "_known": accepted, "_refuse": refuse}
     exec(compile("\n".join(lines), f"<{title} of {template.__module__}>", "exec"), space)
     found: Callable[P, R] = space[title]
     return found

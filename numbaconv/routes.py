@@ -12,11 +12,13 @@ A route (plan, algorithm, result) follows from shapes, dtypes and arguments. Its
 finding out what they mean is most of what a small convolution costs.
 """
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 import numpy as np
+from numpy import ndarray
 
 from .arrays import Array, View, result
 from .backends.activations import Activation
@@ -98,16 +100,14 @@ class Site:
 class Job:
     """A call with everything checked and its result allocated: all that is left is to run it."""
 
-    __slots__ = ("_epilogue", "_filled", "_operands", "_run", "returned")
+    __slots__ = ("_filled", "_run", "returned")
 
-    def __init__(self, run: Runner, operands: tuple[Any, Any, Any], epilogue: Epilogue, returned: Array, filled: Array):
-        self._run, self._operands, self._epilogue = run, operands, epilogue
-        self.returned, self._filled = returned, filled
+    def __init__(self, run: Callable[[], None], returned: Array, filled: Array):
+        self._run, self.returned, self._filled = run, returned, filled
 
     def execute(self) -> Array:
         """Fill and return the result."""
-        x, w, y = self._operands
-        self._run(x, w, y, self._epilogue)
+        self._run()
         if self._filled is not self.returned:
             self.returned[...] = self._filled
         return self.returned
@@ -148,21 +148,32 @@ class Route:
         """The call with these arrays, which have the shapes and dtypes of the route."""
         if stream is not None:
             raise ArgumentError(f"{self.op}: stream is for arrays on a device, but these are in the host's memory")
-        if out is None:
-            returned = filled = np.empty(self.shape, self.dtype)
-        else:
-            returned, filled = self.result((first, second, bias), residual, out)
-        see_first, see_second, see_result = self.views
-        given = (
-            first if see_first is None else see_first.of(first),
-            second if see_second is None or type(second) is PackedWeight else see_second.of(second),
-            filled if see_result is None else see_result.of(filled),
-        )
+        returned, filled = self.result((first, second, bias), residual, out)
+        return Job(partial(self._fill, first, second, bias, residual, filled), returned, filled)
+
+    def call(self, first: Any, second: Any, bias: Any, residual: Any, out: object, stream: object = None) -> Array:
+        """The result of the call with these arrays: a `job` that is executed at once."""
+        if out is not None or stream is not None:
+            return self.job(first, second, bias, residual, out, stream).execute()
+        found: Array = np.empty(self.shape, self.dtype)
+        self._fill(first, second, bias, residual, found)
+        return found
+
+    def _fill(self, first: Any, second: Any, bias: Any, residual: Any, found: Array) -> None:
+        see_first, see_second, see_found = self.views
+        if see_first is not None:
+            first = see_first.of(first)
+        if see_second is not None and type(second) is not PackedWeight:
+            second = see_second.of(second)
+        given = (first, second, found if see_found is None else see_found.of(found))
         x, w, y = self.site.order
-        return Job(self.run, (given[x], given[w], given[y]), self.epilogue(bias, residual), returned, filled)
+        self.run(given[x], given[w], given[y], self.epilogue(bias, residual))
 
     def result(self, reads: tuple[Any, ...], residual: Any, out: object) -> tuple[Array, Array]:
         """The array to return and the array to fill, while ``reads`` and the residual are read."""
+        if out is None:
+            found: Array = np.empty(self.shape, self.dtype)
+            return found, found
         arrays = [each for each in reads if isinstance(each, np.ndarray)]
         return result(self.op, out, self.shape, self.dtype, arrays, residual)
 
@@ -193,17 +204,13 @@ class DeviceRoute(Route):
                 each.on(handle) if isinstance(each, DeviceArray) else each for each in given
             )
         reads = [each for each in (first, second, bias) if isinstance(each, DeviceArray)]
-        returned, memory = device_result(self.op, out, self.shape, self.dtype, reads, residual)
-        filled: Any = memory
-        see_first, see_second, see_result = self.views
-        operands = (
-            first if see_first is None else see_first.of(first),
-            second if see_second is None or type(second) is PackedWeight else see_second.of(second),
-            filled if see_result is None else see_result.of(filled),
-        )
-        x, w, y = self.site.order
-        seen = (operands[x], operands[w], operands[y])
-        return Job(self.run, seen, self.epilogue(bias, residual), returned, returned)
+        returned, filled = device_result(self.op, out, self.shape, self.dtype, reads, residual)
+        memory: Any = filled
+        return Job(partial(self._fill, first, second, bias, residual, memory), returned, returned)
+
+    def call(self, first: Any, second: Any, bias: Any, residual: Any, out: object, stream: object = None) -> Array:
+        """The result of the call with these arrays: a `job` that is executed at once."""
+        return self.job(first, second, bias, residual, out, stream).execute()
 
 
 #: Types whose equal values mean the same everywhere; ``True``, ``1`` and ``1.0`` are equal, but not all are integers.
@@ -211,8 +218,6 @@ _PLAIN = frozenset((int, str, type(None)))
 _INTEGERS = frozenset((int,))
 #: Sequences in sequences that some argument can be.
 _DEEPEST = 3
-#: NumPy's flag of an array whose elements are where the processor wants them.
-_ALIGNED = 0x100
 
 
 def plain(values: tuple[Any, ...]) -> tuple[Any, ...] | None:
@@ -238,7 +243,7 @@ def _told_apart(values: Iterable[Any], depth: int) -> tuple[Any, ...] | None:
             found.append(inner)
         elif (kind is float or kind is complex) and value == value:
             found.append((kind, repr(value)))  # 0.0 and -0.0 are equal
-        elif isinstance(value, np.integer):
+        elif isinstance(value, np.integer) and not isinstance(value, np.timedelta64):  # a subclass, but no integer
             found.append(int(value))
         else:
             return None
@@ -247,7 +252,7 @@ def _told_apart(values: Iterable[Any], depth: int) -> tuple[Any, ...] | None:
 
 def array_key(array: Any) -> tuple[Hashable, ...] | None:
     """What a route depends on in an array, or None where it is no plain, aligned array."""
-    if type(array) is np.ndarray and array.flags.num & _ALIGNED:
+    if type(array) is ndarray and array.flags.aligned:
         return array.shape, array.dtype
     if type(array) is DeviceArray:
         return array.shape, array.dtype, array.device
@@ -261,6 +266,7 @@ def call_key(
     first: object,
     second: object,
     values: tuple[Any, ...],
+    tuning: Hashable,
     size: object,
     bias: object,
     residual: object,
@@ -268,24 +274,25 @@ def call_key(
 ) -> tuple[Any, ...] | None:
     """What a call's route follows from, as it was written; None where that cannot be told at a glance.
 
-    ``values`` are the arguments of these names and others that every call has.
+    ``values`` are the arguments of these names and others that every call has, ``tuning`` is from `choices`.
     """
     one, two, written = array_key(first), array_key(second), plain(values)
     if one is None or two is None or written is None:
         return None
     if size is None and bias is None and residual is None and activation is None:
-        return site, rank, names, one, two, written
-    extent = plain(size) if type(size) is tuple else None
-    extras = tuple(None if each is None else array_key(each) for each in (bias, residual))
-    given = [each is None for each in (size, bias, residual)]
-    if given != [each is None for each in (extent, *extras)]:
-        return None
+        return site, rank, names, one, two, written, tuning
+    extras = [size, bias, residual]
+    for at, each in enumerate(extras):
+        if each is not None:
+            extras[at] = array_key(each) if at else plain(size) if type(size) is tuple else None
+            if extras[at] is None:
+                return None
     # A function is known by its identity: the route keeps it alive.
     if type(activation) is tuple:
         activation = tuple(map(id, activation))
     elif activation is not None and type(activation) is not str:
         activation = id(activation)
-    return site, rank, names, one, two, written, extent, extras, activation
+    return site, rank, names, one, two, written, tuning, *extras, activation
 
 
 class Memory(Generic[T]):

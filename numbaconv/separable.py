@@ -14,7 +14,7 @@ from .device_arrays import DeviceArray, device_array, on_device
 from .dispatch import admit
 from .errors import ArgumentError, ShapeError
 from .plan.layout import is_channels_last, weight_order
-from .routes import Job, Memory, Route, Site, array_key, call_key
+from .routes import Memory, Route, Site, array_key, call_key
 
 __all__ = ["depthwise_operands", "separable"]
 
@@ -112,8 +112,10 @@ class _SeparableRoute:
         returned, filled = self.second.result((input, depthwise, pointwise, bias), residual, out)
         see_input, see_depthwise, see_pointwise, see_result = self.views
         weights = see_depthwise.of(depthwise), see_pointwise.of(pointwise)
-        operands = see_input.of(input), weights, see_result.of(filled)
-        return Job(self.fused, operands, self.second.epilogue(bias, residual), returned, filled).execute()
+        self.fused(see_input.of(input), weights, see_result.of(filled), self.second.epilogue(bias, residual))
+        if filled is not returned:
+            returned[...] = filled
+        return returned
 
 
 #: The routes of the newest calls.
@@ -145,14 +147,14 @@ def separable(
     there = type(input) is not np.ndarray and on_device(input) and device_array(input) is not None
     if stream is not None and not there:
         raise ArgumentError(f"{_SITE.op(rank)}: stream is for arrays on a device, but input is in the host's memory")
-    choice = choices(backend, algorithm, AUTOMATIC_ON_DEVICE if there else AUTOMATIC)
-    values = (*arguments, data_format, weight_format, *choice)
-    key = call_key(_SITE, rank, names, input, depthwise_weight, values, None, bias, residual, activation)
+    name, forced, disabled, tuning = choices(backend, algorithm, AUTOMATIC_ON_DEVICE if there else AUTOMATIC)
+    values = (*arguments, data_format, weight_format, name, forced, disabled)
+    key = call_key(_SITE, rank, names, input, depthwise_weight, values, tuning, None, bias, residual, activation)
     of_pointwise = array_key(pointwise_weight)
     both = None if key is None or of_pointwise is None else (key, of_pointwise)
     if both is not None:
         route = _routes.get(both)
-        if route is not None and is_in_use(choice[0], route.second.engine):
+        if route is not None and is_in_use(name, route.second.engine):
             return route.run(input, depthwise_weight, pointwise_weight, bias, residual, out, stream)
     op = _SITE.op(rank)
     found_rank, x, w, groups = depthwise_operands(op, rank, input, depthwise_weight, data_format, weight_format)

@@ -4,7 +4,8 @@
 
 One forward call of one layer in a fresh process, from the process's start to its end, less what a process takes
 that imports numba alone; least times of processes that take turns. First with an empty NUMBA_CACHE_DIR (cold, once, and
-also the call alone, as the process times it), then with what that has left there (cached). Without ``--layers``, the
+also the call alone, as the process times it), then with what that has left there (cached). Beside it, what Numba itself
+needs (floor): a process that calls one cached parallel function of one array, by Numba alone. Without ``--layers``, the
 first layer of the table for each algorithm that is chosen for one.
 """
 
@@ -14,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from pathlib import Path
 from typing import Any
 
 from rich.table import Table
@@ -23,6 +25,15 @@ from command import chosen, console, parser, progress, save
 from layer_table import Layer
 
 IMPORT = "import numba"
+FLOOR = """
+import numba, numpy
+
+@numba.njit(parallel=True, cache=True)
+def add_one(array):
+    for i in numba.prange(array.size):
+        array[i] += 1
+"""
+CALL_FLOOR = "import sys, numpy; sys.path.insert(0, {folder!r}); import floor; floor.add_one(numpy.zeros(100, 'f4'))"
 CALL = """
 import time, numpy, numba, numbaconv
 x, w = numpy.ones({input}, numpy.float32), numpy.ones({weight}, numpy.float32)
@@ -56,12 +67,17 @@ def cost(layer: Layer, repeats: int) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as cache:
         run(IMPORT, cache)  # from the disk into memory
         cold, cold_call = run(program, cache)
-        alone, cached = [], []
+        Path(cache, "floor.py").write_text(FLOOR)
+        floor_program = CALL_FLOOR.format(folder=cache)
+        run(floor_program, cache)
+        alone, floor, cached = [], [], []
         for _ in range(repeats):
             alone.append(run(IMPORT, cache)[0])
+            floor.append(run(floor_program, cache)[0])
             cached.append(run(program, cache)[0])
     least = min(alone)
-    return {"import": least, "cached": min(cached) - least, "cold": cold - least, "cold call": cold_call}
+    beyond = {"floor": min(floor) - least, "cached": min(cached) - least, "cold": cold - least}
+    return {"import": least, **beyond, "cold call": cold_call}
 
 
 def explained(layer: Layer) -> str:
@@ -83,14 +99,20 @@ def main() -> None:
     options.add_argument("--repeats", type=int, default=5)
     arguments = options.parse_args()
     records: list[dict[str, Any]] = []
-    costs = ("numba's import, s", "cached: beyond it, s", "cold: beyond it, s", "cold: the call, s")
+    costs = (
+        "numba's import, s",
+        "Numba's floor: beyond it, s",
+        "cached: beyond it, s",
+        "cold: beyond it, s",
+        "cold: the call, s",
+    )
     table = Table("layer", "algorithm", *costs)
     for algorithm, layer in progress(layers(arguments)):
         found = cost(layer, arguments.repeats)
         records.append({"layer": layer.name, "algorithm": algorithm, **found})
         table.add_row(layer.name.split("/", 1)[-1], algorithm, *(f"{value:.2f}" for value in found.values()))
     console().print(table)
-    most = {name: max(record[name] for record in records) for name in ("cached", "cold", "cold call")}
+    most = {name: max(record[name] for record in records) for name in ("floor", "cached", "cold", "cold call")}
     save(arguments.output, "startup", {"summary": most, "records": records})
 
 

@@ -292,3 +292,10 @@ def test_complex_padding_value_of_a_real_input():
     arguments = {"padding": 1, "padding_mode": "constant", "padding_value": 1 + 2j}
     real, complex_ = (grad.conv1d_weight(each, (1, 1, 3), g, **arguments) for each in (x, x.astype(np.complex128)))
     np.testing.assert_allclose(real, complex_, rtol=1e-13)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_the_least_integer_pads(backend):
+    for dtype, least in ((np.int8, -(2**31)), (np.int64, -(2**63))):
+        ones, padding = np.ones((1, 1, 1), dtype), {"padding": 1, "padding_mode": "constant", "padding_value": least}
+        np.testing.assert_array_equal(numbaconv.conv1d(ones, ones, backend=backend, **padding), [[[least, 1, least]]])

@@ -32,6 +32,17 @@ def test_primitives(direction, transposed, primitive):
         each.name for each in found.candidates if each.refusal is None and each.passed_over is None
     )
     assert f"-> {found.algorithm}: accepts" in str(found)
+    assert found.note == f"{found.algorithm!r} is the first that accepts and is worth it"
+
+
+def test_none_is_worth_it(monkeypatch):
+    monkeypatch.setenv("NUMBACONV_DISABLE", "patch_gemm,implicit_gemm,direct")
+    shapes = (1, 16, 1, 1), (16, 16, 3, 3)  # one tile, mostly of padding
+    found = explain(*shapes, padding=1)
+    accepting = [each for each in found.candidates if each.refusal is None and "disabled" not in str(each.passed_over)]
+    assert found.algorithm == accepting[0].name
+    assert accepting[0].passed_over is not None
+    assert found.note == f"{found.algorithm!r} is the first that accepts; none is worth it"
 
 
 def test_forced():

@@ -11,7 +11,9 @@ from numbaconv.backends.cpu import separable_conv
 
 
 @pytest.fixture(autouse=True)
-def _on_cpu():
+def _on_cpu(monkeypatch):
+    """With the algorithms that are fused, which larger problems than these get by themselves."""
+    monkeypatch.setenv("NUMBACONV_DISABLE", "small_gemm")
     with numbaconv.use_backend("cpu"):
         yield
 

@@ -85,7 +85,7 @@ def test_equal_arguments_that_are_not_the_same():
         for one in (1, np.int64(1), (1, 1), [1, np.int32(1)]):
             numbaconv.conv2d(X, W, stride=one, padding=one, groups=1)
         for name in ("stride", "padding", "dilation", "groups"):
-            for one in (True, 1.0, np.bool_(True), np.float64(1), 1 + 0j):
+            for one in (True, 1.0, np.bool_(True), np.float64(1), 1 + 0j, np.timedelta64(1)):
                 with pytest.raises(DTypeError, match=f"{name} must be an integer"):
                     numbaconv.conv2d(X, W, **{name: one})
         for one in ((True, 1), (1, 1.0), [1, True], ((1, 1), (1, True)), np.array([1.0, 1.0])):
@@ -117,6 +117,16 @@ def test_what_cannot_be_told_apart_is_no_key():
     endless.append(endless)
     for value in (True, np.bool_(True), float("nan"), np.zeros(2), object(), {1: 2}, iter((1, 2)), endless, (1, True)):
         assert plain((value,)) is None, value
+    assert plain((np.timedelta64(1),)) is None  # which NumPy counts among its integers
+
+
+def test_arguments_that_can_be_read_once():
+    """Both gradients take them."""
+    wanted = grad.conv2d_backward(G, X[:, :, :5], W, padding=((1, 1), (0, 0)))
+    for _ in range(2):
+        found = grad.conv2d_backward(G, X[:, :, :5], W, stride=iter((1, 1)), padding=zip((1, 0), (1, 0), strict=True))
+        for one, other in zip(found, wanted, strict=True):
+            np.testing.assert_array_equal(one, other)
 
 
 def test_lists_that_change():

@@ -223,7 +223,13 @@ def test_errors(cache, problem, error, message):
 
 @pytest.mark.parametrize(
     "content",
-    ["not json", "[]", '{"format": 1}', '{"format": 1, "hosts": {"h": {"k": {"algorithm": "a", "seconds": {}}}}}'],
+    [
+        "not json",
+        "[]",
+        '{"format": 1}',
+        '{"format": 1, "hosts": {"h": {"k": {"algorithm": "a", "seconds": {}}}}}',
+        '{"format": 1, "hosts": {"h": {"k": {"algorithm": "a", "batch": Infinity, "seconds": {"a": 1}}}}}',
+    ],
 )
 def test_a_damaged_file_is_ignored_with_one_warning(cache, content):
     cache.parent.mkdir()

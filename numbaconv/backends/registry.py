@@ -44,6 +44,7 @@ _ENCODED = {
     name: getattr(os.environ, "encodekey", str)(name)
     for name in (BACKEND_VARIABLE, ALGORITHM_VARIABLE, DISABLE_VARIABLE, TUNE_VARIABLE, CACHE_VARIABLE)
 }
+_NAMES = frozenset(_ENCODED.values())
 
 _modules = {name: f"numbaconv.backends.{name}" for name in ("cpu", "cuda", "reference")}
 _loaded: dict[str, Backend] = {}
@@ -241,17 +242,17 @@ def _chosen_backend(name: str | None, automatic: str) -> str:
 
 def choices(
     backend: str | None, algorithm: str | None, automatic: str = AUTOMATIC
-) -> tuple[str, str | None, str | None, tuple[Hashable, ...]]:
+) -> tuple[str, str | None, str | None, Hashable]:
     """What rules a call's choice, unchecked: the backend's name, a forced algorithm's, what is disabled, tuning.
 
     What a call runs is remembered under these and its plan, so whatever else comes to rule the choice belongs here.
     """
-    return (
-        _chosen_backend(backend, automatic),
-        forced_algorithm(algorithm),
-        _variable(DISABLE_VARIABLE),
-        (_variable(TUNE_VARIABLE), _variable(CACHE_VARIABLE), revision()),
-    )
+    known = getattr(os.environ, "_data", None)
+    if known is not None and known.keys().isdisjoint(_NAMES):  # no variable is there: `_variable` five times at once
+        name = backend if backend is not None else _scoped.get() or _default or automatic
+        return name, algorithm, None, (None, None, revision())
+    tuning = (_variable(TUNE_VARIABLE), _variable(CACHE_VARIABLE), revision())
+    return _chosen_backend(backend, automatic), forced_algorithm(algorithm), _variable(DISABLE_VARIABLE), tuning
 
 
 def is_in_use(name: str, backend: Backend) -> bool:

@@ -167,7 +167,7 @@ def _read(path: "Path") -> _Known:
         return {}
     try:
         return _understood(json.loads(text))
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
         _warn(path, f"is damaged and is ignored: {error!r}")
         return {}
 

@@ -102,12 +102,6 @@ class Axis:
         last = min(max(-((shift - self.input) // self.stride), first), self.output)
         return first, last
 
-    @property
-    def interior(self) -> tuple[int, int]:
-        """The output cells ``[first, last)`` at which no tap reads padding."""
-        first = self.tap_range(0)[0]
-        return first, max(self.tap_range(self.kernel - 1)[1], first)
-
     def tap_phase(self, tap: int) -> tuple[int, int]:
         """The stride phase of a tap and its shift: ``p = stride * (o + shift) + phase``.
 

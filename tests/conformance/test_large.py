@@ -120,6 +120,7 @@ def test_int8(direction):
         (large, algorithm, direction)
         for large, algorithm, directions in (
             (FEW_CHANNELS, "patch_gemm", _ALL),
+            (FEW_CHANNELS, "plane_gemm", _BOTH),
             (FEW_CHANNELS, "implicit_gemm", _BOTH),
             (FEW_CHANNELS, "dot_gemm", (Direction.WEIGHT_GRAD,)),
             (MANY_CHANNELS, "winograd", _ALL),

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import oracle
+from numbaconv import grad
 from numbaconv.backends.base import Direction
 from numbaconv.backends.cpu import workspace
 from problems import PROBLEMS, Problem, accepting, expected, operands, run, run_last
@@ -121,6 +122,17 @@ def test_of_the_output_gradient_in_weight_gradients(name, place):
             found = np.isnan(run(direction, problem, x, w, g, backend=backend, algorithm=algorithm.name))
             assert found[least].all(), algorithm.name
             assert algorithm.spreading or most[found].all(), algorithm.name
+
+
+def test_infinities_that_meet_do_not_warn():
+    """Sums over chunks are NumPy's, which warns of what no kernel reports; warnings are errors here."""
+    problem = Problem((20, 30), (3, 3), batch=4, c_in=2, c_out=4)
+    x, w, g = (np.ones(each.shape, np.float32) for each in operands(problem, np.random.default_rng(83), np.float32))
+    g[0], g[-1] = np.inf, -np.inf
+    for backend, direction, algorithm in accepting(problem, "float32"):
+        if backend == "cpu" and direction is Direction.WEIGHT_GRAD:
+            assert np.isnan(run(direction, problem, x, w, g, backend=backend, algorithm=algorithm.name)).all()
+    assert np.isnan(grad.conv2d_bias(g)).all()
 
 
 @pytest.mark.parametrize("name", SOME)

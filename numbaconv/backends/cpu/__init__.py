@@ -13,9 +13,11 @@ from .fft import FFT
 from .implicit_gemm import IMPLICIT_GEMM
 from .patch_gemm_conv import FOLDED_GEMM, PATCH_GEMM
 from .patch_weight_conv import PATCH_GEMM_WEIGHT
+from .plane_gemm_conv import PLANE_GEMM
 from .rows import DIRECT
 from .separable_conv import SEPARABLE
 from .simd import VECTOR_BYTES
+from .small_gemm_conv import SMALL_GEMM
 from .winograd_conv import WINOGRAD
 from .winograd_weight_conv import WINOGRAD_WEIGHT
 
@@ -37,7 +39,9 @@ BACKEND = Backend(
         Direction.FORWARD: (
             FFT[Direction.FORWARD],
             DEPTHWISE[Direction.FORWARD],
+            SMALL_GEMM[Direction.FORWARD],
             *WINOGRAD[Direction.FORWARD],
+            PLANE_GEMM[Direction.FORWARD],
             PATCH_GEMM[Direction.FORWARD],
             IMPLICIT_GEMM[Direction.FORWARD],
             DIRECT[Direction.FORWARD],
@@ -45,8 +49,10 @@ BACKEND = Backend(
         Direction.INPUT_GRAD: (
             FFT[Direction.INPUT_GRAD],
             DEPTHWISE[Direction.INPUT_GRAD],
+            SMALL_GEMM[Direction.INPUT_GRAD],
             *WINOGRAD[Direction.INPUT_GRAD],
             FOLDED_GEMM,
+            PLANE_GEMM[Direction.INPUT_GRAD],
             PATCH_GEMM[Direction.INPUT_GRAD],
             IMPLICIT_GEMM[Direction.INPUT_GRAD],
             DIRECT[Direction.INPUT_GRAD],
@@ -60,7 +66,7 @@ BACKEND = Backend(
             DIRECT[Direction.WEIGHT_GRAD],
         ),
     },
-    fusions=(SEPARABLE,),
+    fusions=SEPARABLE,
     activation_grad=activation_grad,
     check_activation=check_activation,
     unavailable=_unavailable,

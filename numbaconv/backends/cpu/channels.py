@@ -3,7 +3,7 @@
 import numpy as np
 
 from .gemm import panel_width
-from .jit import inner, kernel
+from .jit import inner, part
 from .simd import ROWS, gather_tile
 from .simd_tiles import transpose_lanes
 
@@ -36,7 +36,7 @@ def panel_of(vectors, panel):
     return vector, panel_width(vectors - vector)
 
 
-@kernel
+@part
 def multiply_tiles(a, at, places, p_at, positions, offsets, o_at, b, b_at, depth, c, c_at, keep, vectors, lanes):
     """A panel of ``c`` by tiles of rows, each from half of ROWS up to ROWS rows, as evenly many as there can be.
 
@@ -108,7 +108,7 @@ def multiply_tiles(a, at, places, p_at, positions, offsets, o_at, b, b_at, depth
         position, left = position + some, max(left - 1, 1)
 
 
-@kernel
+@part
 def deliver_panel(partial, to, row_length, sums, at, rows, breadth, vectors, some, lanes, block):
     """The sums of one panel, transposed into rows of the weight."""
     for i in range(vectors):

@@ -26,7 +26,7 @@ result rows instead of sweeps (1.2).
 import numpy as np
 
 from ...plan import CONSTANT, ZERO
-from .jit import inner, kernel
+from .jit import inner, kernel, part
 from .simd import add_lanes, call_row
 from .simd_taps import address, run_dots, run_rows
 
@@ -71,7 +71,7 @@ def _pack_line(packed, at, source, start, outside, value, border, geometry, orig
                 packed[to + q] = cell
 
 
-@kernel
+@part
 def _pack_lines(lines, packed, at, count, source, slice_at, d, rows, first, border, geometry, origin, zeros, fill):
     """Pack the rows that a band reads of one slice of the depth, and say where they are.
 
@@ -90,7 +90,7 @@ def _pack_lines(lines, packed, at, count, source, slice_at, d, rows, first, bord
         lines[at + j] = address(packed, to)
 
 
-@kernel
+@part
 def _interleave(out, at, pitch, parts, columns, first, block, band, rows, step, residual):
     """Bring rows of each phase of the width to their columns, with the residual that belongs there."""
     for i in range(rows):

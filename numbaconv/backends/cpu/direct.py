@@ -27,7 +27,7 @@ Rows shorter than a vector or two (7x7 maps) spend most of their time between th
 import numpy as np
 
 from ...plan import CONSTANT, ZERO
-from .jit import inner, kernel, reduction
+from .jit import inner, kernel, part, reduction
 from .simd import call_row
 
 __all__ = [
@@ -67,7 +67,7 @@ def _dot(y, n, c, d, h, start, line, at, count):
     return total
 
 
-@kernel
+@part
 def _pack(line, x, n, c, d, h, width, begin, cells, fill):
     """Pack ``cells`` cells of each phase of a padded row, from output position ``begin`` on.
 
@@ -102,7 +102,7 @@ def _pack(line, x, n, c, d, h, width, begin, cells, fill):
                 line[at + cell] = fill if source == CONSTANT else zero
 
 
-@kernel
+@part
 def _store(row, at, count, bias, residual, activation, out, n, c, d, h, start):
     """The epilogue: a finished row, with bias, residual and activation, to its place."""
     if bias.size:
@@ -154,7 +154,7 @@ def forward_tasks(begin, end, x, w, bias, residual, y, groups, depth, height, wi
             _store(acc, j * tile, count, bias, residual, activation, y, n, c0 + j, od, oh, o0)
 
 
-@kernel
+@part
 def _positions(axis, i):
     """How many used padded positions hold input cell ``i``."""
     if axis.mapped:
@@ -162,7 +162,7 @@ def _positions(axis, i):
     return 1
 
 
-@kernel
+@part
 def _position(axis, i, at):
     """The padded position ``at`` of those that hold input cell ``i``."""
     if axis.mapped:
@@ -170,7 +170,7 @@ def _position(axis, i, at):
     return i + axis.pad
 
 
-@kernel
+@part
 def _output_at(axis, position, tap):
     """The output whose tap reads a padded position, or -1."""
     distance = position - tap * axis.dilation
@@ -180,7 +180,7 @@ def _output_at(axis, position, tap):
     return output if output < axis.output else -1
 
 
-@kernel
+@part
 def _add_output_row(acc, cells, tile, w, y, n, g, b, group_in, group_out, kd, kh, od, oh, begin, width):
     """Add one output row, through the taps ``kd, kh``, to the lines of a block of input channels."""
     block = min(BLOCK, group_in - b * BLOCK)
@@ -193,7 +193,7 @@ def _add_output_row(acc, cells, tile, w, y, n, g, b, group_in, group_out, kd, kh
                 _axpy_row(acc, at, w[c, b * BLOCK + j, kd, kh, k], y, n, c, od, oh, first, last - first)
 
 
-@kernel
+@part
 def _unpack(row, acc, at, cells, begin, first, last, width):
     """Collect input cells ``first .. last - 1`` from the line that starts at ``acc[at]``."""
     zero = row.dtype.type(0)

@@ -17,8 +17,8 @@ Error factor: as for any order of summation (Higham 2002, section 4.2), the numb
 
 import numpy as np
 
-from .gather import build_runs, pack_line, phase_of
-from .jit import kernel
+from .gather import build_runs, pack_line, phase_of, phased_axis
+from .jit import kernel, part
 from .simd import ROWS, add_lanes, dot_tile
 
 __all__ = ["LENGTH", "MOST_COLUMNS", "MOST_ROWS", "dot_gemm_tasks"]
@@ -29,7 +29,7 @@ MOST_ROWS = 128
 MOST_COLUMNS = 48
 
 
-@kernel
+@part
 def _pack_rows(a, y, n, first_row, rows, plane, at, begin, length, line):
     """Copy positions ``begin .. begin + length - 1`` of sample ``n`` to ``at`` in each row's line."""
     for r in range(rows):
@@ -39,7 +39,7 @@ def _pack_rows(a, y, n, first_row, rows, plane, at, begin, length, line):
             a[np.uintp(to + i)] = y[np.uintp(source + i)]
 
 
-@kernel
+@part
 def _pack_columns(b, x, plane, first_plane, column, columns, runs, counts, at, length, line, step, fill):
     """Gather a stretch of positions for each column (channel and tap) to ``at`` in its line."""
     taps = counts.shape[0]
@@ -59,7 +59,7 @@ def _pack_columns(b, x, plane, first_plane, column, columns, runs, counts, at, l
         )
 
 
-@kernel
+@part
 def _clear_tails(lines, count, all_lines, used, line):
     """Zeros behind what was packed, and in the lines that only fill up a tile."""
     for r in range(all_lines):
@@ -68,13 +68,14 @@ def _clear_tails(lines, count, all_lines, used, line):
 
 
 @kernel
-def dot_gemm_tasks(begin, end, x, y, partial, shape, depths, heights, widths, fill):
+def dot_gemm_tasks(begin, end, x, y, partial, shape, axes, fill):
     """``shape``: samples, groups, channels, rows, chunks, lanes; channels and rows of a group.
 
-    ``partial`` is ``(chunks, groups * rows, channels * taps)``.
+    ``partial`` is ``(chunks, groups * rows, channels * taps)``. ``axes``: depth, height and width, merged.
     """
     samples, groups, channels, rows, chunks, lanes = shape
-    depth, height, width = phase_of(depths, 0), phase_of(heights, 0), phase_of(widths, 0)
+    depth, height = phase_of(phased_axis(axes, 0), 0), phase_of(phased_axis(axes, 1), 0)
+    width = phase_of(phased_axis(axes, 2), 0)
     positions = depth.positions * height.positions * width.positions
     x_plane = depth.cells * height.cells * width.cells
     taps = depth.tap.size * height.tap.size * width.tap.size

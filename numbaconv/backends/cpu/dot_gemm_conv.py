@@ -12,7 +12,7 @@ from ...arrays import Array
 from ...plan import ConvPlan
 from ..base import Direction
 from . import dot_gemm
-from .gather import PHASED
+from .gather import TABLE, merged
 from .gathered import Axes, weight_gradient
 from .implicit_gemm import refusal
 from .launch import Kernel, reads
@@ -30,7 +30,7 @@ def _integers(count: int) -> types.UniTuple:
 
 
 def _dot_signature(kind: Any) -> tuple:
-    return (reads(kind, 1), reads(kind, 1), types.Array(kind, 3, "C"), _integers(6), PHASED, PHASED, PHASED, kind)
+    return (reads(kind, 1), reads(kind, 1), types.Array(kind, 3, "C"), _integers(6), TABLE, kind)
 
 
 _dot_kernel = Kernel(dot_gemm.dot_gemm_tasks, _dot_signature)
@@ -42,7 +42,7 @@ class _Launch(NamedTuple):
     dtype: np.dtype
     sums: tuple[int, ...]
     shape: tuple[int, ...]
-    axes: Axes
+    axes: Array
     fill: Any
     kernel: Callable[..., None]
 
@@ -58,17 +58,18 @@ def _launch(plan: ConvPlan, axes: Axes) -> _Launch:
         dtype=dtype,
         sums=(chunks, plan.y_channels, columns),
         shape=(plan.batch, groups, channels, rows, chunks, VECTOR_BYTES // dtype.itemsize),
-        axes=axes,
+        axes=merged(axes),
         fill=fill_value(plan, dtype),
         kernel=_dot_kernel.bound(dtype, chunks * tiles, plan.macs),
     )
 
 
 def _run(launch: _Launch, x: Array, w: Array, y: Array) -> None:
-    sums = np.empty(launch.sums, launch.dtype)
-    operands = (flat(x, launch.dtype), flat(y, launch.dtype), sums)
-    launch.kernel(*operands, launch.shape, *launch.axes, launch.fill)
-    deliver(tree_sum(sums).reshape(w.shape), w)
+    dtype, in_place = launch.dtype, launch.sums[0] == 1 and w.dtype == launch.dtype and w.flags.c_contiguous
+    sums = w.reshape(launch.sums) if in_place else np.empty(launch.sums, dtype)
+    launch.kernel(flat(x, dtype), flat(y, dtype), sums, launch.shape, launch.axes, launch.fill)
+    if not in_place:
+        deliver(tree_sum(sums).reshape(w.shape), w)
 
 
 #: For groups of few result channels, which would leave vectors of them empty.

@@ -24,7 +24,7 @@ import numpy as np
 
 from ...plan import CONSTANT
 from .gemm import add_stretch
-from .jit import inner, kernel
+from .jit import inner, kernel, part
 from .simd import call_row
 from .simd_complex import (
     TILE_COLUMNS,
@@ -69,7 +69,7 @@ def _stages(cells, x, y, plane, points, apart, lanes, table, t):
     return x
 
 
-@kernel
+@part
 def transform(cells, x, y, plane, half, lanes, table):
     """Transform ``half`` complex values at ``x``, with ``y`` as room; where the result is."""
     rows = half // lanes
@@ -117,7 +117,7 @@ def _read_row(cells, real, imaginary, source, base, first, step, count, half, ex
     return begin, end
 
 
-@kernel
+@part
 def _read_border(cells, real, imaginary, source, base, first, step, count, begin, end, table, fill):
     """What padding other than zeros puts beside the source's cells."""
     for i in range(count - end + begin):

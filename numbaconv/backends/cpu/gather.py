@@ -19,7 +19,7 @@ from numba import types
 from ...arrays import Array
 from ...plan import CONSTANT, ZERO, Axis
 from ..tables import keep_small, source_table, stepping
-from .jit import inner, kernel
+from .jit import inner, part
 
 __all__ = [
     "PHASED",
@@ -34,6 +34,7 @@ __all__ = [
     "pack_line",
     "phase_of",
     "phased_axis",
+    "set_positions",
 ]
 
 
@@ -196,7 +197,13 @@ def phased_axis(table, number):
     )
 
 
-@kernel
+@inner
+def set_positions(table, number, positions):
+    """Give the only phase of one of the axes that were merged other positions."""
+    table[table[number * _HEAD + _INTEGERS]] = positions
+
+
+@part
 def phase_of(axis, phase):
     """One phase of a phased axis."""
     begin, end = axis.taps[phase], axis.taps[phase + 1]
@@ -257,7 +264,7 @@ def _row_runs(runs, tap, count, at, d, h, first, length, plane_row, width, t):
     return count
 
 
-@kernel
+@part
 def build_runs(runs, counts, begin, length, depth, height, width):
     """The runs of positions ``begin .. begin + length - 1`` for each tap.
 

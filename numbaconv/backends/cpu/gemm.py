@@ -23,7 +23,7 @@ Error factor: as for any order of summation (Higham 2002, section 4.2), the numb
 import numpy as np
 
 from .gather import build_runs, pack_line, phase_of, phased_axis
-from .jit import inner, kernel
+from .jit import inner, kernel, part
 from .simd import ROWS, VECTORS, call_row, fma_tile
 
 __all__ = [
@@ -43,7 +43,7 @@ DEPTH = 256
 COLUMNS = 24
 
 
-@kernel
+@part
 def panel_width(left):
     """Vectors in the next panel when ``left`` remain: 3, but never a last one of 1, which would run at half rate."""
     if left == 4:
@@ -51,7 +51,7 @@ def panel_width(left):
     return min(left, VECTORS)
 
 
-@kernel
+@part
 def flat_taps(taps, depth, height, width, pd, ph, pw, height_kernel, width_kernel):
     """A phase's taps as offsets in a pair of channels' kernel; how many there are."""
     count = 0
@@ -112,7 +112,7 @@ def _copy_panels(b, k, line, start, depth, vectors, lanes, length):
         v += across
 
 
-@kernel
+@part
 def _pack_block(b, line, source, first_plane, plane, runs, counts, taps, k0, depth, vectors, lanes, length, step, fill):
     """Pack steps ``k0 .. k0 + depth - 1`` of a block of positions into panels."""
     for k in range(depth):
@@ -125,7 +125,7 @@ def _pack_block(b, line, source, first_plane, plane, runs, counts, taps, k0, dep
         _copy_panels(b, k, line, 0, depth, vectors, lanes, vectors * lanes)
 
 
-@kernel
+@part
 def _multiply(a, a_at, a_panel, b, depth, c, keep, panels, vectors, lanes):
     """The product of a block, added to what there is if ``keep``: every panel of rows with every panel of positions."""
     v = 0

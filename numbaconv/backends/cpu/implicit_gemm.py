@@ -19,7 +19,7 @@ from .launch import Kernel, reads, runs_serially
 from .operands import deliver, fill_value, flat, flat_epilogue, flat_target
 from .simd import ROWS, VECTOR_BYTES
 
-__all__ = ["IMPLICIT_GEMM", "refusal"]
+__all__ = ["IMPLICIT_GEMM", "PACK_KERNEL", "refusal"]
 
 _SHAPE = types.UniTuple(types.int64, 8)
 _TARGET = types.UniTuple(types.int64, 3)
@@ -36,7 +36,7 @@ def _pack_signature(kind: Any) -> tuple:
 
 
 _gemm_kernel = Kernel(gemm.gemm_tasks, _gemm_signature)
-_pack_kernel = Kernel(gemm.pack_weights_tasks, _pack_signature)
+PACK_KERNEL = Kernel(gemm.pack_weights_tasks, _pack_signature)
 
 
 class _Launch(NamedTuple):
@@ -117,7 +117,7 @@ def _launch(plan: ConvPlan, by_input: bool, axes: Axes) -> _Launch:
         (height, width, depth * height * width),
         starts,
         packed,
-        _pack_kernel.bound(dtype, sizes.size * groups * panels, packed),
+        PACK_KERNEL.bound(dtype, sizes.size * groups * panels, packed),
         (groups, rows, channels, *steps, kernel_height, kernel_width),
         None,
         flat_epilogue(NO_EPILOGUE, dtype),

@@ -75,45 +75,59 @@ class Kernel:
 
     def __init__(self, serial: Any, signature: Callable[[Any], tuple]):
         self._dispatcher, self._signature = serial, signature
-        self._ready: dict[np.dtype, tuple[Callable[..., None], Callable[..., None], int]] = {}
+        self._ready: dict[np.dtype, tuple[Callable[..., None], int]] = {}
+        self._fanned: dict[np.dtype, Callable[..., None]] = {}
 
-    def _compile(self, dtype: np.dtype) -> tuple[Callable[..., None], Callable[..., None], int]:
+    def _compile(self, dtype: np.dtype) -> tuple[Callable[..., None], int]:
         with _compiling:
             if dtype not in self._ready:
-                operands = self._signature(numba.from_dtype(dtype))
-                loop = (types.int64, types.int64, *operands)
+                loop = (types.int64, types.int64, *self._signature(numba.from_dtype(dtype)))
                 self._dispatcher.compile(types.void(*loop))
                 compiled = self._dispatcher.overloads[loop]
                 address = compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name)
+                self._ready[dtype] = compiled.entry_point, address
+            return self._ready[dtype]
+
+    def _fan_out(self, dtype: np.dtype) -> Callable[..., None]:
+        """The kernel in parallel: its own half a second of compiling, which a process of serial calls does without."""
+        with _compiling:
+            if dtype not in self._fanned:
+                operands = self._signature(numba.from_dtype(dtype))
                 fanned = (types.int64, types.int64, types.int64, types.Tuple(operands))
+                address = self.address(dtype)
                 # A parallel loop from Numba's cache starts the pool and with it registers what it calls, but a caller
                 # that was compiled against a cached loop does not: the process would end with "LLVM ERROR".
                 parallel_threads()
                 fan_out.compile(types.void(*fanned))
                 parallel = fan_out.overloads[fanned].entry_point
-                self._ready[dtype] = (
-                    compiled.entry_point,
-                    lambda tasks, chunks, *operands: parallel(tasks, chunks, address, operands),
-                    address,
-                )
-            return self._ready[dtype]
+                self._fanned[dtype] = lambda tasks, chunks, *operands: parallel(tasks, chunks, address, operands)
+            return self._fanned[dtype]
 
     def address(self, dtype: np.dtype) -> int:
         """Where the compiled task loop is, for `fan_out.call_tasks` inside another kernel."""
-        return (self._ready.get(dtype) or self._compile(dtype))[2]
+        return (self._ready.get(dtype) or self._compile(dtype))[1]
 
     def bound(self, dtype: np.dtype, tasks: int, work: int) -> Callable[..., None]:
         """The kernel for so many tasks and operands to come: the compiled function itself where it runs serially."""
         if not runs_serially(work):
             return partial(self, dtype, tasks, work)
-        serial, _, _ = self._ready.get(dtype) or self._compile(dtype)
+        serial, _ = self._ready.get(dtype) or self._compile(dtype)
         return partial(serial, 0, tasks)
 
     def __call__(self, dtype: np.dtype, tasks: int, work: int, *operands: Any) -> None:
         """Run ``tasks`` tasks of ``work`` multiply-accumulates in all."""
-        serial, parallel, _ = self._ready.get(dtype) or self._compile(dtype)
         threads = parallel_threads() if tasks > 1 and not runs_serially(work) else 1
-        if threads == 1:
+        self._run(dtype, tasks, min(tasks, _CHUNKS_PER_THREAD * threads) if threads > 1 else 1, operands)
+
+    def run_chunks(self, dtype: np.dtype, tasks: int, work: int, chunks: int, *operands: Any) -> None:
+        """Run ``tasks`` tasks, in so many chunks or in one: for kernels whose chunks have scratch of their own."""
+        threads = parallel_threads() if tasks > 1 and not runs_serially(work) else 1
+        self._run(dtype, tasks, chunks if threads > 1 else 1, operands)
+
+    def _run(self, dtype: np.dtype, tasks: int, chunks: int, operands: tuple) -> None:
+        if chunks == 1:
+            serial, _ = self._ready.get(dtype) or self._compile(dtype)
             serial(0, tasks, *operands)
         else:
-            parallel(tasks, min(tasks, _CHUNKS_PER_THREAD * threads), *operands)
+            parallel = self._fanned.get(dtype) or self._fan_out(dtype)
+            parallel(tasks, chunks, *operands)

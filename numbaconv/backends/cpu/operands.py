@@ -104,9 +104,10 @@ def chunk_count(tasks: int, units: int, least_tasks: int) -> int:
 def tree_sum(partial_sums: Array) -> Array:
     """The sum over the first axis, in place, as a tree whose shape its length alone decides."""
     count = len(partial_sums)
-    while count > 1:
-        kept = (count + 1) // 2
-        partial_sums[: count - kept] += partial_sums[kept:count]
-        count = kept
+    with np.errstate(over="ignore", invalid="ignore"):  # as within the sums, which no kernel reports
+        while count > 1:
+            kept = (count + 1) // 2
+            partial_sums[: count - kept] += partial_sums[kept:count]
+            count = kept
     total: Array = partial_sums[0]
     return total

@@ -13,13 +13,13 @@ Channels are the slowest axis of a patch, or the fastest, as they are in the sou
 import numpy as np
 
 from ...plan import CONSTANT, ZERO
-from .jit import inner, kernel
+from .jit import inner, part
 from .simd import ROWS, VECTOR_BYTES, copy_between
 
-__all__ = ["fill_places", "least", "pack_patch", "span", "tap_offsets"]
+__all__ = ["code_of", "fill_places", "least", "pack_patch", "span", "tap_offsets"]
 
 
-@kernel
+@part
 def least(bases):
     """The first cell that any tap reads from position 0."""
     found = bases[0] if bases.size else 0
@@ -28,7 +28,7 @@ def least(bases):
     return found
 
 
-@kernel
+@part
 def span(bases):
     """Cells from the first to the last that the taps read from one position."""
     first = last = bases[0] if bases.size else 0
@@ -38,7 +38,7 @@ def span(bases):
 
 
 @inner
-def _code(cell, cells, bordered, pad, source):
+def code_of(cell, cells, bordered, pad, source):
     """The cell itself if it lies in the source, else what padding says."""
     if 0 <= cell < cells:
         return cell
@@ -57,7 +57,7 @@ def _fill(patch, at, count, value):
 def _pack_row(patch, to, source, at, step, first_cell, count, cells, bordered, pad, table, fill):
     """One row of one channel: cells ``first_cell .. first_cell + count - 1``, ``step`` apart in the source."""
     for j in range(count):
-        code = _code(first_cell + j, cells, bordered, pad, table)
+        code = code_of(first_cell + j, cells, bordered, pad, table)
         if code >= 0:
             patch[np.uintp(to + j)] = source[np.uintp(at + code * step)]
         else:
@@ -68,7 +68,7 @@ def _pack_row(patch, to, source, at, step, first_cell, count, cells, bordered, p
 def _pack_cells(patch, to, pitch, source, at, step, channels, first_cell, count, cells, bordered, pad, table, fill):
     """One row of cells whose channels are neighbours."""
     for j in range(count):
-        code = _code(first_cell + j, cells, bordered, pad, table)
+        code = code_of(first_cell + j, cells, bordered, pad, table)
         if code >= 0:
             start = at + code * step
             for c in range(channels):
@@ -77,7 +77,7 @@ def _pack_cells(patch, to, pitch, source, at, step, channels, first_cell, count,
             _fill(patch, to + j * pitch, channels, fill if code == CONSTANT else patch.dtype.type(0))
 
 
-@kernel
+@part
 def _pack_bordered(
     patch,
     p_at,
@@ -106,16 +106,16 @@ def _pack_bordered(
     together = channels if pitches[3] != 1 else 1
     for c in range(0, channels, together):
         for td in range(depth.base.size):
-            d = _code(od * depth.step + depth.base[td], depth.cells, depth.bordered, pads[0], depth.source)
+            d = code_of(od * depth.step + depth.base[td], depth.cells, depth.bordered, pads[0], depth.source)
             for r in range(rows):
-                h = _code(row + r, height.cells, height.bordered, pads[1], height.source)
+                h = code_of(row + r, height.cells, height.bordered, pads[1], height.source)
                 to = p_at + c * pitches[0] + td * pitches[1] + r * pitches[2]
                 start = at + c * strides[0] + d * strides[1] + h * strides[2]
                 value = fill if (h if h < 0 else d) == CONSTANT else patch.dtype.type(0)
                 if d < 0 or h < 0:
                     # Axes are padded one after the other, the width last: its own padding counts where both do.
                     for j in range(columns):
-                        code = _code(column + j, width.cells, width.bordered, pads[2], width.source)
+                        code = code_of(column + j, width.cells, width.bordered, pads[2], width.source)
                         cell = value if code >= 0 else fill if code == CONSTANT else patch.dtype.type(0)
                         _fill(patch, to + j * pitches[3], together, cell)
                 elif pitches[3] == 1:  # one channel alone may have room for others beside it
@@ -152,7 +152,7 @@ def _pack_bordered(
                     )
 
 
-@kernel
+@part
 def pack_patch(
     patch,
     p_at,
@@ -218,7 +218,7 @@ def pack_patch(
                     copy_between(source, start + j, patch, to + j, first - j, last - j)
 
 
-@kernel
+@part
 def tap_offsets(offsets, at, channels, pitches, depth_steps, depth, height, width, shift):
     """Where each channel and tap reads, from the position's own cell, from ``offsets[at]`` on.
 
@@ -236,7 +236,7 @@ def tap_offsets(offsets, at, channels, pitches, depth_steps, depth, height, widt
                     k += 1
 
 
-@kernel
+@part
 def fill_places(places, at, samples, sample_step, rows, row_step, columns, step):
     """Where each position of a task reads, from its first; what fills up the last tile reads as the first does."""
     p = at

@@ -23,11 +23,12 @@ Error factor: as for any order of summation (Higham 2002, section 4.2), the numb
 import numpy as np
 
 from .channels import multiply_tiles, panel_of, stage_rows
-from .gather import phase_of
+from .fan_out import call_tasks
+from .gather import phase_of, phased_axis
 from .gemm import flat_taps, panel_width
-from .jit import kernel
+from .jit import kernel, part
 from .patch import fill_places, least, pack_patch, span, tap_offsets
-from .patch_store import store_folded, store_last, store_phases, store_transposed
+from .patch_store import store_last, store_transposed
 from .simd import ROWS, copy_vector, writable
 
 __all__ = ["DEPTH", "pack_tasks", "patch_gemm_tasks"]
@@ -37,12 +38,14 @@ DEPTH = 256
 
 
 @kernel
-def pack_tasks(begin, end, w, packed, starts, shape, depth, height, width):
+def pack_tasks(begin, end, w, packed, starts, shape, axes):
     """For each phase and group, panels ``(channels * taps, panel width)``; rows past the last are zero.
 
     ``shape``: groups, rows, channels, steps in ``w`` from row to row, channel to channel and group to group, extents of
-    the kernel, lanes. A task is a group, a vector of rows, and as many channels as it has lanes.
+    the kernel, lanes. ``axes``: depth, height and width, merged. A task is a group, a vector of rows, and as many
+    channels as it has lanes.
     """
+    depth, height, width = phased_axis(axes, 0), phased_axis(axes, 1), phased_axis(axes, 2)
     _, rows, channels, row_step, channel_step, group_step, deep, high, wide, lanes = shape
     vectors, blocks, cells = -(-rows // lanes), -(-channels // lanes), deep * high * wide
     phases = starts.size - 1
@@ -65,7 +68,10 @@ def pack_tasks(begin, end, w, packed, starts, shape, depth, height, width):
         for c0 in range(first, last, together):
             some = min(together, last - c0)
             source = g * group_step + vector * lanes * row_step + c0 * channel_step
-            stage_rows(stage, 0, lanes, w, source, row_step, min(lanes, rows - vector * lanes), some * cells, lanes)
+            if row_step == 1 and rows - vector * lanes >= lanes:
+                copy_vector(w, source, stage, 0)  # a 1x1 kernel's rows are neighbours: nothing to transpose
+            else:
+                stage_rows(stage, 0, lanes, w, source, row_step, min(lanes, rows - vector * lanes), some * cells, lanes)
             for phase in range(phases):
                 count = firsts[phase + 1] - firsts[phase]
                 to = starts[phase] + (g * vectors + v) * lanes * channels * count + (vector - v) * lanes
@@ -75,7 +81,7 @@ def pack_tasks(begin, end, w, packed, starts, shape, depth, height, width):
                         copy_vector(stage, at, packed, to + ((c0 + c) * count + t) * panel)
 
 
-@kernel
+@part
 def _most_taps(depth, height, widths):
     """The taps of the phase of the width that has most."""
     most = 0
@@ -84,7 +90,7 @@ def _most_taps(depth, height, widths):
     return depth.base.size * height.base.size * most
 
 
-@kernel
+@part
 def _together(depth, height, widths, channels):
     """Channels that are summed in registers: about DEPTH products, whatever the split into tasks."""
     taps = _most_taps(depth, height, widths)
@@ -104,20 +110,21 @@ def patch_gemm_tasks(
     shape,
     strides,
     out_strides,
-    depths,
-    heights,
-    widths,
+    axes,
     fold,
     fill,
     activation,
+    store,
 ):
     """``shape``: samples, groups, source channels and rows of a group, samples, rows and columns of positions of a
     task, blocks of each, panels of a task, blocks of panels, whether the source is its own patch, lanes.
 
     ``strides``: of the source; ``out_strides``: of the result and the residual. ``starts``: where each phase's packed
-    weights begin. Phases of the width are computed together, so that rows of the result are whole; ``fold``, where it
-    has any elements, says which result channels are phases (`folded.Fold`).
+    weights begin. ``axes``: depth, height and width, merged. Phases of the width are computed together, so that rows of
+    the result are whole; ``fold``, where it has any elements, says which result channels are phases (`folded.Fold`).
+    ``store``: the address of `store_folded` if so, of `store_phases` if rows are not stored as they are, or 0.
     """
+    depths, heights, widths = phased_axis(axes, 0), phased_axis(axes, 1), phased_axis(axes, 2)
     batch, groups, channels, rows, task_samples, task_rows, task_columns = shape[:7]
     _, row_blocks, column_blocks, task_panels, panel_blocks, in_place, lanes = shape[7:]
     phases, vectors, panels, vector = widths.positions.size, -(-rows // lanes), 0, 0
@@ -259,7 +266,6 @@ def patch_gemm_tasks(
         place = first_sample * out_strides[0] + (depth.target_first + od * depth.target_step) * out_strides[2]
         place += (height.target_first + first_row * height.target_step) * out_strides[3]
         row_step = height.target_step * out_strides[3]
-        plain = phases == 1 and widths.target_step == 1 and not residual.size and not activation[0]
         for panel in range(first_panel, last_panel):
             vector, across = panel_of(vectors, panel)
             channel, at = g * rows + vector * lanes, (vector - first_vector) * lanes * positions
@@ -269,27 +275,17 @@ def patch_gemm_tasks(
                 offset[m] = bias[channel + m]
             if fold.size:
                 own = rows // (fold[0] * fold[1] * fold[2])
-                store_folded(
-                    line,
-                    lines,
-                    length,
-                    c,
-                    at,
-                    breadth,
-                    vector * lanes,
-                    valid,
-                    lanes,
-                    fold,
-                    (samples, count, columns[0]),
-                    (od, first_row, first_column),
-                    bias,
-                    g * own,
-                    residual,
-                    activation,
-                    out,
-                    first_sample * out_strides[0] + g * own * out_strides[1],
-                    out_strides,
-                )
+                extents, begins = (samples, count, columns[0]), (od, first_row, first_column)
+                to = first_sample * out_strides[0] + g * own * out_strides[1]
+                sums = (line, lines, length, c, at, breadth, lanes)
+                rest = (fold, extents, begins, bias, g * own, residual, activation, out, to, out_strides)
+                call_tasks(store, vector * lanes, valid, (*sums, *rest))
+            elif store:
+                to += first_column * widths.target_step
+                distances = (out_strides[1], out_strides[0], row_step)
+                sums = (line, lines, length, c, at, breadth, lanes)
+                rest = (columns, firsts, widths.target_step, (samples, count), offset, residual, activation, out)
+                call_tasks(store, c_phase, valid, (*sums, *rest, to, distances))
             elif out_strides[1] == 1 and out_strides[4] != 1:
                 for pw in range(phases):
                     store_last(
@@ -306,31 +302,9 @@ def patch_gemm_tasks(
                         to + (firsts[pw] + first_column * widths.target_step) * out_strides[4],
                         (out_strides[0], row_step, widths.target_step * out_strides[4]),
                     )
-            elif plain:
+            else:
                 whole = columns[0] == out_strides[3] and row_step == columns[0]
                 stretches = (samples, 1, count * columns[0]) if whole else (samples, count, columns[0])
                 steps = (out_strides[0], row_step)
                 to += first_column
                 store_transposed(block, c, at, breadth, valid, lanes, stretches, offset, out, to, steps, out_strides[1])
-            else:
-                store_phases(
-                    line,
-                    lines,
-                    length,
-                    c,
-                    at,
-                    breadth,
-                    c_phase,
-                    valid,
-                    lanes,
-                    columns,
-                    firsts,
-                    widths.target_step,
-                    (samples, count),
-                    offset,
-                    residual,
-                    activation,
-                    out,
-                    to + first_column * widths.target_step,
-                    (out_strides[1], out_strides[0], row_step),
-                )

@@ -13,10 +13,10 @@ from numba import types
 from ...arrays import Array
 from ...plan import ConvPlan
 from ..base import Direction, Epilogue, PackedWeight, Weight
-from . import patch_gemm
+from . import patch_gemm, patch_store
 from .activation import ACTIVATION, check_raised
 from .folded import Fold, fold, folded_weight
-from .gather import PHASED, TABLE, PhasedAxis
+from .gather import TABLE, PhasedAxis, merged
 from .gathered import Axes, axes_of, both_directions, gather_refusal
 from .launch import Kernel, reads
 from .operands import contiguous, deliver, either_layout, fill_value, flat_epilogue, flat_strides, is_channels_last
@@ -35,6 +35,7 @@ __all__ = [
     "panels_of_task",
     "patch_launch",
     "result_of",
+    "store_address",
     "stretch_of",
     "with_panels",
 ]
@@ -55,32 +56,54 @@ def _tuple(count: int) -> types.UniTuple:
 
 
 def _pack_signature(kind: Any) -> tuple:
-    return (reads(kind, 1), types.Array(kind, 1, "C"), _STARTS, _tuple(10), PHASED, PHASED, PHASED)
+    return (reads(kind, 1), types.Array(kind, 1, "C"), _STARTS, _tuple(10), TABLE)
 
 
 def _signature(kind: Any) -> tuple:
     flat, out = reads(kind, 1), types.Array(kind, 1, "C")
     integers = (_tuple(14), _tuple(5), _tuple(5))
-    return (flat, flat, _STARTS, flat, flat, out, *integers, PHASED, PHASED, PHASED, TABLE, kind, ACTIVATION)
+    return (flat, flat, _STARTS, flat, flat, out, *integers, TABLE, TABLE, kind, ACTIVATION, types.int64)
 
 
 _pack_kernel = Kernel(patch_gemm.pack_tasks, _pack_signature)
 PATCH_GEMM_KERNEL = Kernel(patch_gemm.patch_gemm_tasks, _signature)
 
 
+def _sums_signature(kind: Any) -> tuple:
+    held, integer = types.Array(kind, 1, "C"), types.int64
+    return (held, held, integer, held, integer, integer, integer)
+
+
+def _phases_signature(kind: Any) -> tuple:
+    held, integer = types.Array(kind, 1, "C"), types.int64
+    rest = (held, reads(kind, 1), ACTIVATION, held, integer, _tuple(3))
+    return (*_sums_signature(kind), TABLE, TABLE, integer, _tuple(2), *rest)
+
+
+def _folded_signature(kind: Any) -> tuple:
+    held, integer = types.Array(kind, 1, "C"), types.int64
+    rest = (reads(kind, 1), integer, reads(kind, 1), ACTIVATION, held, integer, _tuple(5))
+    return (*_sums_signature(kind), TABLE, _tuple(3), _tuple(3), *rest)
+
+
+_phases_kernel = Kernel(patch_store.store_phases, _phases_signature)
+_folded_kernel = Kernel(patch_store.store_folded, _folded_signature)
+
+
 class PatchLaunch(NamedTuple):
     """What follows from a plan alone, found once for many calls.
 
     ``extents``: samples, groups, channels and rows. ``tasks``: without blocks. ``starts``: where each phase's packed
-    weights begin. ``axes`` are folded where ``fold`` is not None, and rows are channels times phases.
+    weights begin. ``axes``, merged, are folded where ``fold`` is not None, and rows are channels times phases.
     """
 
     dtype: np.dtype
-    axes: Axes
+    axes: Array
     fold: Fold | None
     extents: tuple[int, int, int, int]
     largest: tuple[int, int]
     width_phases: int
+    width_step: int
     tasks: int
     panels: int
     lanes: int
@@ -113,11 +136,12 @@ def patch_launch(plan: ConvPlan, by_input: bool, axes: Axes, zeros: bool = False
     depth, height, width = axes
     return PatchLaunch(
         dtype=dtype,
-        axes=axes,
+        axes=merged(axes),
         fold=found,
         extents=(plan.batch, groups, channels, rows),
         largest=(int(height.positions.max(initial=1)), int(width.positions.max(initial=1))),
         width_phases=width.positions.size,
+        width_step=width.target_step,
         tasks=groups * depth.positions.size * height.positions.size * int(depth.positions.max(initial=1)),
         panels=-(-vectors // VECTORS),
         lanes=lanes,
@@ -140,7 +164,7 @@ def _pack(plan: ConvPlan, w: Array, by_input: bool, launch: PatchLaunch) -> Pack
 def _pack_into(packed: Array, w: Array, launch: PatchLaunch) -> None:
     if launch.fold is not None:
         w = folded_weight(w, launch.fold)
-    operands = (contiguous(w, launch.dtype).reshape(-1), packed, launch.starts, launch.pack_shape, *launch.axes)
+    operands = (contiguous(w, launch.dtype).reshape(-1), packed, launch.starts, launch.pack_shape, launch.axes)
     _pack_kernel(launch.dtype, launch.pack_tasks, packed.size, *operands)
 
 
@@ -204,6 +228,16 @@ def result_of(out: Array, epilogue: Epilogue, dtype: np.dtype) -> Result:
     return Result(target, *flat_strides(target), bias, residual, activation)
 
 
+def store_address(launch: PatchLaunch, result: Result) -> int:
+    """Where the function is that stores the sums, if rows of positions are not rows of the result as they are."""
+    if launch.fold is not None:
+        return _folded_kernel.address(launch.dtype)
+    if result.strides[1] == 1 and result.strides[4] != 1:
+        return 0
+    plain = launch.width_phases == 1 and launch.width_step == 1 and not result.residual.size
+    return 0 if plain and not result.activation[0] else _phases_kernel.address(launch.dtype)
+
+
 def with_panels(w: Weight, launch: PatchLaunch, multiply: Callable[[Array], None]) -> None:
     """``multiply(panels)`` of a weight, which are no longer there afterwards."""
     if isinstance(w, PackedWeight):
@@ -235,11 +269,13 @@ def _run(
     shape = (*launch.extents, *sizes, launch.in_place, launch.lanes)
     tasks = launch.tasks * prod(blocks) * panel_blocks
 
+    store = store_address(launch, result)
+
     def multiply(packed: Array) -> None:
         operands = (flat, packed, launch.starts, result.bias, result.residual, result.flat, shape, strides)
         folded = _NOT_FOLDED if launch.fold is None else launch.fold.table
-        axes = (result.strides, *launch.axes, folded)
-        PATCH_GEMM_KERNEL(dtype, tasks, launch.work, *operands, *axes, launch.fill, result.activation)
+        axes = (result.strides, launch.axes, folded)
+        PATCH_GEMM_KERNEL(dtype, tasks, launch.work, *operands, *axes, launch.fill, result.activation, store)
 
     with_panels(w, launch, multiply)
     check_raised(epilogue.activation, result.activation)

@@ -8,20 +8,21 @@
       p1 | m m m  |
          +--------+
 
-Loops over rows are in here, not around a call: a function counts the references to its arrays at each call, which took
-up to a third of the time of transposed convolutions.
+The last way, and that of folded phases, are called by address (`fan_out.call_tasks`): most calls need neither, and
+compiling them would take as long as a quarter of the rest. Loops over rows are in here, not around a call: a function
+counts the references to its arrays at each call, which took up to a third of the time of transposed convolutions.
 """
 
 import numpy as np
 
-from .jit import kernel
+from .jit import kernel, part
 from .simd import call_row
 from .simd_tiles import transpose_lanes, transpose_sum
 
 __all__ = ["store_folded", "store_last", "store_phases", "store_transposed"]
 
 
-@kernel
+@part
 def store_last(line, c, at, breadth, valid, extents, offset, residual, activation, out, place, steps):
     """Positions of a panel where channels are neighbours.
 
@@ -49,7 +50,7 @@ def store_last(line, c, at, breadth, valid, extents, offset, residual, activatio
                     out[np.uintp(to + m)] = line[np.uintp(m)]
 
 
-@kernel
+@part
 def store_transposed(block, c, at, breadth, valid, lanes, extents, offset, out, place, steps, plane):
     """Positions of a panel, transposed on the way to the result; nothing but the bias follows.
 
@@ -72,7 +73,7 @@ def store_transposed(block, c, at, breadth, valid, lanes, extents, offset, out, 
                             out[np.uintp(to + m * plane + done + j)] = block[np.uintp(m * lanes + j)]
 
 
-@kernel
+@part
 def _turn_phases(lines, length, c, at, breadth, c_phase, positions, across, lanes):
     """For each stride phase and channel of a panel, a line of its positions."""
     for phase in range(positions.size):
@@ -83,7 +84,7 @@ def _turn_phases(lines, length, c, at, breadth, c_phase, positions, across, lane
                 transpose_lanes(c, start, breadth, lines, to + p, length)
 
 
-@kernel
+@part
 def _weave(target, to, steps, lines, at, line_phase, length, columns, firsts, step, offset, extents):
     """Rows of the result from those of its stride phases, an offset added.
 
@@ -116,7 +117,7 @@ def _weave(target, to, steps, lines, at, line_phase, length, columns, firsts, st
                             target[np.uintp(place + firsts[p] + j * step)] = lines[np.uintp(start + j)] + offset[m]
 
 
-@kernel
+@part
 def _finish_row(line, cells, residual, activation, out, place):
     """Residual, activation and store of a row."""
     if residual.size:
@@ -130,14 +131,14 @@ def _finish_row(line, cells, residual, activation, out, place):
 
 @kernel
 def store_phases(
+    c_phase,
+    valid,
     line,
     lines,
     length,
     c,
     at,
     breadth,
-    c_phase,
-    valid,
     lanes,
     columns,
     firsts,
@@ -181,14 +182,14 @@ def store_phases(
 
 @kernel
 def store_folded(
+    first,
+    valid,
     line,
     lines,
     length,
     c,
     at,
     breadth,
-    first,
-    valid,
     lanes,
     fold,
     extents,

@@ -22,14 +22,14 @@ import numpy as np
 from .channels import deliver_panel, multiply_tiles, stage_rows
 from .gather import phase_of
 from .gemm import panel_width
-from .jit import kernel
+from .jit import kernel, part
 from .patch import fill_places, least, pack_patch, span, tap_offsets
 from .simd import ROWS, writable
 
 __all__ = ["patch_weight_tasks"]
 
 
-@kernel
+@part
 def _turn(panel, y, at, strides, samples, rows, columns, whole, breadth, vectors, some, lanes):
     """The output gradient of a unit's positions, as vectors of channels; channels past the last are zero."""
     if strides[1] == 1 and strides[4] != 1:

@@ -23,30 +23,10 @@ of it, the product hides the traffic, and nothing is gained in either way.
 import numpy as np
 
 from .fan_out import call_tasks
-from .gather import PhasedAxis
-from .jit import inner, kernel
+from .gather import set_positions
+from .jit import kernel
 
 __all__ = ["separable_tasks"]
-
-
-@inner
-def _along(axis, positions):
-    """An axis of extent 1 with other positions; they may change."""
-    return PhasedAxis(
-        axis.cells,
-        axis.step,
-        axis.target_step,
-        axis.bordered,
-        positions,
-        axis.target_first,
-        axis.taps,
-        axis.tap,
-        axis.first,
-        axis.last,
-        axis.base,
-        axis.reach,
-        axis.source,
-    )
 
 
 @kernel
@@ -65,14 +45,15 @@ def separable_tasks(
     extents,
     out_strides,
     sweeps,
-    axis,
+    axes,
     fill,
     activation,
     addresses,
 ):
     """``shape``: samples, those of a task, channels between, result channels, columns and most positions of a task of
     the product, its panels, blocks of panels, lanes. ``depthwise``: the first step's own shape. ``extents``: of the
-    result's height and width; taps. ``axis``: one of extent 1. ``addresses``: of the task loops of both steps.
+    result's height and width; taps. ``axes``: three of extent 1, merged. ``addresses``: of both steps'
+    task loops, and of what stores the second's sums.
     """
     batch, together, channels, rows, stretch, positions, task_panels, panel_blocks, lanes = shape
     high, wide, taps = extents
@@ -81,8 +62,7 @@ def separable_tasks(
     plane += (1 - plane // lanes % 2) * lanes  # an odd number of lines, so that planes do not compete for cache sets
     between = np.empty(together * channels * plane, out.dtype)
     nothing, none = between[:0], np.zeros(2, np.int64)
-    one, heights, widths = np.ones(1, np.int64), np.ones(1, np.int64), np.ones(1, np.int64)
-    depth, height, width = _along(axis, one), _along(axis, heights), _along(axis, widths)
+    axes = axes.copy()  # each task has positions of its own
     strides = (channels * plane, plane, plane, block, 1)
     for task in range(begin, end):
         rest, block_number = divmod(task, blocks)
@@ -103,10 +83,11 @@ def separable_tasks(
         some_rows = -(-down // -(-down // some_rows))
         some = min(max(positions // (down * right), 1), samples) if some_rows == down and columns == right else 1
         some = -(-samples // -(-samples // some))
-        heights[0], widths[0] = down, right
+        set_positions(axes, 1, down)
+        set_positions(axes, 2, right)
         counts = (-(-samples // some), -(-down // some_rows), -(-right // columns))
         sizes = (samples, 1, channels, rows, some, some_rows, columns, *counts, task_panels, panel_blocks, 1, lanes)
         added = residual[at:] if residual.size else residual
-        product = (between, packed, starts, bias, added, out[at:], sizes, strides, out_strides, depth, height, width)
+        product = (between, packed, starts, bias, added, out[at:], sizes, strides, out_strides, axes)
         tasks = counts[0] * counts[1] * counts[2] * panel_blocks
-        call_tasks(addresses[1], 0, tasks, (*product, none[:0], zero, activation))
+        call_tasks(addresses[1], 0, tasks, (*product, none[:0], zero, activation, addresses[2]))

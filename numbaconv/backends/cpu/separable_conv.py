@@ -12,7 +12,7 @@ from ..base import Direction, Epilogue, Fusion, Runner, Weight
 from . import separable
 from .activation import ACTIVATION, check_raised
 from .depthwise_conv import DEPTHWISE, DEPTHWISE_KERNEL
-from .gather import PHASED, forward_axis
+from .gather import TABLE, forward_axis, merged
 from .gathered import axes_of
 from .launch import Kernel, reads
 from .operands import contiguous, deliver, fill_value
@@ -23,9 +23,11 @@ from .patch_gemm_conv import (
     panels_of_task,
     patch_launch,
     result_of,
+    store_address,
     stretch_of,
     with_panels,
 )
+from .plane_gemm_conv import PLANE_GEMM
 from .simd import VECTOR_BYTES
 from .sweep import SWEEPS, WIDEST, make_sweeps
 
@@ -47,7 +49,7 @@ def _tuple(count: int) -> types.UniTuple:
 def _signature(kind: Any) -> tuple:
     flat, out, starts = reads(kind, 1), types.Array(kind, 1, "C"), types.Array(types.int64, 1, "C")
     integers = (_tuple(9), _tuple(5), _tuple(3), _tuple(5))
-    return (flat, flat, flat, starts, flat, flat, out, *integers, SWEEPS, PHASED, kind, ACTIVATION, _tuple(2))
+    return (flat, flat, flat, starts, flat, flat, out, *integers, SWEEPS, TABLE, kind, ACTIVATION, _tuple(3))
 
 
 _kernel = Kernel(separable.separable_tasks, _signature)
@@ -88,7 +90,7 @@ def _ready(first: ConvPlan, second: ConvPlan) -> Runner:
     extents = (first.y_shape[3], first.y_shape[4], taps)
     task_panels = panels_of_task(launch.panels)
     panel_blocks = -(-launch.panels // task_panels)
-    work, fill, point = first.macs + second.macs, fill_value(first, dtype), forward_axis(Axis())
+    work, fill, point = first.macs + second.macs, fill_value(first, dtype), merged([forward_axis(Axis())] * 3)
 
     def run(x: Array, weights: tuple[Array, Weight], y: Array, epilogue: Epilogue) -> None:
         if not y.size:
@@ -102,7 +104,8 @@ def _ready(first: ConvPlan, second: ConvPlan) -> Runner:
         outputs = second.y_channels
         tiles = (stretch, POSITIONS, task_panels, panel_blocks, lanes)
         shape = (first.batch, together, between, outputs, *tiles)
-        addresses = (DEPTHWISE_KERNEL.address(dtype), PATCH_GEMM_KERNEL.address(dtype))
+        steps = (DEPTHWISE_KERNEL.address(dtype), PATCH_GEMM_KERNEL.address(dtype))
+        addresses = (*steps, store_address(launch, result))
         flat_x, flat_w = contiguous(x, dtype).ravel(), contiguous(weights[0], dtype).ravel()
 
         def multiply(packed: Array) -> None:
@@ -125,7 +128,8 @@ def _accepts(first: ConvPlan, second: ConvPlan) -> str | None:
     return None
 
 
-#: Depthwise, then pointwise.
-SEPARABLE = Fusion(
-    (DEPTHWISE[Direction.FORWARD].name, PATCH_GEMM[Direction.FORWARD].name), accepts=_accepts, ready=_ready
+#: Depthwise, then pointwise, by the kernel of `patch_gemm`; `plane_gemm` adds in the same order, so it has its bits.
+SEPARABLE = tuple(
+    Fusion((DEPTHWISE[Direction.FORWARD].name, pointwise[Direction.FORWARD].name), accepts=_accepts, ready=_ready)
+    for pointwise in (PATCH_GEMM, PLANE_GEMM)
 )

@@ -80,6 +80,15 @@ def store_vector(builder, value, pointer, offset, kind, size):
     builder.store(value, place, align=size)
 
 
+def _not_unrolled(branch):
+    """Keep the loop that a branch closes as it is: two steps at once have more vectors than there are registers."""
+    module = branch.module
+    loop = ir.MDValue(module, [], name=str(len(module.metadata)))
+    disable = module.add_metadata([ir.MetaDataString(module, "llvm.loop.unroll.disable")])
+    loop.operands = (loop, disable)  # a loop is named by a node that begins with itself
+    branch.set_metadata("llvm.loop", loop)
+
+
 def accumulate(builder, depth, initial, step):
     """A loop over ``depth`` steps that carries a list of values; ``step(i, values)`` gives the next ones."""
     index = ir.IntType(64)
@@ -98,7 +107,7 @@ def accumulate(builder, depth, initial, step):
     for phi, value in zip(carried, following, strict=True):
         phi.add_incoming(value, builder.block)
     end = builder.block
-    builder.cbranch(builder.icmp_signed("<", advanced, depth), loop, after)
+    _not_unrolled(builder.cbranch(builder.icmp_signed("<", advanced, depth), loop, after))
     builder.position_at_end(after)
     results = []
     for value, first in zip(following, initial, strict=True):
@@ -118,24 +127,21 @@ def pointers_of(context, builder, signature, args, places):
     return found
 
 
-def outer_products(builder, columns, column_step, right, depth, target, keep, across):
-    """A tile of vector accumulators: for each step, factors times vectors; then stored, or added to what is there.
+def outer_sums(builder, columns, column_step, right, right_step, depth, across):
+    """A tile of vector accumulators, row by row: the sum over steps of factors times ``across`` vectors.
 
     ``columns``: for each row, a pointer to its factors; ``column_step(i)``: the offset of step ``i`` in all of them.
-    ``right``: a pointer to the vectors, ``across`` a step; ``target``: to the tile, which is added to if ``keep``.
+    ``right``: a pointer to the vectors, ``right_step(i)``: the offset of those of step ``i``.
 
     Distances that are not constants halved the rate: they cost registers that the pointers need.
     """
     kind, size = vector_type(columns[0].type.pointee)
     multiply_add = multiply_add_of(builder, kind)
 
-    def constant(value):
-        return ir.Constant(ir.IntType(64), value)
-
     def step(i, sums):
-        row = builder.gep(right, [builder.mul(i, constant(across * kind.count))])
-        column = column_step(i)
-        read = [load_vector(builder, row, constant(v * kind.count), kind, size) for v in range(across)]
+        row, column = builder.gep(right, [right_step(i)]), column_step(i)
+        places = [ir.Constant(ir.IntType(64), v * kind.count) for v in range(across)]
+        read = [load_vector(builder, row, place, kind, size) for place in places]
         following = []
         for m, pointer in enumerate(columns):
             factor = splat_of(builder, builder.load(builder.gep(pointer, [column])), kind)
@@ -144,7 +150,20 @@ def outer_products(builder, columns, column_step, right, depth, target, keep, ac
         return following
 
     nothing = ir.Constant(kind, [0.0] * kind.count)
-    sums = accumulate(builder, depth, [nothing] * (len(columns) * across), step)
+    return accumulate(builder, depth, [nothing] * (len(columns) * across), step)
+
+
+def outer_products(builder, columns, column_step, right, depth, target, keep, across):
+    """`outer_sums` of vectors that lie one after the other; then stored so, or added to what is there if ``keep``."""
+    kind, size = vector_type(columns[0].type.pointee)
+
+    def constant(value):
+        return ir.Constant(ir.IntType(64), value)
+
+    def right_step(i):
+        return builder.mul(i, constant(across * kind.count))
+
+    sums = outer_sums(builder, columns, column_step, right, right_step, depth, across)
     places = [constant(position * kind.count) for position in range(len(sums))]
     with builder.if_else(builder.icmp_signed("!=", keep, constant(0))) as (add, replace):
         with add:
@@ -217,6 +236,45 @@ def gather_tile(typingctx, a, a_at, places, p_at, offsets, o_at, b, b_at, depth,
             keep,
             across,
         )
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+@intrinsic(prefer_literal=True)
+def shifted_tile(typingctx, a, a_at, table, p_at, o_at, b, b_at, s_at, depth, c, c_at, c_row, rows, vectors):
+    """``c[m, :] = sum over k of a[k, m] * b[k, :]`` where both factors lie anywhere, as a table of integers says.
+
+    ``a[k, m]`` lies at ``a_at + table[p_at + m] + table[o_at + k]``, ``b[k, :]`` from ``b_at + table[s_at + k]`` on,
+    ``c[m, :]`` from ``c_at + m * c_row`` on. ``rows`` and ``vectors`` are constants.
+    """
+    if not (isinstance(rows, types.IntegerLiteral) and isinstance(vectors, types.IntegerLiteral)):
+        return None
+    height, across = rows.literal_value, vectors.literal_value
+    integer = types.int64
+    operands = (a, integer, table, integer, integer, b, integer, integer, integer, c, integer, integer)
+    signature = types.void(*operands, rows, vectors)
+
+    def generate(context, builder, signature, args):
+        left, first, right, target = pointers_of(context, builder, signature, args, (0, 2, 5, 9))
+        table, o_at, s_at, depth, c_row = (args[place] for place in (2, 4, 7, 8, 11))
+        index = ir.IntType(64)
+        start = context.make_array(signature.args[2])(context, builder, table).data
+        factors, cells = builder.gep(start, [o_at]), builder.gep(start, [s_at])
+        columns = []
+        for m in range(height):
+            place = builder.load(builder.gep(first, [ir.Constant(index, m)]))
+            columns.append(builder.gep(left, [place]))
+
+        def of_table(pointer):
+            return lambda i: builder.load(builder.gep(pointer, [i]))
+
+        sums = outer_sums(builder, columns, of_table(factors), right, of_table(cells), depth, across)
+        kind, size = vector_type(left.type.pointee)
+        for m in range(height):
+            row = builder.gep(target, [builder.mul(c_row, ir.Constant(index, m))])
+            for v in range(across):
+                store_vector(builder, sums[m * across + v], row, ir.Constant(index, v * kind.count), kind, size)
         return context.get_dummy_value()
 
     return signature, generate

@@ -8,10 +8,10 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from .simd import load_vector, multiply_add_of, pointers_of, store_vector, vector_type
+from .simd import accumulate, load_vector, multiply_add_of, pointers_of, splat_of, store_vector, vector_type
 from .toom_cook import matrices
 
-__all__ = ["DATA", "OUTPUT", "WEIGHT", "linear_tile", "transpose_lanes", "transpose_sum"]
+__all__ = ["DATA", "OUTPUT", "WEIGHT", "linear_tile", "plane_tile", "transpose_lanes", "transpose_sum"]
 
 #: Which matrix of `toom_cook.matrices` a `linear_tile` applies.
 OUTPUT, WEIGHT, DATA = 0, 1, 2
@@ -113,6 +113,60 @@ def linear_tile(
         for i in range(left.shape[0]):
             for j, value in enumerate(lines.apply(right, [column[i] for column in columns])):
                 store_vector(builder, value, results, place(6, 7, i, j), kind, size)
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+@intrinsic(prefer_literal=True)
+def plane_tile(
+    typingctx, a, a_at, a_step, b, b_at, offsets, o_at, depth, c, c_at, c_row, bias, f_at, keep, rows, vectors
+):
+    """``c[m, :] = sum over k of a[k, m] * b[k, :] + bias[m]``, added to what ``c`` holds where ``keep`` is not 0.
+
+    ``a[k, m]`` lies at ``a_at + k * a_step + m``, the vectors ``b[k, :]`` at ``b_at + offsets[o_at + k]``, ``c[m, :]``
+    at ``c_at + m * c_row``: neighbouring cells each, wherever they are. ``rows`` and ``vectors`` are constants.
+    """
+    if not (isinstance(rows, types.IntegerLiteral) and isinstance(vectors, types.IntegerLiteral)):
+        return None
+    height, across = rows.literal_value, vectors.literal_value
+    integer = types.int64
+    left, right = (a, integer, integer), (b, integer, offsets, integer, integer)
+    signature = types.void(*left, *right, c, integer, integer, bias, integer, integer, rows, vectors)
+
+    def generate(context, builder, signature, args):
+        left, right, table, target, added = pointers_of(context, builder, signature, args, (0, 3, 5, 8, 11))
+        a_step, depth, c_row, keep = (args[place] for place in (2, 7, 10, 13))
+        kind, size = vector_type(left.type.pointee)
+        multiply_add = multiply_add_of(builder, kind)
+
+        def constant(value):
+            return ir.Constant(ir.IntType(64), value)
+
+        def step(i, sums):
+            factors = builder.gep(left, [builder.mul(i, a_step)])
+            cells = builder.gep(right, [builder.load(builder.gep(table, [i]))])
+            read = [load_vector(builder, cells, constant(v * kind.count), kind, size) for v in range(across)]
+            following = []
+            for m in range(height):
+                factor = splat_of(builder, builder.load(builder.gep(factors, [constant(m)])), kind)
+                for v in range(across):
+                    following.append(builder.call(multiply_add, [factor, read[v], sums[m * across + v]]))
+            return following
+
+        nothing = ir.Constant(kind, [0.0] * kind.count)
+        sums = accumulate(builder, depth, [nothing] * (height * across), step)
+        lines = [builder.gep(target, [builder.mul(c_row, constant(m))]) for m in range(height)]
+        with builder.if_else(builder.icmp_signed("!=", keep, constant(0))) as (add, replace):
+            for branch in (add, replace):
+                with branch:
+                    for m, line in enumerate(lines):
+                        offset = splat_of(builder, builder.load(builder.gep(added, [constant(m)])), kind)
+                        for v in range(across):
+                            place, value = constant(v * kind.count), sums[m * across + v]
+                            if branch is add:
+                                value = builder.fadd(load_vector(builder, line, place, kind, size), value)
+                            store_vector(builder, builder.fadd(value, offset), line, place, kind, size)
         return context.get_dummy_value()
 
     return signature, generate

@@ -1,4 +1,4 @@
-"""The Winograd algorithm of FORWARD and INPUT_GRAD: tiles from the plan, parts that fit a cache, kernels launched.
+"""The Winograd algorithm of FORWARD and INPUT_GRAD: tiles from the plan, blocks, kernels launched.
 
 Error factor: transforms, products and sums are sums of products; each rounding is amplified by at most the entries of
 the three matrices together. With ``a = max over outputs i and taps k of sum over f of |A^T[i, f]| |G[f, k]| sum over j
@@ -14,31 +14,24 @@ from functools import partial
 from math import prod
 from typing import Any, NamedTuple
 
-import numba
 import numpy as np
 from numba import types
 
 from ...arrays import Array
 from ...plan import ConvPlan
 from ..base import Algorithm, Direction, Epilogue, PackedWeight, Packing, Runner, Weight
-from . import winograd
+from . import winograd, winograd_product
 from .activation import ACTIVATION, check_raised
 from .launch import Kernel, reads
 from .operands import contiguous, deliver, flat_epilogue, flat_target
-from .simd import ROWS, VECTOR_BYTES, VECTORS
+from .simd import ROWS, VECTOR_BYTES
+from .threads import parallel_threads
 from .toom_cook import matrices
-from .winograd_tiling import Part, Tiling, frequency_cells, mode_of, parts_of, tiling_of
+from .winograd_schedule import bundle_of, schedule_of, stretch_of
+from .winograd_tiling import Tiling, mode_of, tiling_of
 from .workspace import aligned_empty, workspace
 
-__all__ = ["MOST_KEPT", "WINOGRAD", "KernelCall", "amplification", "transform", "transform_call", "unsuited"]
-
-#: Transformed weights of more bytes, used by one part alone, are made panel by panel when they are used: they would go
-#: to memory and back.
-_TRANSIENT_BYTES = 2 << 20
-#: Tiles of a task of products: enough to use each panel of weights often, few enough for the second-level cache.
-_TASK_TILES = 56
-#: Parts of which a remembered call keeps what its kernels are given.
-MOST_KEPT = 16
+__all__ = ["TRANSFORM", "WINOGRAD", "amplification", "unsuited"]
 
 _INTEGERS = types.Array(types.int64, 1, "C")
 
@@ -48,23 +41,25 @@ def _tuple(count: int) -> types.UniTuple:
 
 
 def _weights_signature(kind: Any) -> tuple:
-    return (reads(kind, 1), types.Array(kind, 1, "C"), types.int64, _tuple(13))
+    return (reads(kind, 1), types.Array(kind, 1, "C"), types.int64, types.int64, _tuple(13))
 
 
 def _transform_signature(kind: Any) -> tuple:
     tables = (_tuple(3), _tuple(2), _tuple(2), _INTEGERS, _INTEGERS)
-    return (reads(kind, 1), types.Array(kind, 1, "C"), _tuple(16), *tables)
+    return (reads(kind, 1), types.Array(kind, 1, "C"), _tuple(18), *tables)
 
 
 def _multiply_signature(kind: Any) -> tuple:
     flat, out = reads(kind, 1), types.Array(kind, 1, "C")
-    tables = (_tuple(12), _tuple(10), _tuple(13), _tuple(3), _INTEGERS, _tuple(2), _INTEGERS, _INTEGERS, ACTIVATION)
-    return (flat, out, flat, flat, flat, out, *tables)
+    numbers = (_tuple(12), _tuple(11), _tuple(9), _tuple(13), _tuple(3), _tuple(3), _tuple(2))
+    tables = (_INTEGERS, _tuple(2), _INTEGERS, _INTEGERS, ACTIVATION)
+    return (flat, out, flat, flat, flat, out, out, *numbers, *tables, types.int64)
 
 
 _weights_kernel = Kernel(winograd.weights_tasks, _weights_signature)
-_transform_kernel = Kernel(winograd.transform_tasks, _transform_signature)
-_multiply_kernel = Kernel(winograd.multiply_tasks, _multiply_signature)
+#: Of the source, and of output gradients; a kernel of its own, and part of the products by its address.
+TRANSFORM = Kernel(winograd.transform_tasks, _transform_signature)
+_multiply_kernel = Kernel(winograd_product.multiply_tasks, _multiply_signature)
 
 
 def _weights_shape(direction: Direction, tiling: Tiling, w_shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -78,134 +73,113 @@ def _weights_shape(direction: Direction, tiling: Tiling, w_shape: tuple[int, ...
     return (*extents, *steps, w_shape[3], w_shape[4], int(by_input), tiling.products[1], tiling.lanes)
 
 
-def _transform_weights(tiling: Tiling, shape: tuple[int, ...], w: Array, packed: Array) -> None:
-    tasks = tiling.groups * tiling.row_vectors * -(-tiling.channels // tiling.lanes)
-    flat = contiguous(w, tiling.dtype).reshape(-1)
-    _weights_kernel(tiling.dtype, tasks, packed.size, flat, packed, tiling.weight_frequency, shape)
+def _transform_weights(
+    tiling: Tiling, shape: tuple[int, ...], flat: Array, packed: Array, frequency: int, first: int, vectors: int
+) -> None:
+    """Of some vectors of rows, counted through all groups."""
+    tasks = vectors * -(-tiling.channels // tiling.lanes)
+    work = 6 * vectors * tiling.lanes * tiling.channels * tiling.depth_taps.size * prod(tiling.products)
+    _weights_kernel(tiling.dtype, tasks, work, flat, packed, frequency, first, shape)
 
 
 def _pack(direction: Direction, mode: int, plan: ConvPlan, w: Array) -> PackedWeight:
     """The transformed weights."""
     tiling = tiling_of(direction, mode, plan)
     packed = aligned_empty(tiling.weight_size, tiling.dtype)
-    _transform_weights(tiling, _weights_shape(direction, tiling, w.shape), w, packed)
+    shape, vectors = _weights_shape(direction, tiling, w.shape), tiling.groups * tiling.row_vectors
+    flat = contiguous(w, tiling.dtype).reshape(-1)
+    _transform_weights(tiling, shape, flat, packed, tiling.weight_frequency, 0, vectors)
     return PackedWeight((packed,))
 
 
-def _task_tiles(tiling: Tiling) -> int:
-    """Tiles of a row that are computed together: by the plan alone, since an activation runs along them."""
-    tiles, step = tiling.acrosses.size, tiling.steps[1]
-    if tiles <= 2 * _TASK_TILES or step > _TASK_TILES:
-        return tiles
-    return _TASK_TILES // step * step  # whole sets of interleaved tiles: their positions are neighbours
-
-
-def _task_rows(tiling: Tiling, part: Part, task_tiles: int, others: int) -> int:
-    """Rows of tiles in a task of products: few, and so that tiles of registers are full and threads occupied."""
-    if task_tiles < tiling.acrosses.size:
-        return 1
-    threads: int = numba.get_num_threads()
-    most = min(max(_TASK_TILES // task_tiles, 1), part.rows)
-    while most > 1 and others * -(-part.rows // most) < 2 * threads:
-        most -= 1
-
-    def waste(rows: int) -> float:
-        tiles = rows * task_tiles
-        return max(-(-tiles // ROWS) * ROWS / tiles, ROWS / 2 / tiles) + 0.25 / rows
-
-    return min(range(most, 0, -1), key=waste)
-
-
-#: Tasks, work, and a kernel's operands after its arrays.
-KernelCall = tuple[int, int, tuple]
-
-
-def transform(dtype: np.dtype, call: KernelCall, source: Array, v: Array) -> None:
-    """Transform a part of the source, or of an output gradient."""
-    tasks, work, numbers = call
-    _transform_kernel(dtype, tasks, work, source, v, *numbers)
-
-
-def transform_call(tiling: Tiling, part: Part, frequency: int, panel_rows: int = 0) -> KernelCall:
-    """What `transform` is given for a part of the source, or of an output gradient in groups of ``panel_rows``."""
-    tiles, channels, grads = tiling.acrosses.size, tiling.groups * (panel_rows or tiling.channels), panel_rows > 0
-    task_rows = min(max(_TASK_TILES // tiles, 1), part.rows)
-    blocks, padded = -(-channels // tiling.lanes), -(-channels // tiling.lanes) * tiling.lanes
-    first_slice, slices = (part.first_depth, part.depths) if grads else (part.first_slice, part.slices)
-    shape = (
-        *(tiling.mode, part.first_sample, part.samples, first_slice, slices, part.first_row, part.rows, task_rows),
-        *(channels, padded, frequency, tiling.products[1], *(tiling.outputs if grads else tiling.products)),
-        *(tiling.lanes, panel_rows),
-    )
-    tasks = part.samples * slices * -(-part.rows // task_rows) * blocks
-    work = prod(tiling.products) * part.samples * slices * part.rows * tiles * padded
-    cells, origins = (tiling.target, (0, 0)) if grads else (tiling.cells, tiling.origins)
-    geometry = (cells, origins, tiling.steps, tiling.downs, tiling.acrosses)
-    return tasks, work, (shape, *geometry)
-
-
 class _Call(NamedTuple):
-    """What the kernels of one part are given beside arrays: tasks, work, operands."""
+    """What one part of the weights needs beside arrays.
 
-    transform: KernelCall | None
-    multiply: KernelCall
+    ``made``: the first vector of rows and how many are transformed before, if they are; ``tasks``, ``work``, ``chunks``
+    and ``numbers``: of the products.
+    """
+
+    made: tuple[int, int] | None
+    tasks: int
+    work: int
+    chunks: int
+    numbers: tuple
 
 
-def _call(tiling: Tiling, part: Part, weights_shape: tuple[int, ...]) -> _Call:
-    tiles, padded = tiling.acrosses.size, tiling.padded_channels
-    rows_of_tiles = part.samples * part.slices * part.rows
-    v_frequency = frequency_cells(rows_of_tiles * tiles + ROWS, padded, tiling.lanes)
-    macs = prod(tiling.products) * rows_of_tiles * tiles * tiling.channels * tiling.groups * tiling.rows
-    panels = -(-tiling.row_vectors // VECTORS)
-    task_tiles = _task_tiles(tiling)
-    others = tiling.groups * panels * part.samples * part.depths * -(-tiles // task_tiles)
-    task_rows = _task_rows(tiling, part, task_tiles, others)
+class _Calls(NamedTuple):
+    """For a number of threads: cells of scratch and of transformed weights, the latter's frequency, and the calls."""
+
+    scratch: int
+    weights: int
+    frequency: int
+    transient: bool
+    calls: tuple[_Call, ...]
+
+
+def _calls(launch: "_Launch", threads: int, prepared: bool) -> _Calls:
+    tiling, batch = launch.tiling, launch.batch
+    schedule = schedule_of(tiling, batch, threads, prepared)
+    blocks, bundle, frequencies = schedule.blocks, bundle_of(tiling), prod(tiling.products)
     shape = (
-        *(tiling.mode, tiling.groups, tiling.channels, tiling.rows, padded, v_frequency, tiling.weight_frequency),
-        *(*tiling.products, *tiling.outputs, tiling.lanes),
+        *(tiling.mode, tiling.groups, tiling.channels, tiling.rows, bundle, *tiling.products, *tiling.outputs),
+        *(*tiling.products, tiling.lanes),
     )
-    bounds = (
-        *(part.first_sample, part.samples, part.first_depth, part.depths, part.first_slice, part.slices),
-        *(part.first_row, part.rows, task_rows, task_tiles),
-    )
-    geometry = (tiling.target, tiling.depth_taps, tiling.steps, tiling.downs, tiling.acrosses)
-    return _Call(
-        transform_call(tiling, part, v_frequency) if rows_of_tiles else None,
-        (others * -(-part.rows // task_rows), macs, (shape, bounds, weights_shape, *geometry)),
-    )
+    v, m = frequencies * schedule.v_frequency, frequencies * schedule.m_frequency
+    u = frequencies * schedule.u_frequency if schedule.transient else 0
+    tables = (tiling.cells, tiling.origins, tiling.depth_taps, tiling.steps, tiling.downs, tiling.acrosses)
+    extents = (batch, blocks.samples, tiling.target[0], blocks.depths, tiling.downs.size, blocks.rows)
+    stretch = stretch_of(tiling)
+    tiles = batch * tiling.target[0] * tiling.downs.size * tiling.acrosses.size * tiling.depth_taps.size
+    calls, most = [], 0
+    for part in schedule.parts:
+        tasks = part.bundles * blocks.count * part.panels
+        chunks = min(tasks, threads)
+        most = max(most, chunks)
+        bounds = (*extents, stretch, part.first_bundle, part.first_panel, part.panels, max(1, 28 // stretch))
+        first = 0 if prepared else part.first_vector
+        sizes = (
+            schedule.v_frequency,
+            schedule.u_frequency,
+            schedule.m_frequency,
+            v,
+            u,
+            v + u + m,
+            tasks,
+            chunks,
+            first,
+        )
+        work = frequencies * tiles * tiling.channels * part.vectors * tiling.lanes
+        numbers = (shape, bounds, sizes, launch.weights_shape, tiling.target, *tables)
+        made = None if prepared or schedule.transient else (part.first_vector, part.vectors)
+        calls.append(_Call(made, tasks, work, chunks, numbers))
+    weights = 0 if prepared or schedule.transient else frequencies * schedule.u_frequency
+    return _Calls(most * (v + u + m), weights, schedule.u_frequency, schedule.transient, tuple(calls))
 
 
 @dataclass(frozen=True)
 class _Launch:
-    """What follows from a plan alone, found once for many calls; ``calls``: by the number of threads."""
+    """What follows from a plan alone, found once for many calls.
+
+    ``calls``: by the number of threads, and whether weights are prepared.
+    """
 
     direction: Direction
     tiling: Tiling
+    batch: int
     weights_shape: tuple[int, ...]
-    parts: tuple[Part, ...]
-    cells: int
-    calls: dict[int, tuple[_Call, ...]]
+    calls: dict[tuple[int, bool], _Calls]
 
-    @property
-    def is_transient(self) -> bool:
-        return len(self.parts) == 1 and self.tiling.weight_size * self.tiling.dtype.itemsize > _TRANSIENT_BYTES
-
-    def calls_now(self) -> tuple[_Call, ...]:
-        threads: int = numba.get_num_threads()
-        found = self.calls.get(threads)
+    def calls_now(self, prepared: bool) -> _Calls:
+        key = (parallel_threads(), prepared)
+        found = self.calls.get(key)
         if found is None:
-            found = tuple(_call(self.tiling, part, self.weights_shape) for part in self.parts)
-            self.calls[threads] = found
+            found = self.calls[key] = _calls(self, *key)
         return found
 
 
 def _launch(direction: Direction, mode: int, plan: ConvPlan) -> _Launch:
     tiling = tiling_of(direction, mode, plan)
-    parts = tuple(parts_of(tiling, plan.batch)) if plan.batch and prod(tiling.target) else ()
-    most = max((part.samples * part.slices * part.rows for part in parts), default=0)
-    rows = most * tiling.acrosses.size + ROWS
-    cells = prod(tiling.products) * frequency_cells(rows, tiling.padded_channels, tiling.lanes)
-    return _Launch(direction, tiling, _weights_shape(direction, tiling, plan.w_shape), parts, cells, {})
+    return _Launch(direction, tiling, plan.batch, _weights_shape(direction, tiling, plan.w_shape), {})
 
 
 def _run(launch: _Launch, x: Array, w: Weight, y: Array, epilogue: Epilogue) -> None:
@@ -216,21 +190,23 @@ def _run(launch: _Launch, x: Array, w: Weight, y: Array, epilogue: Epilogue) -> 
     bias, residual, activation = flat_epilogue(epilogue, dtype)
     target = flat_target(out, dtype)
     flat = contiguous(source, dtype).reshape(-1)
+    prepared = isinstance(w, PackedWeight)
+    now = launch.calls_now(prepared)
+    address = TRANSFORM.address(dtype)
     with ExitStack() as stack:
         raw = packed = np.empty(0, dtype)
         if isinstance(w, PackedWeight):
             packed = w.arrays[0]
-        elif launch.is_transient:
-            raw = contiguous(w, dtype).reshape(-1)
         else:
-            packed = stack.enter_context(workspace(tiling.weight_size, dtype))
-            _transform_weights(tiling, launch.weights_shape, w, packed)
-        v = stack.enter_context(workspace(launch.cells, dtype))
-        operands = (v, packed, raw, bias, residual, target.reshape(-1))
-        for transformed, (tasks, macs, numbers) in launch.calls_now():
-            if transformed is not None:
-                transform(dtype, transformed, flat, v)
-            _multiply_kernel(dtype, tasks, macs, *operands, *numbers, activation)
+            raw = contiguous(w, dtype).reshape(-1)
+            if now.weights:
+                packed = stack.enter_context(workspace(now.weights, dtype))
+        scratch = stack.enter_context(workspace(now.scratch, dtype))
+        operands = (flat, packed, raw, bias, residual, target.reshape(-1), scratch)
+        for made, tasks, work, chunks, numbers in now.calls:
+            if made is not None:
+                _transform_weights(tiling, launch.weights_shape, raw, packed, now.frequency, *made)
+            _multiply_kernel.run_chunks(dtype, tasks, work, chunks, *operands, *numbers, activation, address)
     check_raised(epilogue.activation, activation)
     deliver(target, out)
 
@@ -314,7 +290,7 @@ def _algorithm(name: str, direction: Direction, tile: int) -> Algorithm:
 
     def ready(plan: ConvPlan) -> Runner:
         launch = _launch(direction, mode(plan), plan)
-        return partial(_run, launch) if len(launch.parts) <= MOST_KEPT else partial(run, plan)
+        return partial(_run, launch)
 
     return Algorithm(
         name,

@@ -1,6 +1,5 @@
-"""A plan cut for Winograd: tiles of its rows and columns, parts whose transforms fit a cache."""
+"""A plan cut for Winograd: tiles of its rows and columns."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from math import prod
@@ -15,10 +14,7 @@ from .gather import PhasedAxis
 from .gathered import axes_of
 from .simd import VECTOR_BYTES
 
-__all__ = ["Part", "Tiling", "frequency_cells", "mode_of", "parts_of", "tiling_of"]
-
-#: Bytes of transformed source at a time.
-_PART_BYTES = 6 << 20
+__all__ = ["Tiling", "frequency_cells", "mode_of", "tiling_of"]
 
 
 def _tile_starts(extent: int, outputs: int, dilation: int) -> Array:
@@ -58,6 +54,12 @@ class Tiling:
     def outputs(self) -> tuple[int, int]:
         (down, _), (across, _) = winograd.MODES[self.mode]
         return down, across
+
+    @property
+    def taps(self) -> int:
+        """Taps of a slice of the kernel."""
+        (_, down), (_, across) = winograd.MODES[self.mode]
+        return down * across
 
     @property
     def row_vectors(self) -> int:
@@ -107,55 +109,6 @@ def tiling_of(direction: Direction, mode: int, plan: ConvPlan) -> Tiling:
         target=(int(depth.positions[0]), int(height.positions[0]), int(width.positions[0])),
         lanes=VECTOR_BYTES // dtype.itemsize,
     )
-
-
-@dataclass(frozen=True)
-class Part:
-    """A range of samples, of result depths with the slices that they read, and of rows of tiles."""
-
-    first_sample: int
-    samples: int
-    first_depth: int
-    depths: int
-    first_slice: int
-    slices: int
-    first_row: int
-    rows: int
-
-
-def _slices(tiling: Tiling, first: int, depths: int) -> tuple[int, int]:
-    """The slices ``[first, last)`` that result depths read."""
-    begin = max(first + int(tiling.depth_taps.min()), 0)
-    end = min(first + depths - 1 + int(tiling.depth_taps.max()) + 1, tiling.cells[0])
-    return begin, max(end, begin)
-
-
-def parts_of(tiling: Tiling, batch: int) -> Iterator[Part]:
-    """The problem in parts whose transformed source is small: samples first, then depths, then rows of tiles.
-
-    Results do not depend on it: an element is summed within one tile.
-    """
-    depths, all_rows = tiling.target[0], tiling.downs.size
-    row_bytes = prod(tiling.products) * tiling.acrosses.size * tiling.padded_channels * tiling.dtype.itemsize
-    slices = max(_slices(tiling, 0, depths)[1] - _slices(tiling, 0, depths)[0], 1)
-    samples = min(max(_PART_BYTES // (row_bytes * all_rows * slices), 1), batch)
-    taps = int(tiling.depth_taps.max() - tiling.depth_taps.min())
-    deep = min(max(_PART_BYTES // (row_bytes * all_rows) - taps, 1), depths) if samples == 1 else depths
-    rows = min(max(_PART_BYTES // (row_bytes * (taps + 1)), 1), all_rows) if deep == 1 else all_rows
-    for n in range(0, batch, samples):
-        for d in range(0, depths, deep):
-            begin, end = _slices(tiling, d, min(deep, depths - d))
-            for row in range(0, all_rows, rows):
-                yield Part(
-                    n,
-                    min(samples, batch - n),
-                    d,
-                    min(deep, depths - d),
-                    begin,
-                    end - begin,
-                    row,
-                    min(rows, all_rows - row),
-                )
 
 
 def frequency_cells(rows: int, padded: int, lanes: int) -> int:

@@ -13,17 +13,20 @@ input. Tiles are summed frequency by frequency before the way back, which is tak
       8 source channels   |  accum.  |   depth: up to DEPTH tiles
                           +----------+   S[f] (channels, panel)  --A^T s A-->  weight
 
+All this for some result channels and some tiles at a time: the sums S of a whole weight, 36 numbers for 9, went to
+memory and back (8 ms where it is 5 now, 14x14x512).
+
 Error factor: see `winograd_weight_conv`.
 """
 
 import numpy as np
 
 from .channels import deliver_panel
-from .gemm import panel_width
 from .jit import inner, kernel
 from .simd import ROWS
 from .simd_tiles import OUTPUT, linear_tile
-from .winograd import rows_product
+from .winograd import panel_around, panel_at, panels_of
+from .winograd_product import rows_product
 
 __all__ = ["back_tasks", "sum_tiles_tasks"]
 
@@ -41,16 +44,11 @@ def sum_tiles_tasks(begin, end, v, y, sums, shape):
     """
     groups, channels, rows, padded, v_frequency, y_frequency, s_frequency, tiles, keep, lanes = shape
     vectors = rows // lanes
-    panels, vector = 0, 0
-    while vector < vectors:
-        vector, panels = vector + panel_width(vectors - vector), panels + 1
+    panels = panels_of(vectors)
     for task in range(begin, end):
         rest, panel = divmod(task, panels)
         f, g = divmod(rest, groups)
-        vector = 0
-        for _ in range(panel):
-            vector += panel_width(vectors - vector)
-        across = panel_width(vectors - vector)
+        vector, across = panel_at(vectors, panel)
         breadth, first = across * lanes, (g * vectors + vector) * lanes
         for k0 in range(0, tiles, _DEPTH):
             depth, c, left = min(_DEPTH, tiles - k0), 0, -(-channels // ROWS)
@@ -90,10 +88,8 @@ def back_tasks(begin, end, sums, w, shape):
     for task in range(begin, end):
         rest, channel_block = divmod(task, blocks)
         g, vector = divmod(rest, vectors)
-        v = 0
-        while v + panel_width(vectors - v) <= vector:
-            v += panel_width(vectors - v)
-        breadth, first = panel_width(vectors - v) * lanes, channel_block * lanes
+        v, across = panel_around(vectors, vector)
+        breadth, first = across * lanes, channel_block * lanes
         some = min(lanes, channels - first)
         at = (g * vectors + v) * lanes * (channels + ROWS) + (vector - v) * lanes
         for c in range(some):

@@ -1,10 +1,11 @@
-"""The Winograd algorithm of WEIGHT_GRAD: tiles from the plan, parts that fit a cache, kernels launched.
+"""The Winograd algorithm of WEIGHT_GRAD: tiles from the plan, parts and pieces, kernels launched.
 
 Error factor: as in `winograd_conv`, with the matrices of ``F(taps, outputs)`` and one product a tile: an element is off
 by at most ``a * (n + 40)`` roundings of ``max|x| * sum|y|``, where n is the number of tiles of all samples.
 """
 
-from functools import partial
+from functools import lru_cache, partial
+from itertools import product
 from math import prod
 from typing import Any, NamedTuple
 
@@ -17,14 +18,25 @@ from ..base import Algorithm, Direction, Epilogue, Runner
 from . import winograd, winograd_weight
 from .launch import Kernel
 from .operands import contiguous, deliver
-from .simd import ROWS, VECTOR_BYTES, VECTORS
-from .winograd_conv import MOST_KEPT, KernelCall, amplification, transform, transform_call, unsuited
-from .winograd_tiling import Tiling, frequency_cells, mode_of, parts_of, tiling_of
+from .simd import ROWS, VECTOR_BYTES
+from .winograd_conv import TRANSFORM, amplification, unsuited
+from .winograd_schedule import NEAR, bundle_of
+from .winograd_tiling import Tiling, frequency_cells, mode_of, tiling_of
 from .workspace import workspace
 
 __all__ = ["WINOGRAD_WEIGHT"]
 
 _TILE = 4
+#: Into how many parts tiles are divided, and into how many pieces the result.
+_PARTS, _PIECES = (1, 2, 3, 4, 5, 7, 10, 14, 20, 28, 40, 64), (1, 2, 3, 4, 6, 8, 12, 16, 32)
+#: Nanoseconds: the launches of a part; a vector of channels of a tile
+#: transformed, for each frequency; a sum that is read and written.
+_LAUNCHES, _SOURCE, _SUM = 30_000, 7, 0.15
+#: How often the source is transformed at most: 8 times took a third longer than plain products (960 -> 256 channels).
+_MOST_REPEATS = 6
+
+#: Tasks, work, and a kernel's operands after its arrays.
+KernelCall = tuple[int, int, tuple]
 
 
 def _tuple(count: int) -> types.UniTuple:
@@ -51,40 +63,180 @@ def _tiling(plan: ConvPlan) -> Tiling:
     return tiling_of(Direction.FORWARD, mode, plan)
 
 
+class _Part(NamedTuple):
+    """A range of samples, of slices, of rows of tiles and of tiles in them."""
+
+    sample: tuple[int, int]
+    slice: tuple[int, int]
+    row: tuple[int, int]
+    tile: tuple[int, int]
+
+    @property
+    def tiles(self) -> int:
+        return prod(last - first for first, last in self)
+
+
+class _Piece(NamedTuple):
+    """Whole groups, or some vectors of one group's result channels."""
+
+    group: int
+    groups: int
+    row: int
+    rows: int
+
+
+def _ranges(extent: int, most: int) -> list[tuple[int, int]]:
+    """As evenly as can be."""
+    count = -(-extent // most)
+    return [(i * extent // count, (i + 1) * extent // count) for i in range(count)]
+
+
+def _tile_parts(tiling: Tiling, batch: int, most: int) -> list[_Part]:
+    """All tiles in parts of about ``most``."""
+    tiles, all_rows, depths = tiling.acrosses.size, tiling.downs.size, tiling.target[0]
+    across = min(most, tiles)
+    rows = min(max(most // across, 1), all_rows) if across == tiles else 1
+    deep = min(max(most // (rows * across), 1), depths) if rows == all_rows else 1
+    some = min(max(most // (deep * rows * across), 1), batch) if deep == depths else 1
+    sizes = ((batch, some), (depths, deep), (all_rows, rows), (tiles, across))
+    return [_Part(*ranges) for ranges in product(*(_ranges(extent, each) for extent, each in sizes))]
+
+
+def _pieces(tiling: Tiling, count: int) -> list[_Piece]:
+    """The result channels in about so many pieces; of groups, only such whose channels are whole vectors."""
+    bundle, lanes = bundle_of(tiling), tiling.lanes
+    bundles = tiling.groups // bundle
+    if count <= bundles or bundle > 1:
+        most = -(-bundles // min(count, bundles)) * bundle
+        return [_Piece(first, last - first, 0, tiling.rows) for first, last in _ranges(tiling.groups, most)]
+    most = -(-tiling.row_vectors // (count // bundles))
+    cuts = [(first * lanes, last * lanes) for first, last in _ranges(tiling.row_vectors, most)]
+    return [_Piece(g, 1, first, last - first) for g in range(tiling.groups) for first, last in cuts]
+
+
+class _Cells(NamedTuple):
+    """From one frequency to the next: of the transformed source, of the transformed output gradient, of the sums."""
+
+    source: int
+    grad: int
+    sums: int
+
+
+def _cells_of(tiling: Tiling, parts: list[_Part], pieces: list[_Piece]) -> _Cells:
+    lanes, most = tiling.lanes, max(part.tiles for part in parts) + ROWS
+    groups, rows = max(piece.groups for piece in pieces), max(piece.groups * piece.rows for piece in pieces)
+    padded = -(-groups * tiling.channels // lanes) * lanes
+    return _Cells(
+        frequency_cells(most, padded, lanes),
+        frequency_cells(most, rows, lanes),
+        frequency_cells(tiling.channels + ROWS, rows, lanes),
+    )
+
+
+def _budget(tiling: Tiling, batch: int) -> float:
+    """Bytes of scratch that are no reason to divide further: less than other libraries' copies of the operands."""
+    source = batch * tiling.groups * tiling.channels * prod(tiling.cells)
+    grad = batch * tiling.groups * tiling.rows * prod(tiling.target)
+    weights = tiling.groups * tiling.rows * tiling.channels * tiling.taps
+    return max((0.9 * source + 0.45 * grad + 0.75 * weights) * tiling.dtype.itemsize, 1_530_000)
+
+
+class _Cut(NamedTuple):
+    """Parts of the tiles, pieces of the result, and how often the source is transformed."""
+
+    parts: list[_Part]
+    pieces: list[_Piece]
+    repeats: int
+
+
+@lru_cache(maxsize=1024)
+def _cut(plan: ConvPlan, batch: int) -> _Cut:
+    """Scratch as small as a copy of the operands, the least work.
+
+    In nanoseconds: the source is transformed for each piece anew, sums are read and written for each part, and each
+    launch takes its time. By the plan alone, since the parts rule the order in which tiles are summed.
+    """
+    tiling = _tiling(plan)
+    all_tiles = batch * tiling.target[0] * tiling.downs.size * tiling.acrosses.size
+    frequencies, size = prod(tiling.products), tiling.dtype.itemsize
+    sums = frequencies * tiling.channels * tiling.groups * tiling.rows
+    vectors = tiling.groups * tiling.channels / tiling.lanes
+    budget = _budget(tiling, batch)
+    found: list[tuple[float, float, _Cut]] = []
+    for number, count in product(_PARTS, _PIECES):
+        if number > all_tiles or count > tiling.groups * tiling.row_vectors:
+            continue
+        parts, pieces = _tile_parts(tiling, batch, -(-all_tiles // number)), _pieces(tiling, count)
+        scratch = sum(_cells_of(tiling, parts, pieces)) * frequencies * size
+        repeats = max(len(pieces) // tiling.groups, 1) if len(parts) > 1 else 1
+        cost = repeats * all_tiles * vectors * frequencies * _SOURCE
+        cost += sums * len(parts) * (_SUM if scratch < NEAR else 2 * _SUM) + len(pieces) * len(parts) * _LAUNCHES
+        found.append((max(scratch - budget, 0), cost, _Cut(parts, pieces, repeats)))
+    return min(found, key=lambda each: each[:2])[2]
+
+
 class _Launch(NamedTuple):
     """What follows from a plan alone, found once for many calls.
 
-    ``cells``: of the transformed source, of the transformed output gradient, of the sums. ``parts``: for each, tasks,
-    work and operands of both transforms and of the sums. ``back``: those of the transform back.
+    ``cells``: of the transformed source, of the transformed output gradient, of the sums. ``steps``: for each piece,
+    for each part tasks, work and operands of both transforms (of the source only where it is not there yet) and of the
+    sums; then those of the transform back, and where the piece begins in the weight.
     """
 
     dtype: np.dtype
     cells: tuple[int, int, int]
-    parts: tuple[tuple[KernelCall, KernelCall, KernelCall], ...]
-    back: KernelCall
+    steps: tuple[tuple[tuple[tuple[KernelCall | None, KernelCall, KernelCall], ...], KernelCall, int], ...]
+
+
+def _transform_call(tiling: Tiling, part: _Part, frequency: int, piece: _Piece, of_grad: bool) -> KernelCall:
+    """What transforms a part of the source, or of an output gradient, in the channels of a piece."""
+    lanes = tiling.lanes
+    if of_grad:
+        first, channels, all_channels = piece.group * tiling.rows + piece.row, piece.groups * piece.rows, tiling.rows
+    else:
+        first, channels, all_channels = piece.group * tiling.channels, piece.groups * tiling.channels, tiling.channels
+    (n, end), (s, last_slice), (row, last_row), (tile, last_tile) = part
+    padded, task_rows = -(-channels // lanes) * lanes, min(max(56 // (last_tile - tile), 1), last_row - row)
+    shape = (
+        *(tiling.mode, n, end - n, s, last_slice - s, row, last_row - row, task_rows, tiling.groups * all_channels),
+        *(first, channels, padded, frequency, tiling.products[1]),
+        *(tiling.outputs if of_grad else tiling.products),
+        *(lanes, piece.rows if of_grad else 0),
+    )
+    tasks = (end - n) * (last_slice - s) * -(-(last_row - row) // task_rows) * (padded // lanes)
+    cells, origins = (tiling.target, (0, 0)) if of_grad else (tiling.cells, tiling.origins)
+    geometry = (cells, origins, tiling.steps, tiling.downs, tiling.acrosses[tile:last_tile])
+    return tasks, 4 * prod(tiling.products) * part.tiles * padded, (shape, *geometry)
 
 
 def _launch(plan: ConvPlan) -> _Launch:
     tiling = _tiling(plan)
-    lanes, across = tiling.lanes, tiling.acrosses.size
-    parts = list(parts_of(tiling, plan.batch))
-    most = max(part.samples * part.rows * part.slices for part in parts) * across
-    frequencies, rows = prod(tiling.products), tiling.groups * tiling.rows
-    s_frequency = frequency_cells(tiling.channels + ROWS, rows, lanes)
-    v_cells, y_cells = (frequency_cells(most + ROWS, each, lanes) for each in (tiling.padded_channels, rows))
-    panels = tiling.groups * -(-tiling.row_vectors // VECTORS)
-    extents = (tiling.groups, tiling.channels, tiling.rows, tiling.padded_channels)
-    calls = []
-    for number, part in enumerate(parts):
-        tiles = part.samples * part.rows * part.slices * across
-        shape = (*extents, v_cells, y_cells, s_frequency, tiles, number, lanes)
-        work = frequencies * tiles * tiling.channels * rows
-        sums = (frequencies * panels, work, (shape,))
-        calls.append((transform_call(tiling, part, v_cells), transform_call(tiling, part, y_cells, tiling.rows), sums))
-    back_tasks = tiling.groups * tiling.row_vectors * -(-tiling.channels // lanes)
-    back = (tiling.mode, *extents[:3], *plan.w_shape[3:], tiling.products[1], s_frequency, lanes)
-    cells = (frequencies * v_cells, frequencies * y_cells, frequencies * s_frequency)
-    return _Launch(tiling.dtype, cells, tuple(calls), (back_tasks, frequencies * prod(plan.w_shape), (back,)))
+    lanes, frequencies = tiling.lanes, prod(tiling.products)
+    parts, pieces, _ = _cut(plan, plan.batch)
+    found = _cells_of(tiling, parts, pieces)
+    row_cells, steps = tiling.channels * tiling.taps, []
+    held = (-1, -1)  # the groups whose transformed source is there
+    for piece in pieces:
+        of_parts = []
+        padded = -(-piece.groups * tiling.channels // lanes) * lanes
+        panels = piece.groups * winograd.panels_of.py_func(piece.rows // lanes)
+        extents = (piece.groups, tiling.channels, piece.rows)
+        for number, part in enumerate(parts):
+            there = held == piece[:2] and len(parts) == 1
+            of_source = None if there else _transform_call(tiling, part, found.source, piece, False)
+            of_grad = _transform_call(tiling, part, found.grad, piece, True)
+            shape = (*extents, padded, *found, part.tiles, number, lanes)
+            work = frequencies * part.tiles * tiling.channels * piece.groups * piece.rows
+            of_parts.append((of_source, of_grad, (frequencies * panels, work, (shape,))))
+        held = piece[:2]
+        back_tasks = piece.groups * (piece.rows // lanes) * -(-tiling.channels // lanes)
+        back = (tiling.mode, *extents, *plan.w_shape[3:], tiling.products[1], found.sums, lanes)
+        work = 6 * frequencies * tiling.channels * piece.groups * piece.rows
+        steps.append(
+            (tuple(of_parts), (back_tasks, work, (back,)), (piece.group * tiling.rows + piece.row) * row_cells)
+        )
+    cells = (frequencies * found.source, frequencies * found.grad, frequencies * found.sums)
+    return _Launch(tiling.dtype, cells, tuple(steps))
 
 
 def _run(launch: _Launch, x: Array, w: Array, y: Array, epilogue: Epilogue) -> None:
@@ -97,12 +249,13 @@ def _run(launch: _Launch, x: Array, w: Array, y: Array, epilogue: Epilogue) -> N
         workspace(y_cells, dtype) as turned,
         workspace(s_cells, dtype) as sums,
     ):
-        for of_source, of_grad, (tasks, work, numbers) in launch.parts:
-            transform(dtype, of_source, source, v)
-            transform(dtype, of_grad, grad, turned)
-            _sum_kernel(dtype, tasks, work, v, turned, sums, *numbers)
-        tasks, work, numbers = launch.back
-        _back_kernel(dtype, tasks, work, sums, target.reshape(-1), *numbers)
+        for parts, (back_tasks, back_work, back_numbers), first in launch.steps:
+            for of_source, of_grad, (tasks, work, numbers) in parts:
+                if of_source is not None:
+                    TRANSFORM(dtype, *of_source[:2], source, v, *of_source[2])
+                TRANSFORM(dtype, *of_grad[:2], grad, turned, *of_grad[2])
+                _sum_kernel(dtype, tasks, work, v, turned, sums, *numbers)
+            _back_kernel(dtype, back_tasks, back_work, sums, target.reshape(-1)[first:], *back_numbers)
     deliver(target, w)
 
 
@@ -112,7 +265,7 @@ def _run_once(plan: ConvPlan, x: Array, w: Array, y: Array, epilogue: Epilogue) 
 
 def _ready(plan: ConvPlan) -> Runner:
     launch = _launch(plan)
-    return partial(_run, launch) if len(launch.parts) <= MOST_KEPT else partial(_run_once, plan)
+    return partial(_run, launch)
 
 
 def _refusal(plan: ConvPlan) -> str | None:
@@ -140,6 +293,9 @@ def _worthwhile(plan: ConvPlan) -> str | None:
     cost = prod(tiling.products) * (turned + products + back)
     taps = prod(plan.w_shape[2:])
     plain = prod(tiling.target) * taps * tiling.channels * vectors / 0.8 + tiling.channels * taps * vectors * 3
+    repeats = _cut(plan, 1).repeats
+    if repeats > _MOST_REPEATS:
+        return f"its source would be transformed {repeats} times, lest scratch memory exceed a copy of the operands"
     if cost < plain:
         return None
     return f"its transforms and products are estimated at {cost / plain:.2f} times the cost of plain products"

@@ -14,10 +14,12 @@ from numbaconv.backends.cpu import BACKEND
 PROBLEMS = {
     "fft": "long kernel",
     "depthwise": "depthwise",
+    "small_gemm": "pointwise",
     "winograd": "dense",
     "winograd_2x2": "dense",
     "patch_gemm": "dense",
     "folded_gemm": "first layer",
+    "plane_gemm": "dense",
     "implicit_gemm": "dense",
     "dot_gemm": "dense",
 }

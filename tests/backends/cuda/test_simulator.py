@@ -21,8 +21,8 @@ REQUIRED = bool(os.environ.get("CI")) and not os.environ.get("NUMBACONV_WITHOUT_
 #: The tests of each part of ``direct``, which of them, how many must at least have passed, and the cost up to which
 #: problems are visited.
 PARTS = {
-    "exact": (["conformance/test_exact.py"], "", 100, 600_000),
-    "bounds": (["conformance/test_bounds.py"], "float32 or complex64 or nan or half or residual", 60, 600_000),
+    "exact": (["conformance/test_exact.py"], "", 90, 300_000),
+    "bounds": (["conformance/test_bounds.py"], "float32 or nan or half or residual", 40, 300_000),
     "others": (
         ["conformance/test_transposed.py", "conformance/test_random.py", "test_activation.py"],
         # What a function returns is found by compiling, which the simulator does not do.
