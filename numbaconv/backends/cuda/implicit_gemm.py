@@ -9,10 +9,11 @@ import numpy as np
 from numba import cuda
 
 from ...arrays import Array
+from ...device_arrays import DeviceArray
 from ...plan import ConvPlan
 from ..base import Direction, PackedWeight, Packing, any_order_factor
 from ..tables import fill_value
-from .device import Tensor, empty, in_layout_of, span, upload
+from .device import Tensor, adopt, current, empty, in_layout_of, span, upload
 from .epilogue import DeviceEpilogue
 from .gather import COLUMN_BLOCKS, ROW_BLOCKS, Gather, gather_of, gather_phases
 from .gather_gemm import EACH, FLAT, QUADS, gather_kernel, pack_kernel
@@ -142,7 +143,7 @@ class _Gathered:
 def _packing_key(by_input: bool, plan: ConvPlan) -> Hashable:
     """What packed weights depend on besides the weight: the taps, their order, and how depths pad."""
     phases = gather_phases(plan, by_input)
-    return by_input, phases.flat, phases.unit, phases.taps
+    return current(), by_input, phases.flat, phases.unit, phases.taps
 
 
 def pack(plan: ConvPlan, by_input: bool, w: Tensor, stream: Any) -> Any:
@@ -174,7 +175,8 @@ def pack(plan: ConvPlan, by_input: bool, w: Tensor, stream: Any) -> Any:
 
 
 def _pack(by_input: bool, plan: ConvPlan, w: Array) -> PackedWeight:
-    return PackedWeight((pack(plan, by_input, upload(w), 0),))
+    tensor = adopt(w, 0) if isinstance(w, DeviceArray) else upload(w)
+    return PackedWeight((pack(plan, by_input, tensor, 0),))
 
 
 def common_refusal(plan: ConvPlan) -> str | None:

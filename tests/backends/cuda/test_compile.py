@@ -68,7 +68,8 @@ def check(case):
         loop = found.main_loop(case.operation)
         # Eight depths, each of a quad or two of rows and of columns; elements of 64 bits take two accesses.
         reads = 8 * case.quads * (2 if case.operation == "DFMA" else 1)
-        assert reads <= loop["LDS.128"] <= reads + 2, label
+        wide_reads = loop["LDS.128"] + loop["LDS.U.128"]  # sm_75 has the latter
+        assert reads <= wide_reads <= reads + 2, label
         assert loop[case.operation] == 8 * case.sums, label
         if case.wide:
             wide = [name for name in loop if name.startswith(("LDG.E.128", "LDG.E.64"))]
