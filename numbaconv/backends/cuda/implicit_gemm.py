@@ -85,6 +85,16 @@ class _Gathered:
         self.compute = np.dtype(plan.compute_dtype)
         self.fill = fill_value(plan, self.compute)
         self._made: dict[Hashable, _Made] = {}
+        self._tables: dict[Hashable, _PackTables] = {}
+
+    def packed(self, w: Tensor, stream: Any) -> Any:
+        """A weight that was not prepared."""
+        key = (cuda.current_context(), w.strides)
+        if key not in self._tables:
+            self._tables[key] = _pack_tables(self.plan, self.by_input, w.strides, stream)
+            while len(self._tables) > 8:
+                self._tables.pop(next(iter(self._tables)))
+        return _packed(self._tables[key], w, self.compute, stream)
 
     def made(self, source: Tensor, out: Tensor, stream: Any) -> _Made:
         """Tables and tile for these operands."""
@@ -120,7 +130,7 @@ class _Gathered:
         source, out = (y, x) if self.by_input else (x, y)
         source = reachable(source, stream)
         made = self.made(source, out, stream)
-        packed = w.arrays[0] if isinstance(w, PackedWeight) else pack(self.plan, self.by_input, w, stream)
+        packed = w.arrays[0] if isinstance(w, PackedWeight) else self.packed(w, stream)
         kernel = gather_kernel(
             made.tile, source.dtype.name, out.dtype.name, made.how, made.last, self.compute.name, epilogue.finish
         )
@@ -146,37 +156,43 @@ def _packing_key(by_input: bool, plan: ConvPlan) -> Hashable:
     return current(), by_input, phases.flat, phases.unit, phases.taps
 
 
-def pack(plan: ConvPlan, by_input: bool, w: Tensor, stream: Any) -> Any:
-    """A weight as the kernels read it."""
+class _PackTables(NamedTuple):
+    """What packs weights with the strides that it was made for."""
+
+    elements: int
+    places: Any
+    numbers: Any
+
+
+def _pack_tables(plan: ConvPlan, by_input: bool, strides: tuple[int, ...], stream: Any) -> _PackTables:
     phases = gather_phases(plan, by_input)
-    compute = np.dtype(plan.compute_dtype)
-    outputs = plan.y_channels // plan.groups
-    row_step, channel_step = (w.strides[1], w.strides[0]) if by_input else (w.strides[0], w.strides[1])
+    row_step, channel_step = (strides[1], strides[0]) if by_input else (strides[0], strides[1])
     places = [
-        -1 if tap is None else sum(at * step for at, step in zip(tap, (*w.strides[2:], channel_step), strict=True))
+        -1 if tap is None else sum(at * step for at, step in zip(tap, (*strides[2:], channel_step), strict=True))
         for tap in phases.taps
     ]
     elements = plan.groups * phases.depths * phases.padded_rows
-    packed = empty((elements,), compute, stream).data
-    numbers = (phases.depths, phases.unit, phases.channels, phases.rows, phases.padded_rows)
-    launch(
-        pack_kernel(w.dtype.name, compute.name),
-        blocks_for(elements),
-        THREADS,
-        stream,
-        w.data,
-        packed,
-        cuda.to_device(np.array(places or [-1], np.int32), stream=stream),
-        cuda.to_device(
-            np.array([elements, *numbers, row_step, channel_step, outputs * w.strides[0]], np.int64), stream=stream
-        ),
+    numbers = (elements, phases.depths, phases.unit, phases.channels, phases.rows, phases.padded_rows)
+    steps = row_step, channel_step, plan.y_channels // plan.groups * strides[0]
+    return _PackTables(
+        elements,
+        cuda.to_device(np.array(places or [-1], np.int64), stream=stream),
+        cuda.to_device(np.array([*numbers, *steps], np.int64), stream=stream),
     )
+
+
+def _packed(tables: _PackTables, w: Tensor, compute: np.dtype, stream: Any) -> Any:
+    """A weight as the kernels read it."""
+    packed = empty((tables.elements,), compute, stream).data
+    kernel = pack_kernel(w.dtype.name, compute.name)
+    launch(kernel, blocks_for(tables.elements), THREADS, stream, w.data, packed, tables.places, tables.numbers)
     return packed
 
 
 def _pack(by_input: bool, plan: ConvPlan, w: Array) -> PackedWeight:
     tensor = adopt(w, 0) if isinstance(w, DeviceArray) else upload(w)
-    return PackedWeight((pack(plan, by_input, tensor, 0),))
+    tables = _pack_tables(plan, by_input, tensor.strides, 0)
+    return PackedWeight((_packed(tables, tensor, np.dtype(plan.compute_dtype), 0),))
 
 
 def common_refusal(plan: ConvPlan) -> str | None:

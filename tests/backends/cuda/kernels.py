@@ -71,7 +71,7 @@ def small_cases():
     for dtype in DTYPES:
         compute = "float64" if dtype == "float64" else "float32"
         integers = array("int64")
-        pack = types.void(array(dtype), array(compute), array("int32"), integers)
+        pack = types.void(array(dtype), array(compute), integers, integers)
         yield Case(f"pack {dtype}", gather_gemm.pack_kernel(dtype, compute), pack, 128, "", False)
         add = types.void(array(compute), array(dtype), integers)
         yield Case(f"sum {dtype}", weight_gemm.sum_kernel(dtype, compute), add, 128, "", False)
