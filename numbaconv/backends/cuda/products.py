@@ -17,9 +17,9 @@ __all__ = ["kernel_function", "place_of", "steps_of"]
 _THREADS = {4: 512, 8: 256}
 
 
-def kernel_function(function: Any, tile: Tile, itemsize: int) -> Any:
-    """A kernel whose registers leave room for several blocks on a multiprocessor."""
-    bounds = (tile.threads, _THREADS[itemsize] // tile.threads)
+def kernel_function(function: Any, tile: Tile, itemsize: int, fewer: bool = False) -> Any:
+    """A kernel whose registers leave room for several blocks on a multiprocessor; ``fewer``: for half as many."""
+    bounds = (tile.threads, _THREADS[itemsize] // tile.threads // (2 if fewer else 1))
     return cuda.jit(function) if SIMULATED else cuda.jit(launch_bounds=bounds)(function)
 
 

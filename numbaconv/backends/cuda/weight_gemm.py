@@ -25,7 +25,8 @@ they divide by multiplying with inverses, which is exact below 2**31.
 
 Tried (machine code for sm_80 and sm_90, 128x128 tile): every thread for itself looks up 42 integers a step and spills
 144 bytes; eight for all, with a chunk's bases in registers, 128 bytes; with these in shared memory and what is the same
-for all threads an argument, nothing. 64x128 tiles of 8x8 sums a thread spill 156 bytes: see `tiles.WEIGHT_TILES`.
+for all threads an argument, nothing, but with half types 192 bytes; so one block on a multiprocessor has to do, whose
+threads may have 255 registers. 64x128 tiles of 8x8 sums a thread spill 156 bytes: see `tiles.WEIGHT_TILES`.
 
 Error factor: as any sum of n products in some order (``any_order_factor``).
 """
@@ -341,7 +342,9 @@ def weight_kernel(tile: Tile, x_dtype: str, y_dtype: str, how: str, compute: str
                                     i * thread_columns + 4 * j + k
                                 ]
 
-    return kernel_function(weight, tile, np.dtype(compute).itemsize)
+    # With half types the 128 registers of two blocks would not do.
+    fewer = how == EACH and sums_size == 64
+    return kernel_function(weight, tile, np.dtype(compute).itemsize, fewer)
 
 
 @cache
