@@ -18,14 +18,16 @@ try:
     from .direct_conv import DIRECT
     from .elementwise import RESIDENCE, activation_grad
     from .epilogue import check_activation
+    from .implicit_gemm import IMPLICIT_GEMM
+    from .implicit_weight import IMPLICIT_GEMM_WEIGHT
 except ImportError as error:
     _problem = error
 else:
     _options = {"activation_grad": activation_grad, "check_activation": check_activation, "residence": RESIDENCE}
     _tables = {
-        Direction.FORWARD: (DIRECT[Direction.FORWARD],),
-        Direction.INPUT_GRAD: (DIRECT[Direction.INPUT_GRAD],),
-        Direction.WEIGHT_GRAD: (DIRECT[Direction.WEIGHT_GRAD],),
+        Direction.FORWARD: (IMPLICIT_GEMM[Direction.FORWARD], DIRECT[Direction.FORWARD]),
+        Direction.INPUT_GRAD: (IMPLICIT_GEMM[Direction.INPUT_GRAD], DIRECT[Direction.INPUT_GRAD]),
+        Direction.WEIGHT_GRAD: (IMPLICIT_GEMM_WEIGHT, DIRECT[Direction.WEIGHT_GRAD]),
     }
 
 

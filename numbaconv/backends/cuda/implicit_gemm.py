@@ -1,0 +1,247 @@
+"""The implicit GEMM algorithm on the device: tables made, tiles chosen, weights packed, kernels launched."""
+
+from collections.abc import Hashable
+from functools import partial
+from math import prod
+from typing import Any, NamedTuple
+
+import numpy as np
+from numba import cuda
+
+from ...arrays import Array
+from ...device_arrays import DeviceArray
+from ...plan import ConvPlan
+from ..base import Direction, PackedWeight, Packing, any_order_factor
+from ..tables import fill_value
+from .device import Tensor, adopt, current, empty, in_layout_of, span, upload
+from .epilogue import DeviceEpilogue
+from .gather import COLUMN_BLOCKS, ROW_BLOCKS, Gather, gather_of, gather_phases
+from .gather_gemm import EACH, FLAT, QUADS, gather_kernel, pack_kernel
+from .launching import THREADS, blocks_for, launch
+from .running import algorithm
+from .tiles import TILES, Tile, choose_tile
+
+__all__ = ["BESIDE_CHANNELS", "IMPLICIT_GEMM", "common_refusal", "is_aligned", "reachable", "steps_of_sample"]
+
+#: Elements of a sample, and of a weight, that 32-bit offsets reach.
+_MOST_ELEMENTS = 2**30
+#: Phases, and table entries for each depth, above which tables would outgrow what they are for.
+_MOST_PHASES, _MOST_ENTRIES = 2**12, 2**20
+#: Result channels of a group from which a tile is worth its empty rows.
+_LEAST_ROWS = 4
+
+
+#: The axes along which a step must be a whole number of quads: those beside the channels, or beside the positions.
+BESIDE_CHANNELS, BESIDE_POSITIONS = (0, 2, 3, 4), (0, 1)
+
+
+def is_aligned(tensor: Tensor, beside: tuple[int, ...]) -> bool:
+    """Whether a quad of neighbours may begin at the first element, and wherever steps along these axes lead."""
+    pointer = getattr(tensor.data, "device_ctypes_pointer", None)  # the simulator's memory has no such requirements
+    first = 0 if pointer is None else pointer.value or 0
+    steps = (tensor.strides[axis] for axis in beside if tensor.shape[axis] > 1)
+    return first % min(4 * tensor.dtype.itemsize, 16) == 0 and all(step % 4 == 0 for step in steps)
+
+
+def steps_of_sample(tensor: Tensor) -> tuple[int, ...]:
+    """Elements from one channel to the next, and from one cell to the next along each axis; 0 where there is one."""
+    return tuple(step if n > 1 else 0 for n, step in zip(tensor.shape[1:], tensor.strides[1:], strict=True))
+
+
+def reachable(tensor: Tensor, stream: Any) -> Tensor:
+    """The tensor itself where 32-bit offsets reach all of a sample, or a copy that is one stretch of memory."""
+    if span(tensor.shape[1:], tensor.strides[1:]) < 2**31:
+        return tensor
+    strides = tuple(prod(tensor.shape[axis + 1 :]) for axis in range(5))
+    return in_layout_of(tensor, Tensor(None, tensor.dtype, tensor.shape, strides), stream)
+
+
+def dense_positions(tensor: Tensor) -> bool:
+    """Whether a channel's positions are one stretch of memory."""
+    step = 1
+    for n, stride in zip(tensor.shape[:1:-1], tensor.strides[:1:-1], strict=True):
+        if n > 1 and stride != step:
+            return False
+        step *= n
+    return True
+
+
+class _Made(NamedTuple):
+    """What follows from the plan and the operands' layouts."""
+
+    gather: Gather
+    table: Any
+    tile: Tile
+    blocks: int
+    how: str
+    last: bool
+
+
+class _Gathered:
+    """FORWARD and INPUT_GRAD of one plan; what is kept on the device is kept for a few layouts."""
+
+    def __init__(self, by_input: bool, plan: ConvPlan):
+        self.plan, self.by_input = plan, by_input
+        self.compute = np.dtype(plan.compute_dtype)
+        self.fill = fill_value(plan, self.compute)
+        self._made: dict[Hashable, _Made] = {}
+        self._tables: dict[Hashable, _PackTables] = {}
+
+    def packed(self, w: Tensor, stream: Any) -> Any:
+        """A weight that was not prepared."""
+        key = (cuda.current_context(), w.strides)
+        if key not in self._tables:
+            self._tables[key] = _pack_tables(self.plan, self.by_input, w.strides, stream)
+            while len(self._tables) > 8:
+                self._tables.pop(next(iter(self._tables)))
+        return _packed(self._tables[key], w, self.compute, stream)
+
+    def made(self, source: Tensor, out: Tensor, stream: Any) -> _Made:
+        """Tables and tile for these operands."""
+        last = out.strides[1] == 1 and out.shape[1] > 1
+        aligned = is_aligned(source, BESIDE_CHANNELS), is_aligned(out, BESIDE_CHANNELS if last else BESIDE_POSITIONS)
+        key = (cuda.current_context(), source.strides, out.strides, aligned)
+        found = self._made.get(key)
+        if found is None:
+            found = self._made[key] = self._make(source, out, last, *aligned, stream)
+            while len(self._made) > 8:
+                self._made.pop(next(iter(self._made)))
+        return found
+
+    def _make(self, source: Tensor, out: Tensor, last: bool, quads: bool, stores: bool, stream: Any) -> _Made:
+        plan = self.plan
+        rows, positions = out.shape[1] // plan.groups, prod(out.shape[2:])
+        if last:
+            vector = stores and rows % 4 == 0
+        else:
+            one_phase = not self.by_input or all(axis.stride == 1 or axis.output <= 1 for axis in plan.axes)
+            vector = stores and one_phase and positions % 4 == 0 and dense_positions(out)
+        gather = gather_of(plan, self.by_input, steps_of_sample(source), steps_of_sample(out), vector)
+        in_quads = quads and source.strides[1] == 1 and gather.channels % 4 == 0
+        how = FLAT if gather.flat else QUADS if in_quads else EACH
+        columns, copies = gather.largest * plan.batch, plan.groups * gather.phases
+        tile = choose_tile(TILES[self.compute.itemsize], rows, columns, copies)
+        row_blocks, column_blocks = -(-rows // tile.rows), -(-columns // tile.columns)
+        gather.table[ROW_BLOCKS], gather.table[COLUMN_BLOCKS] = row_blocks, column_blocks
+        table = cuda.to_device(gather.table, stream=stream)
+        return _Made(gather, table, tile, row_blocks * column_blocks * copies, how, last)
+
+    def __call__(self, x: Tensor, w: Any, y: Tensor, epilogue: DeviceEpilogue, stream: Any) -> None:
+        source, out = (y, x) if self.by_input else (x, y)
+        source = reachable(source, stream)
+        made = self.made(source, out, stream)
+        packed = w.arrays[0] if isinstance(w, PackedWeight) else self.packed(w, stream)
+        kernel = gather_kernel(
+            made.tile, source.dtype.name, out.dtype.name, made.how, made.last, self.compute.name, epilogue.finish
+        )
+        launch(
+            kernel,
+            made.blocks,
+            made.tile.threads,
+            stream,
+            source.data,
+            packed,
+            out.data,
+            epilogue.extras,
+            made.table,
+            source.strides[0],
+            out.strides[0],
+            self.fill,
+        )
+
+
+def _packing_key(by_input: bool, plan: ConvPlan) -> Hashable:
+    """What packed weights depend on besides the weight: the taps, their order, and how depths pad."""
+    phases = gather_phases(plan, by_input)
+    return current(), by_input, phases.flat, phases.unit, phases.taps
+
+
+class _PackTables(NamedTuple):
+    """What packs weights with the strides that it was made for."""
+
+    elements: int
+    places: Any
+    numbers: Any
+
+
+def _pack_tables(plan: ConvPlan, by_input: bool, strides: tuple[int, ...], stream: Any) -> _PackTables:
+    phases = gather_phases(plan, by_input)
+    row_step, channel_step = (strides[1], strides[0]) if by_input else (strides[0], strides[1])
+    places = [
+        -1 if tap is None else sum(at * step for at, step in zip(tap, (*strides[2:], channel_step), strict=True))
+        for tap in phases.taps
+    ]
+    elements = plan.groups * phases.depths * phases.padded_rows
+    numbers = (elements, phases.depths, phases.unit, phases.channels, phases.rows, phases.padded_rows)
+    steps = row_step, channel_step, plan.y_channels // plan.groups * strides[0]
+    return _PackTables(
+        elements,
+        cuda.to_device(np.array(places or [-1], np.int64), stream=stream),
+        cuda.to_device(np.array([*numbers, *steps], np.int64), stream=stream),
+    )
+
+
+def _packed(tables: _PackTables, w: Tensor, compute: np.dtype, stream: Any) -> Any:
+    """A weight as the kernels read it."""
+    packed = empty((tables.elements,), compute, stream).data
+    kernel = pack_kernel(w.dtype.name, compute.name)
+    launch(kernel, blocks_for(tables.elements), THREADS, stream, w.data, packed, tables.places, tables.numbers)
+    return packed
+
+
+def _pack(by_input: bool, plan: ConvPlan, w: Array) -> PackedWeight:
+    tensor = adopt(w, 0) if isinstance(w, DeviceArray) else upload(w)
+    tables = _pack_tables(plan, by_input, tensor.strides, 0)
+    return PackedWeight((_packed(tables, tensor, np.dtype(plan.compute_dtype), 0),))
+
+
+def common_refusal(plan: ConvPlan) -> str | None:
+    """Why 32-bit offsets and floating-point tiles do not suit a plan, if they do not."""
+    if plan.compute_dtype not in ("float32", "float64"):
+        return f"its tiles are of float32 and float64, not {plan.compute_dtype}"
+    for what, shape in (("input", plan.x_shape[1:]), ("output", plan.y_shape[1:]), ("weight", plan.w_shape)):
+        if prod(shape) >= _MOST_ELEMENTS:
+            return f"its offsets reach {_MOST_ELEMENTS} elements, but the {what} has {prod(shape)}"
+    longest = max(axis.padded + axis.extent for axis in plan.axes)
+    if longest >= _MOST_ENTRIES:
+        return f"an axis has tables of {_MOST_ENTRIES} entries at most, not {longest}"
+    return None
+
+
+def _refusal(by_input: bool, plan: ConvPlan) -> str | None:
+    refusal = common_refusal(plan)
+    if refusal is not None:
+        return refusal
+    if by_input and any(axis.maps_padding for axis in plan.axes):
+        return "padding that repeats cells adds several positions to one"
+    phases = prod(min(axis.stride, axis.input) for axis in plan.axes) if by_input else 1
+    if phases > _MOST_PHASES:
+        return f"there are tables for {_MOST_PHASES} stride phases at most, not {phases}"
+    taps, channels = prod(axis.kernel for axis in plan.axes), prod(plan.w_shape[:2])
+    if taps * 8 * max(channels, 1) >= _MOST_ELEMENTS or taps * 64 >= _MOST_ENTRIES:
+        return f"its packed weights would have tables for {taps} taps of {channels} channels"
+    return None
+
+
+def _worthwhile(by_input: bool, plan: ConvPlan) -> str | None:
+    rows = (plan.x_channels if by_input else plan.y_channels) // plan.groups
+    if rows < _LEAST_ROWS:
+        return f"a group has {rows} result channels, of which most of a tile would be empty"
+    return None
+
+
+def _gathered(direction: Direction) -> Any:
+    by_input = direction is Direction.INPUT_GRAD
+    return algorithm(
+        "implicit_gemm",
+        direction,
+        partial(_Gathered, by_input),
+        partial(_refusal, by_input),
+        partial(any_order_factor, direction),
+        packing=Packing(partial(_packing_key, by_input), partial(_pack, by_input)),
+        worthwhile=partial(_worthwhile, by_input),
+    )
+
+
+#: The algorithm, for each direction.
+IMPLICIT_GEMM = {direction: _gathered(direction) for direction in (Direction.FORWARD, Direction.INPUT_GRAD)}

@@ -1,0 +1,152 @@
+"""The implicit GEMM algorithm of WEIGHT_GRAD on the device: chunks of positions, tables, two kernels launched."""
+
+from collections.abc import Hashable
+from functools import partial
+from itertools import product
+from math import prod
+from typing import Any, NamedTuple
+
+import numpy as np
+from numba import cuda
+
+from ...plan import ConvPlan
+from ..base import Direction, any_order_factor
+from ..tables import fill_value
+from .device import Tensor, empty
+from .epilogue import DeviceEpilogue
+from .gather import forward_axis
+from .implicit_gemm import BESIDE_CHANNELS, common_refusal, is_aligned, reachable, steps_of_sample
+from .launching import THREADS, blocks_for, launch
+from .running import algorithm
+from .tiles import DEPTH, WEIGHT_TILES, Tile, choose_tile
+from .weight_gemm import EACH, HEAD, QUADS, inverse, sum_kernel, weight_kernel
+
+__all__ = ["IMPLICIT_GEMM_WEIGHT"]
+
+#: Chunks are as many as make so many tiles of 64x64 weights, of at least so many positions each.
+_TILES, _LEAST_POSITIONS, _LARGEST_CHUNK = 528, 256, 2**30
+#: Rows and columns of a group's weights below which a tile would be mostly empty.
+_LEAST_ROWS, _LEAST_COLUMNS = 4, 4
+
+
+def chunk_length(plan: ConvPlan) -> int:
+    """Positions of a chunk, by the plan alone: neither the device nor the tile changes the sums."""
+    positions = plan.batch * prod(plan.y_shape[2:])
+    rows, columns = plan.y_channels // plan.groups, prod(plan.w_shape[1:])
+    tiles = plan.groups * -(-rows // 64) * -(-columns // 64)
+    chunks = max(min(-(-_TILES // max(tiles, 1)), positions // _LEAST_POSITIONS), 1)
+    length = -(-positions // chunks)
+    return min(max(-(-length // DEPTH), 1) * DEPTH, _LARGEST_CHUNK)
+
+
+class _Made(NamedTuple):
+    """What follows from the plan and the operands' layouts."""
+
+    table: Any
+    sum_table: Any
+    tile: Tile
+    blocks: int
+    sums: int
+    how: str
+    numbers: tuple[int, ...]
+
+
+class _Weight:
+    """WEIGHT_GRAD of one plan; what is kept on the device is kept for a few layouts."""
+
+    def __init__(self, plan: ConvPlan):
+        self.plan = plan
+        self.compute = np.dtype(plan.compute_dtype)
+        self.fill = fill_value(plan, self.compute)
+        self._made: dict[Hashable, _Made] = {}
+
+    def made(self, x: Tensor, w: Tensor, y: Tensor, stream: Any) -> _Made:
+        """Tables and tile for these operands."""
+        aligned = is_aligned(x, BESIDE_CHANNELS) and is_aligned(y, BESIDE_CHANNELS)
+        key = (cuda.current_context(), x.strides, w.strides, y.strides, aligned)
+        found = self._made.get(key)
+        if found is None:
+            found = self._made[key] = self._make(x, w, y, aligned, stream)
+            while len(self._made) > 8:
+                self._made.pop(next(iter(self._made)))
+        return found
+
+    def _make(self, x: Tensor, w: Tensor, y: Tensor, aligned: bool, stream: Any) -> _Made:
+        plan = self.plan
+        outputs, inputs = plan.y_channels // plan.groups, plan.x_channels // plan.groups
+        taps = prod(plan.w_shape[2:])
+        columns = inputs * taps
+        last = x.strides[1] == 1 and x.shape[1] > 1
+        quads = last and aligned and y.strides[1] == 1 and outputs % 4 == 0 and inputs % 4 == 0
+        length = chunk_length(plan)
+        chunks = -(-plan.batch * prod(plan.y_shape[2:]) // length)
+        tile = choose_tile(WEIGHT_TILES[self.compute.itemsize], outputs, columns, plan.groups * chunks)
+        row_blocks, column_blocks = -(-outputs // tile.rows), -(-columns // tile.columns)
+        values = self._table(steps_of_sample(x), steps_of_sample(y), last, (row_blocks, column_blocks), length)
+        weights = plan.groups * outputs * columns
+        height, width = plan.w_shape[3:]
+        of_sums = [weights, chunks, columns, taps, int(last), *w.strides[:2]]
+        of_sums += [height * width, w.strides[2], width, w.strides[3], w.strides[4]]
+        return _Made(
+            cuda.to_device(values, stream=stream),
+            cuda.to_device(np.array(of_sums, np.int64), stream=stream),
+            tile,
+            row_blocks * column_blocks * plan.groups * chunks,
+            chunks * weights,
+            QUADS if quads else EACH,
+            (outputs, columns, steps_of_sample(y)[0], *steps_of_sample(x)[1:]),
+        )
+
+    def _table(
+        self, x_steps: tuple[int, ...], y_steps: tuple[int, ...], last: bool, blocks: tuple[int, int], length: int
+    ) -> np.ndarray:
+        """The integers that the kernel reads; `weight_gemm` says where each is."""
+        plan = self.plan
+        outputs, inputs = plan.y_channels // plan.groups, plan.x_channels // plan.groups
+        phases = [forward_axis(axis).phases[0] for axis in plan.axes3]
+        _, height, width = (phase.positions for phase in phases)
+        offsets = product(*((at for _, at in phase.taps) for phase in phases))
+        lines_at = HEAD + np.cumsum([0, *(phase.line.size for phase in phases)])
+        gap = -int(lines_at[3]) % 4
+        if last:
+            entries = [(c * x_steps[0], *at) for at in offsets for c in range(inputs)]
+        else:
+            taps = list(offsets)
+            entries = [(c * x_steps[0], *at) for c in range(inputs) for at in taps]
+        positions = prod(plan.y_shape[2:])
+        head = [*blocks, plan.groups, positions, length, int(lines_at[3]) + gap, plan.batch]
+        for extent in (positions, width, height):
+            head += inverse(extent)
+        head += [width, height, *y_steps[1:], inputs * x_steps[0], outputs * y_steps[0]]
+        head += [*lines_at[:3].tolist(), *(phase.step for phase in phases)]
+        pieces = [head, *(phase.line for phase in phases), [0] * gap, np.ravel(entries)]
+        values = np.concatenate([np.asarray(piece, np.int64) for piece in pieces])
+        return values.astype(np.uint32).view(np.int32)
+
+    def __call__(self, x: Tensor, w: Tensor, y: Tensor, epilogue: DeviceEpilogue, stream: Any) -> None:
+        x, y = reachable(x, stream), reachable(y, stream)
+        made = self.made(x, w, y, stream)
+        sums = empty((made.sums,), self.compute, stream).data
+        kernel = weight_kernel(made.tile, x.dtype.name, y.dtype.name, made.how, self.compute.name)
+        numbers = (x.strides[0], y.strides[0], self.fill, *made.numbers)
+        launch(kernel, made.blocks, made.tile.threads, stream, x.data, y.data, sums, made.table, *numbers)
+        total = sum_kernel(w.dtype.name, self.compute.name)
+        launch(total, blocks_for(w.size), THREADS, stream, sums, w.data, made.sum_table)
+
+
+def _worthwhile(plan: ConvPlan) -> str | None:
+    rows, columns = plan.y_channels // plan.groups, prod(plan.w_shape[1:])
+    if rows < _LEAST_ROWS or columns < _LEAST_COLUMNS:
+        return f"a group has {rows} result channels of {columns} weights, of which most of a tile would be empty"
+    return None
+
+
+#: The algorithm.
+IMPLICIT_GEMM_WEIGHT = algorithm(
+    "implicit_gemm",
+    Direction.WEIGHT_GRAD,
+    _Weight,
+    common_refusal,
+    partial(any_order_factor, Direction.WEIGHT_GRAD),
+    worthwhile=_worthwhile,
+)

@@ -1,0 +1,97 @@
+"""What the hardware would be given: every kernel compiled, linked and disassembled for devices that are not here.
+
+No spills, nothing on the stack, registers within the launch bounds, most of the main loop multiply-adds, and accesses
+of 128 bits where there are quads. Each kernel is compiled once and linked for every architecture. ``pytest -m slow``
+compiles all combinations, which takes tens of minutes; without it, each tile, dtype and way to gather at least once.
+"""
+
+import os
+
+import compile_check
+import pytest
+
+ABSENT = compile_check.missing()
+ARCHITECTURES = ((7, 5), (8, 0), (9, 0))
+#: The part of the main loop's instructions that must be multiply-adds, by the sums of a thread: the fewer, the less
+#: there is to do with what it loads. Looking up a tap, which one step in many does, is part of the loop, too, and of
+#: weight gradients what eight threads do for all.
+LEAST_SHARE = {"gather": {64: 0.65, 32: 0.42, 16: 0.25}, "weight": {64: 0.54, 32: 0.31, 16: 0.19}}
+
+if ABSENT is None:
+    import kernels
+
+    ALL = {str(case): case for case in kernels.cases()}
+    SMALL = {str(case): case for case in kernels.small_cases()}
+else:
+    ALL = SMALL = {}
+
+
+def in_short(name):
+    """Whether a kernel is compiled without being asked: every tile with float32, the first with all else."""
+    kind, tile, dtype, how, *place = name.split()
+    first = tile == ("64x64" if dtype == "float64" else "128x128")
+    if dtype == "float32":
+        return first or (kind, how) == ("weight", "each") or (how, *place) == ("each", "first")
+    return first and how != "flat" and (how, *place) != ("each", "last")
+
+
+SHORT = [name for name in ALL if in_short(name)]
+LONG = [name for name in ALL if not in_short(name)]
+
+
+def test_what_this_needs_is_installed():
+    if ABSENT is not None:
+        message = f"kernels cannot be compiled without a device: {ABSENT}"
+        if os.environ.get("CI") and not os.environ.get("NUMBACONV_WITHOUT_CUDA"):
+            pytest.fail(message)
+        pytest.skip(message)
+    assert SHORT
+    assert LONG
+    assert SMALL
+
+
+def check(case):
+    assert case.kernel.targetoptions["launch_bounds"][0] == case.threads
+    codes = compile_check.to_ltoir(case.kernel, case.signature, ARCHITECTURES[0])
+    blocks = case.kernel.targetoptions["launch_bounds"][1]
+    for cc in ARCHITECTURES:
+        found = compile_check.link(codes, cc)
+        label = f"{case} for {cc}"
+        assert found.spilled == 0, label
+        assert found.stack == 0, label
+        assert found.registers * case.threads * blocks <= 65536, label
+        assert found.shared <= 48 * 1024, label
+        share = found.share(case.operation)
+        assert share >= LEAST_SHARE[case.name.split()[0]][case.sums], (
+            f"{label}: {share:.2f} of {found.main_loop(case.operation).total()}"
+        )
+        loop = found.main_loop(case.operation)
+        # Eight depths, each of a quad or two of rows and of columns; elements of 64 bits take two accesses.
+        reads = 8 * case.quads * (2 if case.operation == "DFMA" else 1)
+        wide_reads = loop["LDS.128"] + loop["LDS.U.128"]  # sm_75 has the latter
+        assert reads <= wide_reads <= reads + 2, label
+        assert loop[case.operation] == 8 * case.sums, label
+        if case.wide:
+            wide = [name for name in loop if name.startswith(("LDG.E.128", "LDG.E.64"))]
+            assert wide, label
+
+
+@pytest.mark.parametrize("name", SHORT)
+def test_kernels(name):
+    check(ALL[name])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", LONG)
+def test_all_kernels(name):
+    check(ALL[name])
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_small_kernels(name):
+    case = SMALL[name]
+    for cc, codes in [
+        (cc, compile_check.to_ltoir(case.kernel, case.signature, ARCHITECTURES[0])) for cc in ARCHITECTURES
+    ]:
+        found = compile_check.link(codes, cc)
+        assert (found.spilled, found.stack) == (0, 0), f"{case} for {cc}"
