@@ -268,3 +268,31 @@ def test_one_thread_does_run_in_parallel(layer):
     finish("parallel")
     """
     assert run(textwrap.dedent(program), layer) == ["parallel"]
+
+
+def test_an_unknown_layer_is_an_error_of_the_backend():
+    """From each algorithm, whether it counts threads to divide its work or to start them."""
+    program = """
+import numpy as np
+import numbaconv
+from numbaconv.backends.base import Direction
+from numbaconv.backends.cpu import BACKEND
+from numbaconv.plan import plan_conv
+x, w = np.ones((2, 16, 40, 40), np.float32), np.ones((24, 16, 3, 3), np.float32)
+plan = plan_conv(x.shape, w.shape, dtype="float32")
+tried = 0
+for algorithm in BACKEND.tables[Direction.FORWARD]:
+    if algorithm.accepts(plan) is None:
+        try:
+            numbaconv.conv2d(x, w, algorithm=algorithm.name)
+        except numbaconv.BackendError as error:
+            assert "magic" in str(error)
+            tried += 1
+print(tried)
+"""
+    environment = {**os.environ, "NUMBA_THREADING_LAYER": "magic", "NUMBA_NUM_THREADS": "2"}
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) > 3
