@@ -296,3 +296,24 @@ print(tried)
     )
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) > 3
+
+
+def test_one_thread_starts_no_pool():
+    """On one core tbb's, started by another thread than the main one, kept the process from ending."""
+    program = """
+thread = threading.Thread(target=convolve)
+thread.start()
+thread.join()
+from numba.np.ufunc import parallel
+print(parallel._is_initialized)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(PREPARE + program)],
+        env={**os.environ, "NUMBA_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["False"]
