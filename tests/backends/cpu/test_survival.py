@@ -260,9 +260,8 @@ def test_one_thread_does_run_in_parallel(layer):
     def convolve():
         assert (numbaconv.conv2d(x, w, algorithm="implicit_gemm") == wanted).all()  # sums of integers are exact
     convolve()
-    serial, parallel, address = kernel._ready[x.dtype]
-    taken = []
-    kernel._ready[x.dtype] = (serial, lambda *operands: (taken.append(operands[1]), parallel(*operands)), address)
+    parallel, taken = kernel._fanned[x.dtype], []
+    kernel._fanned[x.dtype] = lambda tasks, chunks, *rest: (taken.append(chunks), parallel(tasks, chunks, *rest))
     convolve()
     assert taken and min(taken) >= 2, taken
     finish("parallel")
