@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numba
@@ -44,6 +45,15 @@ def same(a, b, label):
 def test_every_algorithm_is_visited():
     visited = {(case.direction, case.algorithm.name) for case in CASES.values()}
     assert visited == {(direction, each.name) for direction, table in BACKEND.tables.items() for each in table}
+
+
+def test_no_algorithm_refuses_an_empty_batch():
+    """Nor needs one that is accepted: what is forced on some samples can be forced on none."""
+    for case in LAYERS:
+        some, none = (replace(case.problem, batch=batch).plan("float32") for batch in (1, 0))
+        assert (case.algorithm.accepts(some), case.algorithm.accepts(none)) == (None, None), case
+        call = bits.Call(case, "float32", last=False, epilogue=True)
+        assert call(slice(0, 0)).shape[0] == 0
 
 
 def test_threads_processes_and_runs():

@@ -27,16 +27,11 @@ import numpy as np
 
 from ...plan import CONSTANT, ZERO
 from .jit import inner, kernel, part
+from .patch import fill_cells
 from .simd import add_lanes, call_row
 from .simd_taps import address, run_dots, run_rows
 
 __all__ = ["depthwise_tasks", "depthwise_weight_tasks"]
-
-
-@inner
-def _fill(row, at, count, value):
-    for q in range(count):
-        row[np.uintp(at + q)] = value
 
 
 @inner
@@ -52,7 +47,7 @@ def _pack_line(packed, at, source, start, outside, value, border, geometry, orig
         first = min(max(-(first_cell // step), 0), cells)
         last = min(max(-((first_cell - width) // step), first), cells)
         if outside:
-            _fill(packed, to + first, last - first, value)
+            fill_cells(packed, to + first, last - first, value)
         elif step == 1:
             for q in range(first, last):
                 packed[np.uintp(to + q)] = source[np.uintp(start + first_cell + q)]
@@ -150,7 +145,7 @@ def depthwise_tasks(begin, end, source, w, bias, residual, out, shape, target, s
     packed = np.empty(lines.size * sweeps.slots * sweeps.slot_cells, out.dtype)
     blank_cells = max(2 * (block + lanes) + sweeps.reach, sweeps.slots * sweeps.slot_cells)
     blank = np.zeros(2 * blank_cells, out.dtype)
-    _fill(blank, blank_cells, blank_cells, fill)
+    fill_cells(blank, blank_cells, blank_cells, fill)
     zeros = address(blank, 0) - (0 if packing else sweeps.least * size)
     parts = np.empty(len(columns) * band * block if column_stride > 1 else 0, out.dtype)
     weights_at, biases_at, lines_at = address(weights, 0), address(biases, 0), address(lines, 0)
@@ -285,7 +280,7 @@ def depthwise_weight_tasks(begin, end, source, y, partial, shape, sweeps, fill):
     packed = np.empty(lines.size * sweeps.slots * sweeps.slot_cells, partial.dtype)
     blank_cells = max(2 * (block + lanes) + sweeps.reach, sweeps.slots * sweeps.slot_cells)
     blank = np.zeros(2 * blank_cells, partial.dtype)
-    _fill(blank, blank_cells, blank_cells, fill)
+    fill_cells(blank, blank_cells, blank_cells, fill)
     zeros = address(blank, 0) - (0 if packing else sweeps.least * size)
     for task in range(begin, end):
         chunk, channel = divmod(task, outputs)

@@ -12,7 +12,7 @@ from ..base import Algorithm, Direction, Epilogue, any_order_factor
 from . import depthwise
 from .activation import ACTIVATION, check_raised
 from .gathered import Axes, both_directions, gather_refusal
-from .launch import Kernel, reads
+from .launch import Kernel, integers, reads
 from .operands import chunk_count, contiguous, deliver, fill_value, flat_epilogue, flat_target, target_extents, tree_sum
 from .simd import VECTOR_BYTES
 from .sweep import SWEEPS, make_sweeps
@@ -25,7 +25,7 @@ _LEAST_TASKS = 32
 #: Output channels of a group, each of which packs the group's input again.
 _MOST_MULTIPLIER = 4
 
-_FIVE, _SEVEN = (types.UniTuple(types.int64, count) for count in (5, 7))
+_FIVE, _SEVEN = (integers(count) for count in (5, 7))
 
 
 def _signature(kind: Any) -> tuple:

@@ -15,7 +15,7 @@ from . import dot_gemm
 from .gather import TABLE, merged
 from .gathered import Axes, weight_gradient
 from .implicit_gemm import refusal
-from .launch import Kernel, reads
+from .launch import Kernel, integers, reads
 from .operands import chunk_count, deliver, fill_value, flat, tree_sum
 from .simd import VECTOR_BYTES
 
@@ -25,12 +25,8 @@ __all__ = ["DOT_GEMM"]
 _LEAST_TASKS = 32
 
 
-def _integers(count: int) -> types.UniTuple:
-    return types.UniTuple(types.int64, count)
-
-
 def _dot_signature(kind: Any) -> tuple:
-    return (reads(kind, 1), reads(kind, 1), types.Array(kind, 3, "C"), _integers(6), TABLE, kind)
+    return (reads(kind, 1), reads(kind, 1), types.Array(kind, 3, "C"), integers(6), TABLE, kind)
 
 
 _dot_kernel = Kernel(dot_gemm.dot_gemm_tasks, _dot_signature)

@@ -27,7 +27,6 @@ from functools import lru_cache, partial
 from math import log2, prod
 from typing import Any
 
-import numba
 import numpy as np
 from numba import types
 
@@ -37,10 +36,11 @@ from ..base import Algorithm, Direction, Epilogue, PackedWeight, Packing, Weight
 from ..tables import keep_small, source_table
 from . import fourier
 from .activation import ACTIVATION, check_raised
-from .launch import Kernel, reads
+from .launch import Kernel, integers, reads
 from .operands import chunk_count, contiguous, deliver, fill_value, flat_epilogue, flat_target, tree_sum
 from .overlap import long_axis, refusal, rows_of, worthwhile
 from .simd import VECTOR_BYTES
+from .threads import parallel_threads
 
 __all__ = ["FFT"]
 
@@ -57,18 +57,14 @@ _LINES = types.Array(types.int64, 2, "C")
 _NO_BORDER = np.empty(0, np.int64)
 
 
-def _integers(count: int) -> types.UniTuple:
-    return types.UniTuple(types.int64, count)
-
-
 def _transform_signature(kind: Any) -> tuple:
     flat, spectra = reads(kind, 1), types.Array(kind, 1, "C")
-    return (flat, _TABLE, _LINES, spectra, _integers(10), flat, kind, types.UniTuple(kind, 2))
+    return (flat, _TABLE, _LINES, spectra, integers(10), flat, kind, types.UniTuple(kind, 2))
 
 
 def _multiply_signature(kind: Any) -> tuple:
     flat, out = reads(kind, 1), types.Array(kind, 1, "C")
-    return (flat, flat, out, _LINES, _LINES, _integers(7), _integers(2), _integers(7), flat)
+    return (flat, flat, out, _LINES, _LINES, integers(7), integers(2), integers(7), flat)
 
 
 def _finish_signature(kind: Any) -> tuple:
@@ -241,7 +237,7 @@ class _Job:
         fit = max(_TASK_BYTES // (self.rows.block * self.dtype.itemsize), 4)
         some_rows = max(min(rows, max(fourier.TILE_ROWS, int(fit**0.5) // fourier.TILE_ROWS * fourier.TILE_ROWS)), 1)
         some_columns = max(min(columns, fit // some_rows), 2)
-        threads: int = numba.get_num_threads()
+        threads = parallel_threads()
         others = chunks * self.groups * -(-rows // some_rows)
         while some_columns > 2 and others * -(-columns // some_columns) < 4 * threads:
             some_columns = -(-some_columns // 4) * 2

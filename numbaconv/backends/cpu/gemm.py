@@ -34,7 +34,6 @@ __all__ = [
     "gemm_tasks",
     "pack_weights_tasks",
     "panel_width",
-    "store_stretch",
 ]
 
 #: Products summed in registers before a tile is written back.
@@ -151,7 +150,7 @@ def add_stretch(row, start, length, residual, at, step):
 
 
 @inner
-def store_stretch(row, start, length, out, at, step):
+def _store_stretch(row, start, length, out, at, step):
     """Bring a stretch of a finished row to its place."""
     if step == 1:
         for i in range(length):
@@ -179,7 +178,7 @@ def _store_positions(row, begin, length, residual, activation, out, plane, depth
     at = 0
     while at < length:
         first, cells = _stretch(begin + at, length - at, whole, depth, height, width, target)
-        store_stretch(row, at, cells, out, plane + first, step)
+        _store_stretch(row, at, cells, out, plane + first, step)
         at += cells
 
 

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from math import prod
 from typing import Any, NamedTuple
 
-import numba
 import numpy as np
 from numba import types
 
@@ -15,14 +14,15 @@ from . import gemm
 from .activation import ACTIVATION, check_raised
 from .gather import TABLE, merged
 from .gathered import Axes, both_directions, gather_refusal
-from .launch import Kernel, reads, runs_serially
+from .launch import Kernel, integers, reads, runs_serially
 from .operands import deliver, fill_value, flat, flat_epilogue, flat_target
 from .simd import ROWS, VECTOR_BYTES
+from .threads import parallel_threads
 
 __all__ = ["IMPLICIT_GEMM", "PACK_KERNEL", "refusal"]
 
-_SHAPE = types.UniTuple(types.int64, 8)
-_TARGET = types.UniTuple(types.int64, 3)
+_SHAPE = integers(8)
+_TARGET = integers(3)
 _STARTS = types.Array(types.int64, 1, "C")
 
 
@@ -80,7 +80,7 @@ def _blocks(positions: int, lanes: int) -> tuple[int, int]:
 
 def _for_threads(launch: _Launch) -> tuple[Callable[..., None], tuple[int, ...]]:
     """The kernel and its shape; rows are whole in any split, so it has as many blocks as occupy the threads."""
-    threads: int = 1 if runs_serially(launch.work) else numba.get_num_threads()
+    threads = 1 if runs_serially(launch.work) else parallel_threads()
     row_blocks = max(min(-(-threads // max(launch.tasks, 1)), launch.panels), 1)
     kernel = _gemm_kernel.bound(launch.dtype, launch.tasks * row_blocks, launch.work)
     return kernel, (*launch.shape, row_blocks, launch.lanes)

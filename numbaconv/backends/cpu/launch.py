@@ -14,7 +14,7 @@ from numba.core.compiler_lock import global_compiler_lock
 from .fan_out import fan_out
 from .threads import parallel_threads
 
-__all__ = ["Kernel", "reads", "runs_serially", "strided"]
+__all__ = ["Kernel", "integers", "reads", "runs_serially", "strided"]
 
 #: Below this many multiply-accumulates a kernel runs serially: it would take about as long to start the threads,
 #: and on busy cores far longer, since an OpenMP pool waits spinning for the last of them.
@@ -33,6 +33,11 @@ def reads(dtype: Any, ndim: int) -> types.Array:
 def strided(dtype: Any, ndim: int, readonly: bool = False) -> types.Array:
     """Numba's type of an array of any strides."""
     return types.Array(dtype, ndim, "A", readonly=readonly)
+
+
+def integers(count: int) -> types.UniTuple:
+    """Numba's type of a tuple of so many integers."""
+    return types.UniTuple(types.int64, count)
 
 
 # One compilation at a time, and none during a fork: a child would inherit the locks of a compiler that is not there.

@@ -16,7 +16,7 @@ from ...plan import CONSTANT, ZERO
 from .jit import inner, part
 from .simd import ROWS, VECTOR_BYTES, copy_between
 
-__all__ = ["code_of", "fill_places", "least", "pack_patch", "span", "tap_offsets"]
+__all__ = ["code_of", "fill_cells", "fill_places", "least", "pack_patch", "span", "tap_offsets"]
 
 
 @part
@@ -48,7 +48,7 @@ def code_of(cell, cells, bordered, pad, source):
 
 
 @inner
-def _fill(patch, at, count, value):
+def fill_cells(patch, at, count, value):
     for i in range(count):
         patch[np.uintp(at + i)] = value
 
@@ -74,7 +74,7 @@ def _pack_cells(patch, to, pitch, source, at, step, channels, first_cell, count,
             for c in range(channels):
                 patch[np.uintp(to + j * pitch + c)] = source[np.uintp(start + c)]
         else:
-            _fill(patch, to + j * pitch, channels, fill if code == CONSTANT else patch.dtype.type(0))
+            fill_cells(patch, to + j * pitch, channels, fill if code == CONSTANT else patch.dtype.type(0))
 
 
 @part
@@ -117,7 +117,7 @@ def _pack_bordered(
                     for j in range(columns):
                         code = code_of(column + j, width.cells, width.bordered, pads[2], width.source)
                         cell = value if code >= 0 else fill if code == CONSTANT else patch.dtype.type(0)
-                        _fill(patch, to + j * pitches[3], together, cell)
+                        fill_cells(patch, to + j * pitches[3], together, cell)
                 elif pitches[3] == 1:  # one channel alone may have room for others beside it
                     _pack_row(
                         patch,

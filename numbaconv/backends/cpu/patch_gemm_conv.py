@@ -6,7 +6,6 @@ from functools import partial
 from math import prod
 from typing import Any, NamedTuple
 
-import numba
 import numpy as np
 from numba import types
 
@@ -18,9 +17,10 @@ from .activation import ACTIVATION, check_raised
 from .folded import Fold, fold, folded_weight
 from .gather import TABLE, PhasedAxis, merged
 from .gathered import Axes, axes_of, both_directions, gather_refusal
-from .launch import Kernel, reads
+from .launch import Kernel, integers, reads
 from .operands import contiguous, deliver, either_layout, fill_value, flat_epilogue, flat_strides, is_channels_last
 from .simd import ROWS, VECTOR_BYTES, VECTORS
+from .threads import parallel_threads
 from .workspace import aligned_empty, workspace
 
 __all__ = [
@@ -53,18 +53,14 @@ _NOT_FOLDED = np.empty(0, np.int64)
 _STARTS = types.Array(types.int64, 1, "C")
 
 
-def _tuple(count: int) -> types.UniTuple:
-    return types.UniTuple(types.int64, count)
-
-
 def _pack_signature(kind: Any) -> tuple:
-    return (reads(kind, 1), types.Array(kind, 1, "C"), _STARTS, _tuple(10), TABLE)
+    return (reads(kind, 1), types.Array(kind, 1, "C"), _STARTS, integers(10), TABLE)
 
 
 def _signature(kind: Any) -> tuple:
     flat, out = reads(kind, 1), types.Array(kind, 1, "C")
-    integers = (_tuple(14), _tuple(5), _tuple(5))
-    return (flat, flat, _STARTS, flat, flat, out, *integers, TABLE, TABLE, kind, ACTIVATION, types.int64)
+    tuples = (integers(14), integers(5), integers(5))
+    return (flat, flat, _STARTS, flat, flat, out, *tuples, TABLE, TABLE, kind, ACTIVATION, types.int64)
 
 
 _pack_kernel = Kernel(patch_gemm.pack_tasks, _pack_signature)
@@ -78,14 +74,14 @@ def _sums_signature(kind: Any) -> tuple:
 
 def _phases_signature(kind: Any) -> tuple:
     held, integer = types.Array(kind, 1, "C"), types.int64
-    rest = (held, reads(kind, 1), ACTIVATION, held, integer, _tuple(3))
-    return (*_sums_signature(kind), TABLE, TABLE, integer, _tuple(2), *rest)
+    rest = (held, reads(kind, 1), ACTIVATION, held, integer, integers(3))
+    return (*_sums_signature(kind), TABLE, TABLE, integer, integers(2), *rest)
 
 
 def _folded_signature(kind: Any) -> tuple:
     held, integer = types.Array(kind, 1, "C"), types.int64
-    rest = (reads(kind, 1), integer, reads(kind, 1), ACTIVATION, held, integer, _tuple(5))
-    return (*_sums_signature(kind), TABLE, _tuple(3), _tuple(3), *rest)
+    rest = (reads(kind, 1), integer, reads(kind, 1), ACTIVATION, held, integer, integers(5))
+    return (*_sums_signature(kind), TABLE, integers(3), integers(3), *rest)
 
 
 _phases_kernel = Kernel(patch_store.store_phases, _phases_signature)
@@ -195,7 +191,7 @@ def _blocks(launch: PatchLaunch) -> tuple[int, int, int, int]:
     samples = min(max(most // (rows * columns), 1), batch) if rows == height and columns == width else 1
     samples = -(-batch // -(-batch // samples))
     task_panels = panels_of_task(panels)
-    least_tasks = 2 * numba.get_num_threads()
+    least_tasks = 2 * parallel_threads()
 
     def tasks() -> int:
         blocks = -(-batch // samples) * -(-height // rows) * -(-width // columns) * -(-panels // task_panels)

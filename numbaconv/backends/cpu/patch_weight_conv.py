@@ -13,7 +13,7 @@ from ..base import Direction
 from . import patch_weight
 from .gather import PHASED
 from .gathered import Axes, gather_refusal, weight_gradient
-from .launch import Kernel, reads
+from .launch import Kernel, integers, reads
 from .operands import chunk_count, deliver, either_layout, fill_value, flat_strides, tree_sum
 from .patch_gemm_conv import all_inside, lanes_worthwhile
 from .simd import VECTOR_BYTES
@@ -28,13 +28,9 @@ _SUMS_BYTES = 400_000
 _LEAST_TASKS = 8
 
 
-def _tuple(count: int) -> types.UniTuple:
-    return types.UniTuple(types.int64, count)
-
-
 def _signature(kind: Any) -> tuple:
     flat, out = reads(kind, 1), types.Array(kind, 1, "C")
-    return (flat, flat, out, _tuple(14), _tuple(5), _tuple(5), PHASED, PHASED, PHASED, kind)
+    return (flat, flat, out, integers(14), integers(5), integers(5), PHASED, PHASED, PHASED, kind)
 
 
 _kernel = Kernel(patch_weight.patch_weight_tasks, _signature)

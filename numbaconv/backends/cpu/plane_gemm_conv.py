@@ -4,7 +4,6 @@ from collections.abc import Callable
 from math import prod
 from typing import Any, NamedTuple
 
-import numba
 import numpy as np
 from numba import types
 
@@ -16,10 +15,11 @@ from .activation import ACTIVATION, check_raised
 from .gather import TABLE, PhasedAxis, merged
 from .gathered import Axes, axes_of, both_directions, gather_refusal
 from .implicit_gemm import PACK_KERNEL
-from .launch import Kernel, reads, runs_serially
+from .launch import Kernel, integers, reads, runs_serially
 from .operands import deliver, fill_value, flat, flat_epilogue, flat_target
 from .patch_gemm_conv import lanes_worthwhile, stretch_of
 from .simd import ROWS, VECTOR_BYTES, VECTORS
+from .threads import parallel_threads
 
 __all__ = ["PLANE_GEMM"]
 
@@ -47,7 +47,7 @@ _MOST_STRIDE = 4
 
 def _signature(kind: Any) -> tuple:
     flat, out = reads(kind, 1), types.Array(kind, 1, "C")
-    return (flat, flat, flat, flat, out, types.UniTuple(types.int64, 11), TABLE, kind, ACTIVATION)
+    return (flat, flat, flat, flat, out, integers(11), TABLE, kind, ACTIVATION)
 
 
 _kernel = Kernel(plane_gemm.plane_gemm_tasks, _signature)
@@ -168,7 +168,7 @@ def _blocks(launch: _Launch, split: _Split) -> tuple[int, int]:
     batch, groups, _, _ = launch.extents
     depth, height, width = split.positions
     rows, panels = split.rows, _even(launch.panels, _PANELS)
-    least_tasks = 1 if runs_serially(launch.work) else 2 * numba.get_num_threads()
+    least_tasks = 1 if runs_serially(launch.work) else 2 * parallel_threads()
     others = batch * groups * depth * -(-width // split.columns)
 
     def tasks() -> int:
@@ -208,7 +208,7 @@ def _refusal(direction: Direction, plan: ConvPlan) -> str | None:
     refused = gather_refusal(direction, plan)
     if refused is not None:
         return refused
-    if not plan.macs:
+    if not prod(plan.w_shape):  # whatever the batch: a forced algorithm takes an empty one too
         return "there is nothing to sum"
     axes = axes_of(direction, plan)
     if any(axis.positions.size != 1 or axis.target_step != 1 for axis in axes):

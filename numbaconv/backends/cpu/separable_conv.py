@@ -3,7 +3,6 @@
 from math import lcm, prod
 from typing import Any
 
-import numba
 from numba import types
 
 from ...arrays import Array
@@ -14,7 +13,7 @@ from .activation import ACTIVATION, check_raised
 from .depthwise_conv import DEPTHWISE, DEPTHWISE_KERNEL
 from .gather import TABLE, forward_axis, merged
 from .gathered import axes_of
-from .launch import Kernel, reads
+from .launch import Kernel, integers, reads
 from .operands import contiguous, deliver, fill_value
 from .patch_gemm_conv import (
     PATCH_GEMM,
@@ -30,6 +29,7 @@ from .patch_gemm_conv import (
 from .plane_gemm_conv import PLANE_GEMM
 from .simd import VECTOR_BYTES
 from .sweep import SWEEPS, WIDEST, make_sweeps
+from .threads import parallel_threads
 
 __all__ = ["SEPARABLE"]
 
@@ -42,14 +42,10 @@ _LEAST_ROWS = 4
 _MOST_CHANNELS = 128
 
 
-def _tuple(count: int) -> types.UniTuple:
-    return types.UniTuple(types.int64, count)
-
-
 def _signature(kind: Any) -> tuple:
     flat, out, starts = reads(kind, 1), types.Array(kind, 1, "C"), types.Array(types.int64, 1, "C")
-    integers = (_tuple(9), _tuple(5), _tuple(3), _tuple(5))
-    return (flat, flat, flat, starts, flat, flat, out, *integers, SWEEPS, TABLE, kind, ACTIVATION, _tuple(3))
+    tuples = (integers(9), integers(5), integers(3), integers(5))
+    return (flat, flat, flat, starts, flat, flat, out, *tuples, SWEEPS, TABLE, kind, ACTIVATION, integers(3))
 
 
 _kernel = Kernel(separable.separable_tasks, _signature)
@@ -68,7 +64,7 @@ def _pieces(plan: ConvPlan, lanes: int, stretch: int | None) -> tuple[int, int, 
         columns = min(max(cells // min(high, 2 * _LEAST_ROWS) // unit, 1) * unit, wide)
         rows = min(max(cells // columns, 1), high)
     samples = min(max(cells // (high * wide), 1), plan.batch) if rows == high and columns == wide else 1
-    least_tasks = 2 * numba.get_num_threads()
+    least_tasks = 2 * parallel_threads()
 
     def tasks() -> int:
         return -(-plan.batch // samples) * deep * -(-high // rows) * -(-wide // columns)

@@ -29,8 +29,8 @@ __all__ = [
     "gather_tile",
     "load_vector",
     "multiply_add_of",
-    "outer_products",
     "pointers_of",
+    "shifted_tile",
     "splat_of",
     "store_vector",
     "vector_type",
@@ -153,7 +153,7 @@ def outer_sums(builder, columns, column_step, right, right_step, depth, across):
     return accumulate(builder, depth, [nothing] * (len(columns) * across), step)
 
 
-def outer_products(builder, columns, column_step, right, depth, target, keep, across):
+def _outer_products(builder, columns, column_step, right, depth, target, keep, across):
     """`outer_sums` of vectors that lie one after the other; then stored so, or added to what is there if ``keep``."""
     kind, size = vector_type(columns[0].type.pointee)
 
@@ -194,7 +194,7 @@ def fma_tile(typingctx, a, a_at, a_step, a_row, b, b_at, depth, c, c_at, keep, r
         a_step, a_row, depth, keep = (args[place] for place in (2, 3, 6, 9))
         index = ir.IntType(64)
         columns = [builder.gep(left, [builder.mul(a_row, ir.Constant(index, m))]) for m in range(height)]
-        outer_products(
+        _outer_products(
             builder,
             columns,
             lambda i: builder.mul(i, a_step),
@@ -226,7 +226,7 @@ def gather_tile(typingctx, a, a_at, places, p_at, offsets, o_at, b, b_at, depth,
         for m in range(height):
             place = builder.load(builder.gep(first, [ir.Constant(ir.IntType(64), m)]))
             columns.append(builder.gep(left, [place]))
-        outer_products(
+        _outer_products(
             builder,
             columns,
             lambda i: builder.load(builder.gep(table, [i])),

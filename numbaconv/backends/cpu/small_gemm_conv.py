@@ -14,7 +14,7 @@ from ..base import NO_EPILOGUE, Direction, Epilogue
 from . import small_gemm
 from .activation import ACTIVATION, check_raised
 from .gather import TABLE, PhasedAxis
-from .gathered import Axes, both_directions, gather_refusal
+from .gathered import Axes, axes_of, both_directions, gather_refusal
 from .launch import Kernel, reads
 from .operands import deliver, fill_value, flat, flat_epilogue, flat_target
 from .patch_gemm_conv import lanes_worthwhile
@@ -27,6 +27,8 @@ __all__ = ["SMALL_GEMM"]
 _MOST_CELLS, _MOST_WEIGHTS = 2**15, 2**13
 #: Multiply-accumulates of a sample up to which it gains; the second where the patch GEMM would leave lanes empty.
 _MOST_WORK, _MOST_WORK_OF_FEW = 2**18, 2**20
+#: Stride phases, each of which takes some 50 us to plan; 1600 of them delayed the first call by 84 ms.
+_MOST_PHASES = 64
 
 
 def _signature(kind: Any) -> tuple:
@@ -210,7 +212,9 @@ def _refusal(direction: Direction, plan: ConvPlan) -> str | None:
 def _worthwhile(direction: Direction, plan: ConvPlan) -> str | None:
     rows = (plan.x_channels if direction is Direction.INPUT_GRAD else plan.y_channels) // plan.groups
     most = _MOST_WORK if lanes_worthwhile(rows, plan.compute_dtype) is None else _MOST_WORK_OF_FEW
-    work = plan.macs // max(plan.batch, 1)
+    work, phases = plan.macs // max(plan.batch, 1), prod(axis.positions.size for axis in axes_of(direction, plan))
+    if phases > _MOST_PHASES:
+        return f"each of {phases} stride phases has a record of its own, which takes longer to make than to use"
     return None if work <= most else f"a sample takes {work} products, more than {most}: packing pays"
 
 

@@ -57,6 +57,10 @@ if hasattr(os, "register_at_fork"):
 
 def parallel_threads() -> int:
     """How many threads a kernel may use now; 1 means that it must be called serially."""
+    if numba.config.NUMBA_NUM_THREADS == 1:
+        # The pool would have nothing to do, and on one core tbb's keeps the process from ending where a thread other
+        # than the main one started it.
+        return 1
     if _forked_with_pool and numba.threading_layer() != "workqueue":
         return 1
     try:

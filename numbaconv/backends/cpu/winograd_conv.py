@@ -22,7 +22,7 @@ from ...plan import ConvPlan
 from ..base import Algorithm, Direction, Epilogue, PackedWeight, Packing, Runner, Weight
 from . import winograd, winograd_product
 from .activation import ACTIVATION, check_raised
-from .launch import Kernel, reads
+from .launch import Kernel, integers, reads
 from .operands import contiguous, deliver, flat_epilogue, flat_target
 from .simd import ROWS, VECTOR_BYTES
 from .threads import parallel_threads
@@ -36,23 +36,19 @@ __all__ = ["TRANSFORM", "WINOGRAD", "amplification", "unsuited"]
 _INTEGERS = types.Array(types.int64, 1, "C")
 
 
-def _tuple(count: int) -> types.UniTuple:
-    return types.UniTuple(types.int64, count)
-
-
 def _weights_signature(kind: Any) -> tuple:
-    return (reads(kind, 1), types.Array(kind, 1, "C"), types.int64, types.int64, _tuple(13))
+    return (reads(kind, 1), types.Array(kind, 1, "C"), types.int64, types.int64, integers(13))
 
 
 def _transform_signature(kind: Any) -> tuple:
-    tables = (_tuple(3), _tuple(2), _tuple(2), _INTEGERS, _INTEGERS)
-    return (reads(kind, 1), types.Array(kind, 1, "C"), _tuple(18), *tables)
+    tables = (integers(3), integers(2), integers(2), _INTEGERS, _INTEGERS)
+    return (reads(kind, 1), types.Array(kind, 1, "C"), integers(18), *tables)
 
 
 def _multiply_signature(kind: Any) -> tuple:
     flat, out = reads(kind, 1), types.Array(kind, 1, "C")
-    numbers = (_tuple(12), _tuple(11), _tuple(9), _tuple(13), _tuple(3), _tuple(3), _tuple(2))
-    tables = (_INTEGERS, _tuple(2), _INTEGERS, _INTEGERS, ACTIVATION)
+    numbers = (integers(12), integers(11), integers(9), integers(13), integers(3), integers(3), integers(2))
+    tables = (_INTEGERS, integers(2), _INTEGERS, _INTEGERS, ACTIVATION)
     return (flat, out, flat, flat, flat, out, out, *numbers, *tables, types.int64)
 
 

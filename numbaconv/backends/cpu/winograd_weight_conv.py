@@ -16,7 +16,7 @@ from ...arrays import Array
 from ...plan import ConvPlan
 from ..base import Algorithm, Direction, Epilogue, Runner
 from . import winograd, winograd_weight
-from .launch import Kernel
+from .launch import Kernel, integers
 from .operands import contiguous, deliver
 from .simd import ROWS, VECTOR_BYTES
 from .winograd_conv import TRANSFORM, amplification, unsuited
@@ -39,18 +39,14 @@ _MOST_REPEATS = 6
 KernelCall = tuple[int, int, tuple]
 
 
-def _tuple(count: int) -> types.UniTuple:
-    return types.UniTuple(types.int64, count)
-
-
 def _sum_signature(kind: Any) -> tuple:
     flat = types.Array(kind, 1, "C")
-    return (flat, flat, flat, _tuple(10))
+    return (flat, flat, flat, integers(10))
 
 
 def _back_signature(kind: Any) -> tuple:
     flat = types.Array(kind, 1, "C")
-    return (flat, flat, _tuple(9))
+    return (flat, flat, integers(9))
 
 
 _sum_kernel = Kernel(winograd_weight.sum_tiles_tasks, _sum_signature)

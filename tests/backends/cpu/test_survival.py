@@ -260,11 +260,59 @@ def test_one_thread_does_run_in_parallel(layer):
     def convolve():
         assert (numbaconv.conv2d(x, w, algorithm="implicit_gemm") == wanted).all()  # sums of integers are exact
     convolve()
-    serial, parallel, address = kernel._ready[x.dtype]
-    taken = []
-    kernel._ready[x.dtype] = (serial, lambda *operands: (taken.append(operands[1]), parallel(*operands)), address)
+    parallel, taken = kernel._fanned[x.dtype], []
+    kernel._fanned[x.dtype] = lambda tasks, chunks, *rest: (taken.append(chunks), parallel(tasks, chunks, *rest))
     convolve()
     assert taken and min(taken) >= 2, taken
     finish("parallel")
     """
     assert run(textwrap.dedent(program), layer) == ["parallel"]
+
+
+def test_an_unknown_layer_is_an_error_of_the_backend():
+    """From each algorithm, whether it counts threads to divide its work or to start them."""
+    program = """
+import numpy as np
+import numbaconv
+from numbaconv.backends.base import Direction
+from numbaconv.backends.cpu import BACKEND
+from numbaconv.plan import plan_conv
+x, w = np.ones((2, 16, 40, 40), np.float32), np.ones((24, 16, 3, 3), np.float32)
+plan = plan_conv(x.shape, w.shape, dtype="float32")
+tried = 0
+for algorithm in BACKEND.tables[Direction.FORWARD]:
+    if algorithm.accepts(plan) is None:
+        try:
+            numbaconv.conv2d(x, w, algorithm=algorithm.name)
+        except numbaconv.BackendError as error:
+            assert "magic" in str(error)
+            tried += 1
+print(tried)
+"""
+    environment = {**os.environ, "NUMBA_THREADING_LAYER": "magic", "NUMBA_NUM_THREADS": "2"}
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) > 3
+
+
+def test_one_thread_starts_no_pool():
+    """On one core tbb's, started by another thread than the main one, kept the process from ending."""
+    program = """
+thread = threading.Thread(target=convolve)
+thread.start()
+thread.join()
+from numba.np.ufunc import parallel
+print(parallel._is_initialized)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(PREPARE + program)],
+        env={**os.environ, "NUMBA_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["False"]
