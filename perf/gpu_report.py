@@ -69,14 +69,12 @@ def _measured(arguments: argparse.Namespace, write: Any) -> dict[str, Any]:
     begin = time.perf_counter()
     import numbaconv
     from numbaconv.bench.machine import machine
-    from numbaconv.bench.peers import without_transforms
 
     status = numbaconv.backends()["cuda"]
     if not status.available:
         raise SystemExit(status.reason)
     from numbaconv.backends.registry import resolve
 
-    without_transforms()  # of the CPU's: references are to be sums
     timer = None
     if arguments.only != "checks":
         try:
@@ -139,10 +137,11 @@ def _records(layer: Any, arguments: argparse.Namespace, timer: Any) -> Iterator[
 
     own, batch = layer.input_shape[0], 2 if arguments.smoke else arguments.batch
     if arguments.only != "times":
+        against = {"backend": "reference"} if arguments.smoke else gpu_checks.ON_HOST
         for each in sorted({own, batch}):
             arrays = operands(layer.of_batch(each))
             for kind in gpu_checks.KINDS:
-                for record in gpu_checks.check(layer.of_batch(each), kind, arguments.directions, arrays):
+                for record in gpu_checks.check(layer.of_batch(each), kind, arguments.directions, arrays, against):
                     yield "checks", record
     if timer:
         for kind in gpu_checks.KINDS:

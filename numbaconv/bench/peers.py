@@ -32,7 +32,6 @@ __all__ = [
     "torch_call",
     "torch_function",
     "torch_padded",
-    "without_transforms",
 ]
 
 Call = Callable[[], object]
@@ -83,17 +82,12 @@ def prepared_call(layer: Layer, direction: str, algorithm: str | None = None) ->
     return lambda: prepared(x)
 
 
-def without_transforms() -> None:
-    """Never choose Winograd and the like in this process."""
+def untransformed_call(layer: Layer, direction: str) -> Call:
+    """`prepared_call` without Winograd and the like, whose rate can pass the machine's peak."""
     from ..backends.cpu import BACKEND
 
     names = {each.name for table in BACKEND.tables.values() for each in table if each.spreading}
-    os.environ["NUMBACONV_DISABLE"] = ",".join(sorted(names))
-
-
-def untransformed_call(layer: Layer, direction: str) -> Call:
-    """`prepared_call` without transforms, whose rate can pass the machine's peak."""
-    without_transforms()  # this process is for this call alone
+    os.environ["NUMBACONV_DISABLE"] = ",".join(sorted(names))  # this process is for this call alone
     return prepared_call(layer, direction)
 
 
