@@ -30,6 +30,7 @@ def main() -> int:
     os.environ["NUMBACONV_TUNE"] = "0"  # the automatic choice, whatever was tuned here
     if arguments.smoke:
         os.environ["NUMBA_ENABLE_CUDASIM"] = "1"
+        sys.setswitchinterval(1e-4)  # the simulator's threads take turns at barriers
     import gpu_file
 
     if arguments.merge:

@@ -46,7 +46,7 @@ class Timer:
     def __init__(self, there: bool):
         self.there = there
         self.device = "cuda" if there else "cpu"
-        self.cache = torch.cuda.get_device_properties(0).L2_cache_size if there else 1 << 14
+        self.cache = torch.cuda.get_device_properties(0).L2_cache_size if there else 0
         torch.backends.cudnn.benchmark = True
 
     def peak(self) -> dict[str, float]:
@@ -150,7 +150,6 @@ class Timer:
 
     def _graph(self, calls: list[Call]) -> tuple[list[Call], int]:
         """The calls as one: captured in a graph, several times over where they are few."""
-        calls = calls * max(16 // len(calls), 1)
         if not self.there:
 
             def one_by_one() -> None:
@@ -158,6 +157,7 @@ class Timer:
                     call()
 
             return [one_by_one], len(calls)
+        calls = calls * max(16 // len(calls), 1)
         side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
@@ -176,6 +176,8 @@ class Timer:
         for call in calls:
             call()
         once = self._seconds(calls, 1)
+        if not self.there:
+            return once
         repeats = min(max(int(0.003 / max(once, 1e-9)), 1), 1000)
         found, end = once, time.perf_counter() + _SECONDS
         for turn in range(1000):
