@@ -10,6 +10,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,15 +21,22 @@ from .workers import serve
 __all__ = [
     "PEERS",
     "Call",
+    "Function",
     "is_dense",
     "measure",
     "numbaconv_call",
+    "numbaconv_function",
+    "operands",
     "prepared_call",
     "runs",
     "torch_call",
+    "torch_function",
+    "torch_padded",
 ]
 
 Call = Callable[[], object]
+#: Of input, weight and output gradient.
+Function = Callable[..., object]
 Make = Callable[[Layer, str], Call]
 
 
@@ -45,20 +53,24 @@ def operands(layer: Layer) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return x, w, g
 
 
-def numbaconv_call(layer: Layer, direction: str, algorithm: str | None = None) -> Call:
+def numbaconv_function(layer: Layer, direction: str, **further: Any) -> Function:
+    """The public function of a direction, of arrays of any kind; ``further`` are options of it."""
     from .. import functional, grad
 
-    x, w, g = operands(layer)
     name = f"conv_transpose{layer.rank}d" if layer.transposed else f"conv{layer.rank}d"
-    options = {**layer.arguments, "algorithm": algorithm}
+    options = {**layer.arguments, **further}
     if direction == "forward":
         forward = getattr(functional, name)
-        return lambda: forward(x, w, **options)
+        return lambda x, w, g, **more: forward(x, w, **options, **more)
     if direction == "input":
         by_input = getattr(grad, f"{name}_input")
-        return lambda: by_input(x.shape, w, g, **options)
+        return lambda x, w, g, **more: by_input(x.shape, w, g, **options, **more)
     by_weight = getattr(grad, f"{name}_weight")
-    return lambda: by_weight(x, w.shape, g, **options)
+    return lambda x, w, g, **more: by_weight(x, w.shape, g, **options, **more)
+
+
+def numbaconv_call(layer: Layer, direction: str, algorithm: str | None = None) -> Call:
+    return partial(numbaconv_function(layer, direction, algorithm=algorithm), *operands(layer))
 
 
 def prepared_call(layer: Layer, direction: str, algorithm: str | None = None) -> Call:
@@ -79,31 +91,50 @@ def untransformed_call(layer: Layer, direction: str) -> Call:
     return prepared_call(layer, direction)
 
 
+def torch_function(layer: Layer, direction: str) -> Function:
+    """PyTorch's function of a direction, of tensors; gradients take the input as `torch_padded` makes it."""
+    import torch
+
+    arguments = {name: value for name, value in layer.arguments.items() if name != "padding"}
+    extra = arguments.pop("output_padding", (0,) * layer.rank)
+    even, uneven = _paddings(layer)
+    if direction == "forward":
+        if layer.transposed:
+            transposed = getattr(torch.nn.functional, f"conv_transpose{layer.rank}d")
+            common = [max(pair) for pair in layer.arguments["padding"]]
+            return lambda x, w, g: transposed(x, w, padding=common, output_padding=extra, **arguments)
+        function = getattr(torch.nn.functional, f"conv{layer.rank}d")
+        if uneven:  # PyTorch's user pads first
+            return lambda x, w, g: function(torch_padded(layer, x), w, padding=even, **arguments)
+        return lambda x, w, g: function(x, w, padding=even, **arguments)
+    mask = [direction == "input", direction == "weight", False]
+    backward = torch.ops.aten.convolution_backward
+    numbers = (arguments["stride"], even, arguments["dilation"], layer.transposed, extra, arguments["groups"])
+    return lambda x, w, g: backward(g, x, w, None, *numbers, mask)
+
+
+def _paddings(layer: Layer) -> tuple[list[int], list[int]]:
+    """What is padded on both sides of each axis, and the rest as `torch.nn.functional.pad` takes it; or no rest."""
+    pads = layer.arguments["padding"]
+    even = [min(pair) for pair in pads]
+    rest = [amount for pair, both in zip(pads[::-1], even[::-1], strict=True) for amount in (p - both for p in pair)]
+    return even, rest if any(rest) else []
+
+
+def torch_padded(layer: Layer, x: Any) -> Any:
+    """An input with the padding that PyTorch's convolution has no argument for: where both sides differ."""
+    import torch
+
+    _, uneven = _paddings(layer)
+    return torch.nn.functional.pad(x, uneven) if uneven else x
+
+
 def torch_call(layer: Layer, direction: str) -> Call:
     import torch
 
     torch.set_num_threads(threads())
     x, w, g = (torch.from_numpy(each) for each in operands(layer))
-    arguments = dict(layer.arguments)
-    pads = arguments.pop("padding")
-    extra = arguments.pop("output_padding", (0,) * layer.rank)
-    common = [max(before, after) for before, after in pads]
-    even = [min(before, after) for before, after in pads]
-    uneven = [amount for pair, both in zip(pads[::-1], even[::-1], strict=True) for amount in (p - both for p in pair)]
-    if direction == "forward":
-        if layer.transposed:
-            function = getattr(torch.nn.functional, f"conv_transpose{layer.rank}d")
-            return lambda: function(x, w, padding=common, output_padding=extra, **arguments)
-        function = getattr(torch.nn.functional, f"conv{layer.rank}d")
-        if any(uneven):  # PyTorch's user pads first
-            pad = torch.nn.functional.pad
-            return lambda: function(pad(x, uneven), w, padding=even, **arguments)
-        return lambda: function(x, w, padding=even, **arguments)
-    mask = [direction == "input", direction == "weight", False]
-    backward = torch.ops.aten.convolution_backward
-    padded = torch.nn.functional.pad(x, uneven) if any(uneven) else x
-    numbers = (arguments["stride"], even, arguments["dilation"], layer.transposed, extra, arguments["groups"])
-    return lambda: backward(g, padded, w, None, *numbers, mask)
+    return partial(torch_function(layer, direction), x if direction == "forward" else torch_padded(layer, x), w, g)
 
 
 def onnxruntime_call(layer: Layer, direction: str) -> Call:

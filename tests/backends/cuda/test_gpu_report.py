@@ -1,0 +1,98 @@
+"""``perf/gpu_report.py`` from end to end in the simulator, so that it works on the day that there is a GPU."""
+
+import json
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+from test_implicit_gemm import SIMULATOR
+
+PROGRAM = Path(__file__).parents[3] / "perf" / "gpu_report.py"
+#: What it must do without: neither this package nor what only other tools need is there.
+HIDDEN = ("ml_dtypes", "matplotlib", "platformdirs", "rich")
+#: Runs the program with the rest of its arguments where these modules cannot be imported.
+WITHOUT = f"""
+import runpy, sys
+for name in {HIDDEN}:
+    sys.modules[name] = None
+sys.path.insert(0, sys.argv[1].rpartition("/")[0])
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def report(*arguments):
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("NUMBACONV_", "NUMBA_"))}
+    return subprocess.run(
+        [sys.executable, "-c", WITHOUT, PROGRAM.as_posix(), *map(str, arguments)],
+        env=clean,
+        cwd=PROGRAM.parents[2],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+def content(path):
+    page = path.read_text(encoding="utf-8")
+    return json.loads(page.partition('id="report">')[2].rpartition("</script>")[0])
+
+
+@SIMULATOR
+def test_end_to_end(tmp_path):
+    parts = [tmp_path / f"{part}.html" for part in (1, 2)]
+    for part, path in enumerate(parts, 1):
+        done = report("--smoke", "--part", f"{part}/2", "--output", path)
+        assert done.returncode == 0, done.stdout + done.stderr[-3000:]
+    whole = tmp_path / "whole.html"
+    done = report("--merge", *parts, "--output", whole)
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = content(whole)
+    layers = {"toy/strided", "toy/depthwise", "toy/transposed"}
+    assert {record["layer"] for record in found["checks"]} == layers
+    assert {record["algorithm"] for record in found["checks"]} >= {"direct", "implicit_gemm"}
+    assert {record["direction"] for record in found["checks"]} == {"forward", "input", "weight"}
+    assert {record["batch"] for record in found["checks"]} == {1, 2}
+    assert all(record["same bits"] and 0 <= record["of the bound"] <= 1 for record in found["checks"])
+    assert "0 wrong" in done.stdout
+    assert not found["not reached"]
+    if find_spec("torch") is None:
+        assert not found["times"]
+        return
+    assert len(found["times"]) == 3 * 3 * 2
+    assert not any(record["errors"] for record in found["times"])
+    assert {name for record in found["times"] for name in record["times"]} == {
+        "numbaconv",
+        "numbaconv_prepared",
+        "numbaconv_prepared graph",
+        *(f"{peer}{how}" for peer in ("cudnn", "cudnn_tf32", "cudnn_f16") for how in ("", " graph")),
+    }
+    assert "depthwise, prepared, kernels alone, vs cuDNN" in found["summary"]
+    assert "<svg" in whole.read_text(encoding="utf-8")
+
+
+@SIMULATOR
+def test_what_is_wrong_is_said(tmp_path):
+    """A result outside its bound, and one that differs from run to run, are named, and end with a status."""
+    path = tmp_path / "wrong.html"
+    done = report("--smoke", "--only", "checks", "--layers", "depthwise", "--directions", "forward", "--output", path)
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = content(path)
+    found["checks"][0] |= {"right": False, "same bits": False}
+    page = path.read_text(encoding="utf-8")
+    head = page[: page.index('id="report">') + len('id="report">')]
+    path.write_text(head + json.dumps(found) + "</script>", encoding="utf-8")
+    done = report("--merge", path, "--output", tmp_path / "again.html")
+    assert done.returncode == 1
+    assert "1 wrong" in done.stdout
+    assert "WRONG toy/depthwise x1 float32 forward" in done.stdout
+
+
+def test_parts_that_are_none(tmp_path):
+    for part in ("3/2", "0/2", "x"):
+        done = report("--smoke", "--part", part, "--output", tmp_path / "none.html")
+        assert done.returncode == 2
+        assert "--part must be I/N" in done.stderr
