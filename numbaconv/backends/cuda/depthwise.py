@@ -227,7 +227,7 @@ class _Weight(_Depthwise):
         numbers = made.table, made.units, x.strides[0], y.strides[0], self.fill
         launch(made.kernel(), made.blocks, THREADS, stream, x.data, y.data, sums, *numbers)
         total = sum_kernel(w.dtype.name, self.compute.name)
-        launch(total, blocks_for(w.size), THREADS, stream, sums, w.data, made.sum_table)
+        launch(total, blocks_for(w.size, THREADS), THREADS, stream, sums, w.data, made.sum_table)
 
 
 def _refusal(direction: Direction, plan: ConvPlan) -> str | None:
