@@ -30,7 +30,7 @@ THREADS, BESIDE = 128, 32
 _MOST_ROWS = 4
 #: Entries of a table above which it would outgrow what it is for.
 _MOST_ENTRIES = 2**20
-#: Sums that a thread of WEIGHT_GRAD holds; chunks are as many as make so many blocks, of at least so many units a thread.
+#: Sums of a thread of WEIGHT_GRAD; chunks are as many as make so many blocks, of at least so many units a thread.
 _MOST_SUMS, _BLOCKS, _LEAST_UNITS = 25, 1056, 4
 
 

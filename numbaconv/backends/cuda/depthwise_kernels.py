@@ -1,7 +1,7 @@
 """Depthwise convolution: a few neighbouring results a thread, in registers, along an axis that the layout chooses.
 
-Each group has one channel on one side, so a result reads few cells, each is read by few results, and the time is that of
-memory. Threads that are neighbours read neighbours in memory, and what a thread reads for one result it keeps for the
+Each group has one channel on one side, so a result reads few cells, each is read by few results, and memory takes the
+time. Threads that are neighbours read neighbours in memory, and what a thread reads for one result it keeps for the
 next along its *walk* (`walks.py`)::
 
     channels first, walk down:             channels last, walk along the width:
@@ -25,7 +25,7 @@ each of whose cells and gradients are read once for all of them. Threads take po
 a tree in shared memory, and chunks by the second kernel of `weight_gemm.py`. The order follows from the plan and the
 layout: no atomics. What lies beyond an axis's last output is not multiplied, since 0 * NaN is not 0.
 
-Tried (machine code for sm_80): nothing else yet; no kernel here was timed on a device.
+No kernel here was timed on a device yet.
 
 Error factor: as any sum of n products in some order (``any_order_factor``).
 """
@@ -50,10 +50,10 @@ __all__ = ["ALONG", "DOTS_HEAD", "DOWN", "LAST", "SWEEP_HEAD", "dots_kernel", "s
 LAST, ALONG, DOWN = "last", "along", "down"
 
 #: Places in the table of ``sweep``. ``UNITS``: threads of a sample with something to do, in ``BLOCKS``. ``DIVIDE``: the
-#: three fastest extents and result channels of a group, each with its inverse and shift. ``SOURCE``, ``TARGET``: elements
-#: from channel to channel; the target's also along the walk and across. ``W_GROUP``, ``W_ROW``, ``W_CHANNEL``, ``W_STEP``:
-#: the weight's, to the next tap of the walk with the last. ``FIRST_B``, ``FIRST_D``: where the lists begin; their
-#: entries are pairs of a cell or code and the tap's weight.
+#: three fastest extents and result channels of a group, each with its inverse and shift. ``SOURCE``, ``TARGET``:
+#: elements from channel to channel; the target's also along the walk and across. ``W_GROUP``, ``W_ROW``, ``W_CHANNEL``,
+#: ``W_STEP``: the weight's, to the next tap of the walk with the last. ``FIRST_B``, ``FIRST_D``: where the lists
+#: begin; their entries are pairs of a cell or code and the tap's weight.
 UNITS, BLOCKS, DIVIDE = 0, 1, 2
 CHANNELS, SOURCE, TARGET, W_GROUP, W_ROW, W_CHANNEL, W_STEP = 14, 15, 16, 20, 21, 22, 23
 START, ADVANCE, UNIT, SHIFT, CHUNKS, KERNEL, WALKED, FIRST_B, FIRST_D = range(24, 33)
@@ -193,9 +193,9 @@ def sweep_kernel(
     return sweep
 
 
-#: Places in the table of ``dots``. ``PAIRS``: weights of a tap; ``TILES``: of taps along the walk, and across; ``CHUNK``:
-#: units of a chunk. ``SPLIT``: units of a sample, the two fastest extents, how many pairs have an input channel and how
-#: many an output channel, each with its inverse and shift. ``X_CHANNEL``, ``Y``: elements from channel to channel, the
+#: Places in the table of ``dots``. ``PAIRS``: weights of a tap. ``TILES``: of taps along the walk, and across.
+#: ``CHUNK``: units of a chunk. ``SPLIT``: units of a sample, the two fastest extents, how many pairs have an
+#: input channel and how many an output channel, each with its inverse and shift. ``X_CHANNEL``, ``Y``: elements from channel to channel, the
 #: latter's also along the walk and across. ``LINE_B``, ``LINE_D``: where lines begin, their steps from output to output
 #: and from tap to tap. ``W_TAPS``: how far apart taps are in the sums, along the walk and across.
 PAIRS, TILES, PAIR_BLOCKS, CHUNK, SPLIT, X_CHANNEL, Y = 0, 1, 4, 5, 6, 21, 22
@@ -333,7 +333,9 @@ def dots_kernel(
         while width >= np.uint32(beside):
             for item in range(thread, np.uint32(width * np.uint32(tile_taps)), np.uint32(threads)):
                 tap = np.uint32(np.uint32(item) // width)
-                to = np.uint32(np.uint32(tap * np.uint32(threads)) + np.uint32(np.uint32(item) - np.uint32(tap * width)))
+                to = np.uint32(
+                    np.uint32(tap * np.uint32(threads)) + np.uint32(np.uint32(item) - np.uint32(tap * width))
+                )
                 shared[to] += shared[np.uint32(to + width)]
             cuda.syncthreads()
             width = np.uint32(width // np.uint32(2))
