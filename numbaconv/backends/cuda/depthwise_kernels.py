@@ -194,10 +194,10 @@ def sweep_kernel(
 
 
 #: Places in the table of ``dots``. ``PAIRS``: weights of a tap. ``TILES``: of taps along the walk, and across.
-#: ``CHUNK``: units of a chunk. ``SPLIT``: units of a sample, the two fastest extents, how many pairs have an
-#: input channel and how many an output channel, each with its inverse and shift. ``X_CHANNEL``, ``Y``: elements from channel to channel, the
-#: latter's also along the walk and across. ``LINE_B``, ``LINE_D``: where lines begin, their steps from output to output
-#: and from tap to tap. ``W_TAPS``: how far apart taps are in the sums, along the walk and across.
+#: ``CHUNK``: units of a chunk. ``SPLIT``: units of a sample, the two fastest extents, how many pairs have an input
+#: channel and how many an output channel, each with its inverse and shift. ``X_CHANNEL``, ``Y``: elements from channel
+#: to channel, the latter's also along the walk and across. ``LINE_B``, ``LINE_D``: where lines begin, their steps from
+#: output to output and from tap to tap. ``W_TAPS``: how far apart taps are in the sums, along the walk and across.
 PAIRS, TILES, PAIR_BLOCKS, CHUNK, SPLIT, X_CHANNEL, Y = 0, 1, 4, 5, 6, 21, 22
 X_START, X_ADVANCE, X_UNIT, X_SHIFT, LINE_B, LINE_D, W_TAPS, TAPS_ALONG, TAPS_ACROSS, TAPS, OUTPUTS = (
     *range(26, 30),
