@@ -63,6 +63,7 @@ SWEEP_HEAD = 33
 @cache
 def _places(order: str) -> Any:
     """A device function: channel, place of the walk, and places across, of a sample's thread."""
+    last, along = order == LAST, order == ALONG
 
     @inlined
     def places(at, table):
@@ -75,9 +76,9 @@ def _places(order: str) -> Any:
         extent = np.uint32(table[DIVIDE + 6])
         fourth = divided(more, np.uint32(table[DIVIDE + 7]), table[DIVIDE + 8])
         third = np.uint32(more - np.uint32(fourth * extent))
-        if order == LAST:
+        if last:
             return first, second, third, fourth
-        if order == ALONG:
+        if along:
             return fourth, first, second, third
         return fourth, second, first, third
 

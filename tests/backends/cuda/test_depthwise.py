@@ -9,8 +9,8 @@ PROGRAM = Path(__file__).with_name("simulated_depthwise.py")
 
 #: How many comparisons each check must have made at least.
 CHECKS = {
-    "problems": 138,
-    "dtypes": 30,
+    "problems": 140,
+    "dtypes": 36,
     "real_blocks": 6,
     "walks": 2,
     "bits": 9,
