@@ -187,7 +187,7 @@ def check_nan():
     for problem in (
         _depthwise((5, 6), (3, 2), batch=2, times=2, pads=((1, 1), (0, 1))),
         _depthwise((9, 7), (3, 3), batch=2, stride=(2, 3), pads=((1, 1), (1, 1))),
-        _depthwise((14,), (11,), stride=(2,), pads=((3, 3),)),
+        _depthwise((14,), (11,), batch=2, stride=(2,), pads=((3, 3),)),
     ):
         for each in (run, run_last):
             x, w, g = operands(problem, np.random.default_rng(11), np.float32, 3)
