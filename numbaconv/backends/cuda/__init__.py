@@ -15,6 +15,7 @@ _problem: ImportError | None = None
 _tables: dict[Direction, tuple[Algorithm, ...]] = dict.fromkeys(Direction, ())
 _options: dict[str, Any] = {"activation_grad": None}
 try:
+    from .depthwise import DEPTHWISE
     from .direct_conv import DIRECT
     from .elementwise import RESIDENCE, activation_grad
     from .epilogue import check_activation
@@ -25,9 +26,8 @@ except ImportError as error:
 else:
     _options = {"activation_grad": activation_grad, "check_activation": check_activation, "residence": RESIDENCE}
     _tables = {
-        Direction.FORWARD: (IMPLICIT_GEMM[Direction.FORWARD], DIRECT[Direction.FORWARD]),
-        Direction.INPUT_GRAD: (IMPLICIT_GEMM[Direction.INPUT_GRAD], DIRECT[Direction.INPUT_GRAD]),
-        Direction.WEIGHT_GRAD: (IMPLICIT_GEMM_WEIGHT, DIRECT[Direction.WEIGHT_GRAD]),
+        direction: (DEPTHWISE[direction], gemm, DIRECT[direction])
+        for direction, gemm in {**IMPLICIT_GEMM, Direction.WEIGHT_GRAD: IMPLICIT_GEMM_WEIGHT}.items()
     }
 
 

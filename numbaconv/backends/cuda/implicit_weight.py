@@ -13,13 +13,14 @@ from ...plan import ConvPlan
 from ..base import Direction, any_order_factor
 from ..tables import fill_value
 from .device import Tensor, empty
+from .division import inverse
 from .epilogue import DeviceEpilogue
 from .gather import forward_axis
 from .implicit_gemm import BESIDE_CHANNELS, common_refusal, is_aligned, reachable, steps_of_sample
 from .launching import THREADS, blocks_for, launch
 from .running import algorithm
 from .tiles import DEPTH, WEIGHT_TILES, Tile, choose_tile
-from .weight_gemm import EACH, HEAD, QUADS, inverse, sum_kernel, weight_kernel
+from .weight_gemm import EACH, HEAD, QUADS, sum_kernel, weight_kernel
 
 __all__ = ["IMPLICIT_GEMM_WEIGHT"]
 

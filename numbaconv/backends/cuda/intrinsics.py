@@ -60,6 +60,9 @@ if not SIMULATED:
     from numba.cuda import types
     from numba.cuda.extending import intrinsic
 
+    if not hasattr(types, "float32"):  # Numba's own CUDA target has the CPU's types
+        from numba import types
+
     _I32, _I64, _F32 = ir.IntType(32), ir.IntType(64), ir.FloatType()
     _VOID = ir.VoidType()
 

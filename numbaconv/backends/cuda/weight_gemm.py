@@ -37,6 +37,7 @@ from typing import Any
 import numpy as np
 from numba import cuda
 
+from .division import divided
 from .elements import number, reader, writer
 from .gather import CONSTANT_CODE, ZERO_CODE
 from .intrinsics import inlined, load4, shared_tile, store4
@@ -44,7 +45,7 @@ from .jit import kernel
 from .products import kernel_function, place_of, steps_of
 from .tiles import DEPTH, Tile
 
-__all__ = ["EACH", "ENTRIES", "HEAD", "QUADS", "inverse", "sum_kernel", "weight_kernel"]
+__all__ = ["EACH", "ENTRIES", "HEAD", "QUADS", "sum_kernel", "weight_kernel"]
 
 EACH, QUADS = "each", "quads"
 
@@ -56,21 +57,6 @@ INVERSES, EXTENTS, Y, X_GROUP, Y_GROUP, LINES, STEP = 7, 13, 15, 18, 19, 20, 23
 HEAD = 26
 #: Where a chunk's first sample begins in both operands, behind the positions of two steps.
 FIRST_SPOT = 2 * 2 * DEPTH
-
-
-def inverse(extent: int) -> tuple[int, int]:
-    """A multiplier and a shift by which a number below 2**31 is divided by an extent.
-
-    With ``2**(s - 1) < extent <= 2**s`` the multiplier is off by less than 1, so a quotient by less than
-    ``2**31 / (2**31 * 2**s)``, which does not reach the next integer (Granlund and Montgomery 1994).
-    """
-    shift = 31 + (extent - 1).bit_length()
-    return -(-(1 << shift) // extent), shift
-
-
-@inlined
-def _divided(value, multiplier, shift):
-    return np.uint32((np.uint64(value) * np.uint64(multiplier)) >> np.uint64(shift))
 
 
 @inlined
@@ -89,11 +75,11 @@ def _cell(table, line_d, line_h, line_w, entry, step_d, step_h, step_w):
 @inlined
 def _find(table, spots, lines, slot, position, x_batch, y_batch):
     """Where a chunk's position begins in both operands and along the lines, for all threads of the block to read."""
-    sample = _divided(position, np.uint32(table[INVERSES]), table[INVERSES + 1])
+    sample = divided(position, np.uint32(table[INVERSES]), table[INVERSES + 1])
     position = np.uint32(position - sample * np.uint32(table[POSITIONS]))
-    above = _divided(position, np.uint32(table[INVERSES + 2]), table[INVERSES + 3])
+    above = divided(position, np.uint32(table[INVERSES + 2]), table[INVERSES + 3])
     ow = np.uint32(position - above * np.uint32(table[EXTENTS]))
-    od = _divided(above, np.uint32(table[INVERSES + 4]), table[INVERSES + 5])
+    od = divided(above, np.uint32(table[INVERSES + 4]), table[INVERSES + 5])
     oh = np.uint32(above - od * np.uint32(table[EXTENTS + 1]))
     inside = np.uint32(od * np.uint32(table[Y]) + oh * np.uint32(table[Y + 1]) + ow * np.uint32(table[Y + 2]))
     at = np.uint32(np.uint32(2) * slot)

@@ -7,9 +7,11 @@ from typing import Any
 from numba.cuda import types
 
 from numbaconv.backends.base import NO_EPILOGUE
-from numbaconv.backends.cuda import gather_gemm, weight_gemm
+from numbaconv.backends.cuda import depthwise, depthwise_kernels, gather_gemm, weight_gemm
 from numbaconv.backends.cuda.epilogue import finisher
 from numbaconv.backends.cuda.tiles import TILES, WEIGHT_TILES
+from numbaconv.backends.cuda.walks import forward_walk, input_walk
+from numbaconv.plan import Axis
 
 DTYPES = ("float32", "float16", "bfloat16", "float64")
 #: How sources are gathered, and whether result channels are neighbours, as they come together.
@@ -75,3 +77,54 @@ def small_cases():
         yield Case(f"pack {dtype}", gather_gemm.pack_kernel(dtype, compute), pack, 128, "", False)
         add = types.void(array(compute), array(dtype), integers)
         yield Case(f"sum {dtype}", weight_gemm.sum_kernel(dtype, compute), add, 128, "", False)
+
+
+def _axis(kernel, stride=1, dilation=1):
+    return Axis(64, 64 // stride, kernel, stride, dilation, kernel // 2, kernel // 2)
+
+
+#: Walks of the depthwise kernels by name, and whether padding may be constant: few and many taps, phases, taps apart.
+SWEEPS = {
+    "3 taps": (forward_walk(_axis(3)), "down", False),
+    "3 taps of constant padding": (forward_walk(_axis(3)), "along", True),
+    "7 taps": (forward_walk(_axis(7)), "last", False),
+    "31 taps": (forward_walk(_axis(31)), "along", False),
+    "31 taps apart": (forward_walk(_axis(31, dilation=9)), "last", True),
+    "phases": (input_walk(_axis(3, stride=2)), "along", False),
+    "phases of 4": (input_walk(_axis(7, stride=4)), "last", False),
+    "far": (input_walk(_axis(7, stride=8)), "along", False),
+}
+#: As `SWEEPS`, with the lines of taps in a tile, and the threads beside each other.
+DOTS = {
+    "3x3": (forward_walk(_axis(3)), "down", False, 3, 1),
+    "3x3 of constant padding": (forward_walk(_axis(3)), "last", True, 3, 32),
+    "5x5": (forward_walk(_axis(5)), "last", False, 5, 32),
+    "7x3": (forward_walk(_axis(7)), "along", False, 3, 1),
+    "5x5 apart": (forward_walk(_axis(5, stride=3, dilation=9)), "down", True, 5, 1),
+    "25x1": (forward_walk(_axis(1)), "down", False, 25, 1),
+}
+
+
+def depthwise_cases():
+    """The depthwise kernels: all that is in registers is indexed by constants, or it would be on the stack."""
+    for dtype in DTYPES:
+        compute = "float64" if dtype == "float64" else "float32"
+        scalar, operation = getattr(types, compute), "DFMA" if compute == "float64" else "FFMA"
+        finish = finisher(compute, NO_EPILOGUE)
+        steps = types.int64, types.int64, scalar
+        for name, (walk, order, constant) in SWEEPS.items():
+            chosen = (walk.pattern, order, walk.chunks > 1, constant, (dtype,) * 3, compute, finish)
+            signature = types.void(*[array(dtype)] * 3, types.Tuple(()), array("int32"), *steps)
+            kernel = depthwise_kernels.sweep_kernel(*chosen)
+            yield Case(f"sweep {dtype} {name}", kernel, signature, depthwise.THREADS, operation, False)
+        for name, (walk, order, constant, lines, beside) in DOTS.items():
+            chosen = (walk.pattern, lines, order, constant, depthwise.THREADS, beside, (dtype,) * 2, compute)
+            signature = types.void(array(dtype), array(dtype), array(compute), array("int32"), types.int64, *steps)
+            yield Case(
+                f"dots {dtype} {name}",
+                depthwise_kernels.dots_kernel(*chosen),
+                signature,
+                depthwise.THREADS,
+                operation,
+                False,
+            )

@@ -22,8 +22,9 @@ if ABSENT is None:
 
     ALL = {str(case): case for case in kernels.cases()}
     SMALL = {str(case): case for case in kernels.small_cases()}
+    DEPTHWISE = {str(case): case for case in kernels.depthwise_cases()}
 else:
-    ALL = SMALL = {}
+    ALL = SMALL = DEPTHWISE = {}
 
 
 def in_short(name):
@@ -48,6 +49,7 @@ def test_what_this_needs_is_installed():
     assert SHORT
     assert LONG
     assert SMALL
+    assert DEPTHWISE
 
 
 def check(case):
@@ -95,3 +97,28 @@ def test_small_kernels(name):
     ]:
         found = compile_check.link(codes, cc)
         assert (found.spilled, found.stack) == (0, 0), f"{case} for {cc}"
+
+
+def check_depthwise(case):
+    codes = compile_check.to_ltoir(case.kernel, case.signature, ARCHITECTURES[0])
+    for cc in ARCHITECTURES:
+        found = compile_check.link(codes, cc)
+        label = f"{case} for {cc}"
+        assert (found.spilled, found.stack) == (0, 0), label
+        assert found.registers * case.threads * 4 <= 65536, f"{label}: {found.registers}"
+        assert found.shared <= 48 * 1024, label
+        assert found.main_loop(case.operation)[case.operation] > 0, label
+
+
+SHORT_DEPTHWISE = [name for name in DEPTHWISE if name.endswith(("float32 3 taps", "float32 phases", "float32 3x3"))]
+
+
+@pytest.mark.parametrize("name", SHORT_DEPTHWISE)
+def test_depthwise_kernels(name):
+    check_depthwise(DEPTHWISE[name])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in DEPTHWISE if name not in SHORT_DEPTHWISE])
+def test_all_depthwise_kernels(name):
+    check_depthwise(DEPTHWISE[name])
