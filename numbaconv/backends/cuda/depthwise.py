@@ -67,11 +67,11 @@ class _Depthwise:
         return found
 
 
-def _order(walked: tuple[int, int], last: bool, width_first: bool) -> str:
-    """How threads lie, by the extents of height and width."""
+def _order(height: int, last: bool, along: bool) -> str:
+    """How threads lie, by the result's height; ``along``: whether the walk is to be along the width."""
     if last:
         return LAST
-    return ALONG if width_first or walked[0] < RESULTS else DOWN
+    return ALONG if along or height < RESULTS else DOWN
 
 
 def _is_last(tensor: Tensor) -> bool:
@@ -140,7 +140,7 @@ class _Sweep(_Depthwise):
 
     def _make(self, source: Tensor, w: Tensor, out: Tensor, stream: Any) -> _Made:
         strided = self.by_input and stepping(self.plan.axes3[2]).stride > 1
-        order = _order(out.shape[3:], _is_last(out), strided)
+        order = _order(out.shape[3], _is_last(out), strided)
         table, walk, blocks = self._table(source, w, out, order, stream)
         dtypes = source.dtype.name, w.dtype.name, out.dtype.name
         chosen = (walk.pattern, order, walk.chunks > 1, self.constant and not self.by_input, dtypes, self.compute.name)
@@ -178,7 +178,7 @@ class _Weight(_Depthwise):
         plan = self.plan
         outputs, inputs = plan.y_channels // plan.groups, plan.x_channels // plan.groups
         last = _is_last(x)
-        order = _order(y.shape[3:], last, False)
+        order = _order(y.shape[3], last, False)
         a, b, d = (1, 2, 0) if order == DOWN else (2, 1, 0)
         walk, kernel = forward_walk(plan.axes3[a]), tuple(axis.kernel for axis in plan.axes3)
         tiles_b = -(-kernel[b] // max(_MOST_SUMS // walk.pattern.taps, 1))

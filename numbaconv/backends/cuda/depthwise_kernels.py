@@ -25,8 +25,8 @@ each of whose cells and gradients are read once for all of them. Threads take po
 a tree in shared memory, and chunks by the second kernel of `weight_gemm.py`. The order follows from the plan and the
 layout: no atomics. What lies beyond an axis's last output is not multiplied, since 0 * NaN is not 0.
 
-Machine code for sm_90: nothing on the stack; 56 registers for 3 taps down, 72 for the sums of 3x3 taps, 103 for 5x5, 130
-in float64 with 3x7, which is what limits ``_MOST_SUMS``. No kernel here was timed on a device yet.
+Machine code for sm_90: nothing on the stack; 56 registers for 3 taps down, 72 for the sums of 3x3 taps, 103 for 5x5,
+130 in float64 with 3x7, which is what limits the sums of a thread. No kernel here was timed on a device yet.
 
 Error factor: as any sum of n products in some order (``any_order_factor``).
 """
@@ -127,7 +127,7 @@ def sweep_kernel(
     @inlined
     def add(w, w_at, w_step, left, cells, sums):
         for k in range(taps):
-            if not chunked or np.uint32(k) < left:
+            if not chunked or np.int32(k) < left:
                 value = scalar(read_w(w, w_at + np.uint64(np.uint32(np.uint32(k) * w_step))))
                 for j in range(results):
                     at = j * step + k * slope + bias
@@ -161,7 +161,7 @@ def sweep_kernel(
             first_b, end_b = table[at_b], table[np.uint32(at_b + np.uint32(1))]
             first_d, end_d = table[at_d], table[np.uint32(at_d + np.uint32(1))]
             line = np.int32(np.int32(table[START]) + np.int32(np.int32(t) * np.int32(table[ADVANCE])))
-            left = np.uint32(table[KERNEL])
+            left = np.int32(table[KERNEL])
             for j in range(results):
                 sums[j] = zero
             for _ in range(table[CHUNKS]):
@@ -179,7 +179,7 @@ def sweep_kernel(
                                 cells[i] = cell(source, from_s, places[i], entry_b[0], entry_d[0], fill)
                             add(w, np.uint64(np.uint32(w_d + np.uint32(entry_b[1]))), w_step, left, cells, sums)
                 line = np.int32(line + np.int32(table[SHIFT]))
-                left = np.uint32(left - np.uint32(taps))
+                left = np.int32(left - np.int32(taps))
                 w_start = np.uint32(w_start + np.uint32(np.uint32(taps) * w_step))
             inside = np.uint32(c * np.uint32(table[TARGET]) + np.uint32(b * np.uint32(table[TARGET + 2])))
             inside = np.uint32(inside + np.uint32(d * np.uint32(table[TARGET + 3])))
