@@ -13,7 +13,7 @@ from ...plan import ConvPlan
 from ..base import Algorithm, Direction, any_order_factor
 from ..tables import fill_value, source_table, stepping
 from .depthwise_kernels import ALONG, DOTS_HEAD, DOWN, LAST, SWEEP_HEAD, dots_kernel, sweep_kernel
-from .device import Tensor, empty, in_layout_of
+from .device import Tensor, empty, in_layout_of, settled
 from .division import inverse
 from .epilogue import DeviceEpilogue
 from .implicit_gemm import common_refusal, reachable, steps_of_sample
@@ -90,7 +90,7 @@ def _split(extent: int) -> list[int]:
 def _on_device(pieces: list[Any], stream: Any) -> Any:
     """Integers in one array of 32 bits on the device."""
     values = np.concatenate([np.asarray(piece, np.int64) for piece in pieces])
-    return cuda.to_device(values.astype(np.uint32).view(np.int32), stream=stream)
+    return settled(values.astype(np.uint32).view(np.int32), stream)
 
 
 class _Sweep(_Depthwise):
@@ -217,7 +217,7 @@ class _Weight(_Depthwise):
             prod(tiles) * pair_blocks * chunks,
             of_sample * plan.batch,
             chunks * pairs * taps,
-            cuda.to_device(np.array(of_sums, np.int64), stream=stream),
+            settled(np.array(of_sums, np.int64), stream),
         )
 
     def __call__(self, x: Tensor, w: Tensor, y: Tensor, epilogue: DeviceEpilogue, stream: Any) -> None:

@@ -27,6 +27,7 @@ __all__ = [
     "in_layout_of",
     "memory",
     "placed",
+    "settled",
     "span",
     "stream_of",
     "synchronize",
@@ -168,6 +169,14 @@ def synchronize(handle: int) -> None:
         stream.synchronize()
     else:
         cuda.synchronize()
+
+
+def settled(values: Array, stream: Any) -> Any:
+    """A table on the device that later calls read too, on whatever stream: it is there when this returns."""
+    found = cuda.to_device(values, stream=stream)
+    if stream:
+        stream.synchronize()
+    return found
 
 
 def current() -> int:

@@ -12,7 +12,7 @@ from ...plan import ConvPlan
 from ..base import Direction, any_order_factor
 from ..tables import fill_value
 from . import direct
-from .device import Tensor, span
+from .device import Tensor, settled, span
 from .epilogue import DeviceEpilogue
 from .launching import THREADS, blocks_for, launch
 from .running import Launch, algorithm
@@ -50,7 +50,7 @@ class _Direct:
             spans = (span(each.shape, each.strides) for each in operands)
             positions = (max(axis.padded, axis.used) + axis.extent for axis in plan.axes3)
             made = integers(values, *spans, *positions, blocks_for(threads) * THREADS)
-            found = self._tables[key] = cuda.to_device(made.values, stream=stream), made.narrow
+            found = self._tables[key] = settled(made.values, stream), made.narrow
             while len(self._tables) > 8:
                 self._tables.pop(next(iter(self._tables)))
         return found

@@ -13,7 +13,7 @@ from ...device_arrays import DeviceArray
 from ...plan import ConvPlan
 from ..base import Direction, PackedWeight, Packing, any_order_factor
 from ..tables import fill_value
-from .device import Tensor, adopt, current, empty, in_layout_of, span, upload
+from .device import Tensor, adopt, current, empty, in_layout_of, settled, span, synchronize, upload
 from .epilogue import DeviceEpilogue
 from .gather import COLUMN_BLOCKS, ROW_BLOCKS, Gather, gather_of, gather_phases
 from .gather_gemm import EACH, FLAT, QUADS, gather_kernel, pack_kernel
@@ -123,7 +123,7 @@ class _Gathered:
         tile = choose_tile(TILES[self.compute.itemsize], rows, columns, copies)
         row_blocks, column_blocks = -(-rows // tile.rows), -(-columns // tile.columns)
         gather.table[ROW_BLOCKS], gather.table[COLUMN_BLOCKS] = row_blocks, column_blocks
-        table = cuda.to_device(gather.table, stream=stream)
+        table = settled(gather.table, stream)
         return _Made(gather, table, tile, row_blocks * column_blocks * copies, how, last)
 
     def __call__(self, x: Tensor, w: Any, y: Tensor, epilogue: DeviceEpilogue, stream: Any) -> None:
@@ -176,8 +176,8 @@ def _pack_tables(plan: ConvPlan, by_input: bool, strides: tuple[int, ...], strea
     steps = row_step, channel_step, plan.y_channels // plan.groups * strides[0]
     return _PackTables(
         elements,
-        cuda.to_device(np.array(places or [-1], np.int64), stream=stream),
-        cuda.to_device(np.array([*numbers, *steps], np.int64), stream=stream),
+        settled(np.array(places or [-1], np.int64), stream),
+        settled(np.array([*numbers, *steps], np.int64), stream),
     )
 
 
@@ -190,9 +190,13 @@ def _packed(tables: _PackTables, w: Tensor, compute: np.dtype, stream: Any) -> A
 
 
 def _pack(by_input: bool, plan: ConvPlan, w: Array) -> PackedWeight:
+    if isinstance(w, DeviceArray):
+        synchronize(w.stream)
     tensor = adopt(w, 0) if isinstance(w, DeviceArray) else upload(w)
     tables = _pack_tables(plan, by_input, tensor.strides, 0)
-    return PackedWeight((_packed(tables, tensor, np.dtype(plan.compute_dtype), 0),))
+    packed = _packed(tables, tensor, np.dtype(plan.compute_dtype), 0)
+    synchronize(0)  # calls to come read it on streams that do not wait for this one
+    return PackedWeight((packed,))
 
 
 def common_refusal(plan: ConvPlan) -> str | None:

@@ -12,7 +12,7 @@ from numba import cuda
 from ...plan import ConvPlan
 from ..base import Direction, any_order_factor
 from ..tables import fill_value
-from .device import Tensor, empty
+from .device import Tensor, empty, settled
 from .division import inverse
 from .epilogue import DeviceEpilogue
 from .gather import forward_axis
@@ -89,8 +89,8 @@ class _Weight:
         of_sums = [weights, chunks, columns, taps, int(last), *w.strides[:2]]
         of_sums += [height * width, w.strides[2], width, w.strides[3], w.strides[4]]
         return _Made(
-            cuda.to_device(values, stream=stream),
-            cuda.to_device(np.array(of_sums, np.int64), stream=stream),
+            settled(values, stream),
+            settled(np.array(of_sums, np.int64), stream),
             tile,
             row_blocks * column_blocks * plan.groups * chunks,
             chunks * weights,

@@ -28,7 +28,11 @@ Launch: TypeAlias = Callable[[Tensor, Any, Tensor, DeviceEpilogue, Any], None]
 
 def _keep(plan: ConvPlan, w: Array) -> PackedWeight:
     """A weight as it is, on the device."""
-    return PackedWeight((_operand(w, 0),))
+    if isinstance(w, DeviceArray):
+        device.synchronize(w.stream)
+    kept = _operand(w, 0)
+    device.synchronize(0)  # calls to come read it on streams that do not wait for this one
+    return PackedWeight((kept,))
 
 
 #: The packing of algorithms that have none of their own.
