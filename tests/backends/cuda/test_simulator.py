@@ -2,8 +2,8 @@
 
 Whether there is a simulator is decided when Numba is imported. Every thread is one of the interpreter's there, so that
 problems are visited up to a cost: ``direct`` computes all of those, the other algorithms, which have their own tests
-beside this file, what is small enough for their tiles. With ``CI`` set the extra must be there, unless
-``NUMBACONV_WITHOUT_CUDA`` is, too; else the simulator that some releases of Numba bring themselves will do, with less.
+beside this file, what is small enough for their tiles. With ``NUMBACONV_REQUIRE_CUDA`` set the extra must be there;
+else the simulator that some releases of Numba bring themselves will do, with less.
 """
 
 import os
@@ -17,7 +17,7 @@ import pytest
 from numbaconv.backends.cuda import BACKEND
 
 TESTS = Path(__file__).parents[2]
-REQUIRED = bool(os.environ.get("CI")) and not os.environ.get("NUMBACONV_WITHOUT_CUDA")
+REQUIRED = bool(os.environ.get("NUMBACONV_REQUIRE_CUDA"))
 #: The tests of each part of ``direct``, which of them, how many must at least have passed, and the cost up to which
 #: problems are visited.
 PARTS = {
