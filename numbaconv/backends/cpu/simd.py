@@ -166,9 +166,9 @@ def choose(builder, number, cases, emit):
     builder.position_at_end(done)
 
 
-def for_sizes(builder, sizes, rows, vectors, emit):
-    """``emit(rows, vectors)`` for what `sizes_of` allows, where what is given says at run time which one runs."""
-    pairs = list(product(*sizes))
+def for_sizes(builder, sizes, given, emit):
+    """``emit(rows, vectors)`` for what `sizes_of` allows, where the values given say at run time which one runs."""
+    (rows, vectors), pairs = given, list(product(*sizes))
     if len(pairs) == 1:
         emit(*pairs[0])
         return
@@ -252,7 +252,7 @@ def fma_tile(typingctx, a, a_at, a_step, a_row, b, b_at, depth, c, c_at, keep, r
             columns = [builder.gep(left, [builder.mul(a_row, ir.Constant(index, m))]) for m in range(height)]
             _outer_products(builder, columns, column_step, right, depth, target, keep, across)
 
-        for_sizes(builder, sizes, *args[10:], tile)
+        for_sizes(builder, sizes, args[10:], tile)
         return context.get_dummy_value()
 
     return signature, generate
@@ -286,7 +286,7 @@ def gather_tile(typingctx, a, a_at, places, p_at, offsets, o_at, b, b_at, depth,
             columns = _gathered_rows(builder, left, first, height)
             _outer_products(builder, columns, column_step, right, depth, target, keep, across)
 
-        for_sizes(builder, sizes, *args[12:], tile)
+        for_sizes(builder, sizes, args[12:], tile)
         return context.get_dummy_value()
 
     return signature, generate
@@ -326,7 +326,7 @@ def shifted_tile(typingctx, a, a_at, table, p_at, o_at, b, b_at, s_at, depth, c,
                 for v in range(across):
                     store_vector(builder, sums[m * across + v], row, ir.Constant(index, v * kind.count), kind, size)
 
-        for_sizes(builder, sizes, *args[12:], tile)
+        for_sizes(builder, sizes, args[12:], tile)
         return context.get_dummy_value()
 
     return signature, generate

@@ -203,7 +203,7 @@ def plane_tile(
                                     value = builder.fadd(load_vector(builder, line, place, kind, size), value)
                                 store_vector(builder, builder.fadd(value, offset), line, place, kind, size)
 
-        for_sizes(builder, sizes, *args[14:], tile)
+        for_sizes(builder, sizes, args[14:], tile)
         return context.get_dummy_value()
 
     return signature, generate
