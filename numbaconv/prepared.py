@@ -13,9 +13,9 @@ from numpy import ndarray
 
 from .arrays import Array, as_array, view_of_weight
 from .backends.activations import resolve_activation
-from .backends.base import PackedWeight
+from .backends.base import PackedWeight, Residence
 from .backends.registry import AUTOMATIC, AUTOMATIC_ON_DEVICE, choices, is_in_use
-from .device_arrays import DeviceArray, on_device
+from .device_arrays import READY, DeviceArray, on_device
 from .dispatch import Call, admit, named_backend, plan_of
 from .errors import DTypeError
 from .explain import Explanation, explain_plan
@@ -162,11 +162,12 @@ class PreparedConv:
             return self.weight, self.bias
         engine = named_backend(self._op, self._named["backend"], True)
         assert engine.residence is not None
+        given = self.weight, self.bias
         with self._packing:
             found = self._there.get(input.device)
             if found is None:
-                weight = engine.residence.upload(self.weight, input.device)
-                found = weight, None if self.bias is None else engine.residence.upload(self.bias, input.device)
+                there = [None if each is None else _sent(engine.residence, each, input.device) for each in given]
+                found = there[0], there[1]
                 self._there.put(input.device, found)
             return found
 
@@ -246,6 +247,13 @@ def _short(value: Any) -> Any:
     while any(isinstance(entry, tuple) for entry in entries):
         entries = {inner for entry in entries for inner in entry}
     return entries.pop() if len(entries) == 1 else value
+
+
+def _sent(residence: Residence, array: Array, device: int) -> DeviceArray:
+    """A copy on a device that calls on any stream may read."""
+    made: DeviceArray = residence.upload(array, device)
+    residence.synchronize(made)
+    return made.on(READY)
 
 
 def _kept(op: str, name: str, value: object) -> Array:
