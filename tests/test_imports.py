@@ -29,6 +29,7 @@ ALLOWED = {
         "plot",
     },
     "_version": set(),
+    "environment": set(),
     "errors": set(),
     "plan": {"errors"},
     "ranks": set(),
@@ -104,7 +105,7 @@ ALLOWED = {
         "backends.winners",
         "_version",
     },
-    "bench": {"functional", "grad", "prepared", "plan", "errors", "backends.cpu"},
+    "bench": {"functional", "grad", "prepared", "plan", "errors", "environment", "backends.cpu"},
     "plot": {"bench", "arrays", "plan", "errors", "extras"},
     "layers": {
         "functional",
@@ -119,9 +120,9 @@ ALLOWED = {
         "backends.activations",
     },
     "backends": {"backends.registry"},
-    "backends.registry": {"backends.base", "backends.winners", "errors"},
-    "backends.winners": {"backends.base", "plan", "errors", "_version"},
-    "backends.base": {"arrays", "plan", "errors", "backends.activations"},
+    "backends.registry": {"backends.base", "backends.winners", "environment", "errors"},
+    "backends.winners": {"backends.base", "plan", "environment", "errors", "_version"},
+    "backends.base": {"arrays", "plan", "environment", "errors", "backends.activations"},
     "backends.activations": {"errors"},
     "backends.tables": {"arrays", "plan"},
     "backends.cuda": {
@@ -139,6 +140,7 @@ ALLOWED = {
 #: Which third-party packages each room may import; NumPy is allowed wherever a room is not listed.
 OUTSIDE = {
     "plan": set(),
+    "environment": set(),
     "errors": set(),
     "ranks": set(),
     "measure": {"numpy", "ml_dtypes"},

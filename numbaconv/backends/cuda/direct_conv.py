@@ -9,7 +9,7 @@ import numpy as np
 from numba import cuda
 
 from ...plan import ConvPlan
-from ..base import Direction, any_order_factor
+from ..base import About, Direction, any_order_factor
 from ..tables import fill_value
 from . import direct
 from .device import Tensor, settled, span
@@ -112,8 +112,16 @@ _MAKERS: dict[Direction, Callable[[ConvPlan], Launch]] = {
     Direction.WEIGHT_GRAD: _WeightGrad,
 }
 
+_ABOUT = About(
+    does="a thread for each result: every mode, every dtype",
+    cost="the definition's products, each operand read from memory or cache for each",
+    chosen="what is left",
+    bound="`n + 3`, for `n` products summed",
+)
 #: The direct algorithm of each direction.
 DIRECT = {
-    direction: algorithm("direct", direction, make, lambda plan: None, partial(any_order_factor, direction))
+    direction: algorithm(
+        "direct", direction, make, lambda plan: None, partial(any_order_factor, direction), about=_ABOUT
+    )
     for direction, make in _MAKERS.items()
 }
