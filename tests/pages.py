@@ -1,14 +1,14 @@
 """The code of Markdown pages, and how to run it: no tests; `test_site.py` uses it.
 
-A page's ``python`` blocks run in order, in one namespace, in a folder of their own; a ``text`` block right after one is
-what that one prints. ``console`` blocks are calls of the command line, each line after a ``$``. A comment before a block
-says more::
+A page's ``python`` blocks run in order, in one namespace, in a folder of their own; a ``text`` block right after one
+is what that one prints. ``console`` blocks are calls of the command line, each line after a ``$``. A comment before a
+block says more::
 
     <!-- needs: torch -->      it runs where that library can be imported, and in CI, where it must be
     <!-- file: name.py -->     it is a module, which later blocks import
 
-``<!-- run: simulator -->`` at the top of a page: all of it runs in Numba's CUDA simulator, in a process of its own, which
-``python tests/pages.py PAGE`` is.
+``<!-- run: simulator -->`` at the top of a page: all of it runs in Numba's CUDA simulator, in a process of its own,
+which ``python tests/pages.py PAGE`` is.
 """
 
 import contextlib

@@ -28,7 +28,7 @@ REQUIRED = bool(os.environ.get("NUMBACONV_REQUIRE_LIBRARIES"))
 
 
 def name(page):
-    return str(page.relative_to(ROOT))
+    return str(page.relative_to(ROOT)) if isinstance(page, Path) else page
 
 
 @pytest.fixture(autouse=True)
@@ -48,9 +48,8 @@ def test_page(page, tmp_path):
     run_page(page, tmp_path)
 
 
-@pytest.mark.parametrize(
-    ("page", "library"), NEEDS, ids=lambda value: name(value) if isinstance(value, Path) else value
-)
+@pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")  # Keras'
+@pytest.mark.parametrize(("page", "library"), NEEDS, ids=name)
 def test_page_with(page, library, tmp_path, monkeypatch):
     """The blocks that need a library, and those that need none."""
     wanted = {library} | ({"torch"} if library == "keras" else set())  # Keras computes with PyTorch here
