@@ -39,6 +39,7 @@ _DIRECTIONS = {
 _EXTRAS = {
     "cli": "the command `numbaconv`, progress bars",
     "plot": "`numbaconv.plot`, `numbaconv bench --plot`",
+    "bfloat16": "arrays of bfloat16, which NumPy alone does not have",
     "safetensors": "`.safetensors` files of layers",
     "bench": "`numbaconv bench` against PyTorch and ONNX Runtime",
     "cu12": "the `cuda` backend, CUDA 12",

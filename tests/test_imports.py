@@ -33,7 +33,7 @@ ALLOWED = {
     "errors": set(),
     "plan": {"errors"},
     "ranks": set(),
-    "device_arrays": {"plan", "errors"},
+    "device_arrays": {"plan", "errors", "extras"},
     "arrays": {"plan", "errors", "device_arrays"},
     "columns": {"arrays", "plan", "errors"},
     "routes": {"arrays", "device_arrays", "plan", "errors", "backends.base", "backends.activations"},
@@ -74,7 +74,7 @@ ALLOWED = {
         "backends.activations",
     },
     "explain": {"routes", "plan", "errors", "backends.base", "backends.registry", "backends.winners"},
-    "measure": {"arrays", "plan", "errors", "backends.base", "backends.winners"},
+    "measure": {"arrays", "plan", "errors", "extras", "backends.base", "backends.winners"},
     "tuning": {"measure", "explain", "plan", "errors", "backends.base", "backends.registry"},
     "dispatch": {
         "measure",
@@ -88,7 +88,7 @@ ALLOWED = {
         "backends.base",
         "backends.activations",
     },
-    "extras": set(),
+    "extras": {"errors"},
     "__main__": {"cli"},
     "cli": {
         "bench",
@@ -143,7 +143,6 @@ OUTSIDE = {
     "environment": set(),
     "errors": set(),
     "ranks": set(),
-    "measure": {"numpy", "ml_dtypes"},
     "tuning": {"rich"},
     "backends.winners": {"platformdirs"},
     "cli": {"numpy", "numba"},
@@ -151,7 +150,7 @@ OUTSIDE = {
     "backends.cpu": {"numpy", "numba", "llvmlite"},
     "backends.cuda": {"numpy", "numba", "llvmlite"},
     # Results are arrays of the operands' library, which the caller has imported.
-    "device_arrays": {"numpy", "ml_dtypes", "numba", "torch", "cupy"},
+    "device_arrays": {"numpy", "numba", "torch", "cupy"},
 }
 
 
