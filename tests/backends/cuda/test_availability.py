@@ -61,7 +61,7 @@ def test_without_the_target(broken):
 def test_reasons(monkeypatch):
     monkeypatch.setattr(availability, "_initialised", None)
     assert availability.unavailable(ImportError("no\n  toolkit")).startswith(
-        "Numba's CUDA target cannot be imported (no toolkit); install"
+        "Numba's CUDA target cannot be imported (no toolkit); pip install"
     )
     monkeypatch.setattr(availability, "_initialised", os.getpid())
     assert availability.unavailable(None) is None
