@@ -1,0 +1,3 @@
+"""x"""
+
+from .overloads import OVERLOADED as OVERLOADED
