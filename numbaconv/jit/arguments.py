@@ -204,8 +204,8 @@ def _count(given: Given, name: str) -> int:
 def result_type(op: str, produces: str, rank: int, given: Given) -> Any:
     """The numba type of what a function returns.
 
-    ``produces`` is ``output``, ``input``, ``weight``, ``bias`` or ``all``: which operand, or all gradients. ``given`` has
-    passed `constants`.
+    ``produces`` is ``output``, ``input``, ``weight``, ``bias`` or ``all``: which operand, or all gradients. ``given``
+    has passed `constants`.
 
     Raises
     ------
@@ -258,4 +258,3 @@ def _gradient_type(op: str, produces: str, rank: int, given: Given) -> Any:
     if _is_there(given, "out") and (given["out"].ndim != found.ndim or given["out"].dtype != found.dtype):
         raise TypingError(f"{op}: out is {given['out']}, but the result is {found}")
     return found
-
