@@ -97,7 +97,7 @@ def _constant(kind: Any) -> Any:
     """The value that a type stands for, or `_ABSENT`."""
     if isinstance(kind, types.NoneType):
         return None
-    if isinstance(kind, types.StringLiteral | types.BooleanLiteral):
+    if isinstance(kind, types.StringLiteral | types.BooleanLiteral | types.IntegerLiteral):
         return kind.literal_value
     if isinstance(kind, types.Dispatcher):
         return kind.dispatcher
@@ -136,6 +136,8 @@ def _check_array(op: str, name: str, kind: Any) -> None:
         raise _refuse(op, name, "an array", kind)
     if name == "out" and not plain.mutable:
         raise TypingError(f"{op}: out is read-only")
+    if plain.dtype == types.float16:
+        raise TypingError(f"{op}: {name} is float16, of which Numba has no arrays in compiled code for CPUs")
     try:
         dtype_rule(op, name, as_dtype(plain.dtype))
     except (ConvError, NotImplementedError) as error:
@@ -204,8 +206,8 @@ def _count(given: Given, name: str) -> int:
 def result_type(op: str, produces: str, rank: int, given: Given) -> Any:
     """The numba type of what a function returns.
 
-    ``produces`` is ``output``, ``input``, ``weight``, ``bias`` or ``all``: which operand, or all gradients. ``given``
-    has passed `constants`.
+    ``produces`` is ``output``, ``input``, ``weight``, ``bias`` or ``backward``: which operand, or all gradients.
+    ``given`` has passed `constants`.
 
     Raises
     ------
@@ -247,7 +249,7 @@ def _gradient_type(op: str, produces: str, rank: int, given: Given) -> Any:
     by_bias = _array(op, scaled if summed == dtype_name(scaled) else np.dtype(summed), 1)
     if produces == "bias":
         return by_bias
-    if produces == "all":
+    if produces == "backward":
         _axes(op, rank, "input", _count(given, "input"), True)
         _axes(op, rank, "weight", _count(given, "weight"), False)
         return _array(op, like("weight"), _count(given, "input")), _array(op, like("input"), rank + 2), by_bias

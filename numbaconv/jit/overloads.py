@@ -1,18 +1,19 @@
 """Overloads: for each public function one that checks a call's types and compiles the call of it."""
 
 import inspect
+import re
 from collections.abc import Callable
 from typing import Any
 
 from numba import types
+from numba.core.errors import TypingError
 from numba.extending import overload
 
-from .. import functional, grad
 from ..backward import ConvGradients
 from .arguments import Given, constants, result_type
 from .calls import Spot, entry, fail
 
-__all__ = ["OVERLOADED"]
+__all__ = ["register"]
 
 #: A stream is for arrays on a device, which compiled code does not have.
 _LEFT_OUT = ("stream",)
@@ -48,7 +49,7 @@ class _Compiling:
         self._known = constants(function, rank, given)
         self._dynamic = tuple(name for name in given if name not in self._known)
         self._result = result_type(function, produces, rank, given)
-        self._all = produces == "all"
+        self._all = produces == "backward"
         self._out = "out" in self._dynamic
         mask = given.get("output_mask")
         self._mask = (True, True, True) if mask is None else tuple(each.literal_value for each in mask)
@@ -76,42 +77,29 @@ class _Compiling:
         return made
 
 
-def _wants_literals(produces: str, given: Given) -> bool:
-    """Whether constants among the arguments tell something: names that can be checked, which gradients are wanted."""
-    if produces == "all" and "output_mask" in given:
-        return True
+def register(function: Callable[..., Any]) -> None:
+    """Make a public function known to Numba, whose name says its rank and what it returns."""
+    parameters, module, name = _parameters(function), function.__module__, function.__name__
+    found = re.fullmatch(r"conv(?:_transpose)?(\d)d(?:_(\w+))?", name)
+    assert found is not None, name
+    rank, produces = int(found[1]), found[2] or "output"
 
-    def text(kind: Any) -> bool:
-        return isinstance(kind, types.UnicodeType) or (isinstance(kind, types.BaseTuple) and any(map(text, kind)))
-
-    return any(map(text, given.values()))
-
-
-def _register(function: Callable[..., Any], rank: int, produces: str) -> None:
-    parameters = _parameters(function)
-    module, name = function.__module__, function.__name__
+    refused: list[tuple[list[Any], TypingError]] = []
 
     def compiling(kinds: dict[str, Any]) -> Callable[..., Any]:
         given = {each: kind for each, kind in kinds.items() if not _is_left_out(kind, parameters[each])}
-        return _Compiling(module, name, rank, produces, given).implementation(parameters)
+        # Numba asks twice, with constants as types of their own and without, and is content if one answer is good.
+        # A name that is wrong must not pass as a string of whatever value.
+        plain = [(each, types.unliteral(kind)) for each, kind in given.items()]
+        last = refused.pop() if refused else None
+        if last is not None and last[0] == plain:
+            raise last[1]
+        try:
+            return _Compiling(module, name, rank, produces, given).implementation(parameters)
+        except TypingError as error:
+            refused.append((plain, error))
+            raise
 
     space: dict[str, Any] = {"_compiling": compiling, "__name__": __name__}
     exec(f"def {name}({_signature(parameters)}):\n    return _compiling(dict(locals()))", space)
-    overload(function)(space[name])
-
-
-def _register_all() -> tuple[str, ...]:
-    names = []
-    for rank in (1, 2, 3):
-        for stem in ("conv", "conv_transpose"):
-            name = f"{stem}{rank}d"
-            _register(getattr(functional, name), rank, "output")
-            for produces, suffix in (("input", "input"), ("weight", "weight"), ("bias", "bias"), ("all", "backward")):
-                _register(getattr(grad, f"{name}_{suffix}"), rank, produces)
-                names.append(f"{name}_{suffix}")
-            names.append(name)
-    return tuple(names)
-
-
-#: The names of all functions that compiled code can call.
-OVERLOADED = _register_all()
+    overload(function, prefer_literal=True)(space[name])
