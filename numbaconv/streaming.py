@@ -141,7 +141,7 @@ class StreamingConv:
             "padding_mode": padding_mode,
             "padding_value": padding_value,
         }
-        self._formats = {"data_format": data_format, "weight_format": weight_format}
+        self._formats: dict[str, Any] = {"data_format": data_format, "weight_format": weight_format}
         call = Call.of(CONV, None, self._weight, {**arguments, "padding": "causal"}, data_format, weight_format)
         self._rank, geometry = call.rank, call.geometry
         self._arguments = {name: getattr(geometry, name) for name in arguments}  # lists that change make no difference
@@ -327,7 +327,8 @@ def _check_continues(cells: Array, chunk: Array, axis: int) -> None:
 def _from(array: Array, axis: int, begin: int) -> Array:
     """An array from a cell of an axis on."""
     index: Any = (slice(None),) * axis + (slice(begin, None),)
-    return array[index]
+    found: Array = array[index]
+    return found
 
 
 def _other_padding(rank: int, padding: Padding) -> Any:

@@ -89,9 +89,7 @@ def _rethrow() -> None:
 @cache
 def _omp_level() -> Callable[[], int]:
     """OpenMP's function that says whether this thread is inside of a parallel region."""
-    from numba.np.ufunc import omppool
-
-    library = ctypes.CDLL(omppool.__file__)
+    library = ctypes.CDLL(import_module("numba.np.ufunc.omppool").__file__)
     for name in ("omp_get_level", "omp_in_parallel"):  # the first counts regions of one thread, too
         level: Callable[[], int] | None = getattr(library, name, None)
         if level is not None:
@@ -262,7 +260,7 @@ def _return(typingctx: Any, rethrows: Any) -> Any:
 
 
 @kernel
-def fail():
+def fail() -> None:
     """Raise the error of this thread's last call."""
     place, message = _taken()
     if place == 0:
