@@ -16,14 +16,19 @@ from .errors import ArgumentError, DTypeError, ShapeError
 from .extras import dtype_named
 from .plan import dtype_name
 
-__all__ = ["DeviceArray", "device_array", "device_result", "found_on_device", "handle_of", "on_device"]
+__all__ = ["READY", "DeviceArray", "device_array", "device_result", "found_on_device", "handle_of", "on_device"]
+
+
+#: In place of a stream's handle: whatever was to be computed has been.
+READY = -1
 
 
 class _Library(NamedTuple):
-    """What makes results: ``empty(shape, dtype name, device, stream handle)``."""
+    """What makes results: ``empty(shape, dtype, device, stream handle)``; and whether that is from a pool."""
 
     name: str
     empty: Callable[[tuple[int, ...], np.dtype, int, int], Any]
+    pools: bool
 
 
 class DeviceArray:
@@ -42,7 +47,8 @@ class DeviceArray:
     device : int
         The device's number; -1 where its library does not say.
     stream : int
-        The handle of the stream on which its elements are computed; 0 is the default stream.
+        The handle of the stream on which its elements are computed; 0 is the default stream. Of an operand: `READY`
+        where they are there.
     library : _Library
         Which its results belong to.
     writeable : bool
@@ -157,9 +163,9 @@ def _cupy_empty(shape: tuple[int, ...], dtype: np.dtype, device: int, stream: in
 
 
 _NUMBA, _TORCH, _CUPY = (
-    _Library("numba", _numba_empty),
-    _Library("torch", _torch_empty),
-    _Library("cupy", _cupy_empty),
+    _Library("numba", _numba_empty, False),
+    _Library("torch", _torch_empty, True),
+    _Library("cupy", _cupy_empty, True),
 )
 
 

@@ -12,6 +12,7 @@ __all__ = [
     "CACHE_VARIABLE",
     "DISABLE_VARIABLE",
     "NUMBA_VARIABLES",
+    "PRECISION_VARIABLE",
     "TUNE_VARIABLE",
     "VARIABLES",
     "Variable",
@@ -20,6 +21,7 @@ __all__ = [
 BACKEND_VARIABLE = "NUMBACONV_BACKEND"
 ALGORITHM_VARIABLE = "NUMBACONV_ALGORITHM"
 DISABLE_VARIABLE = "NUMBACONV_DISABLE"
+PRECISION_VARIABLE = "NUMBACONV_PRECISION"
 TUNE_VARIABLE = "NUMBACONV_TUNE"
 CACHE_VARIABLE = "NUMBACONV_CACHE_DIR"
 
@@ -39,6 +41,10 @@ VARIABLES = (
         DISABLE_VARIABLE,
         "algorithms that are never chosen, separated by commas; `winograd` stands for all its variants; a name that "
         "no backend has is an error",
+    ),
+    Variable(
+        PRECISION_VARIABLE,
+        "`tf32` or `float32` (the default): what float32 operands may be rounded to in calls that name no `precision=`",
     ),
     Variable(
         TUNE_VARIABLE,

@@ -120,7 +120,7 @@ ALLOWED = {
         "backends.activations",
     },
     "backends": {"backends.registry"},
-    "backends.registry": {"backends.base", "backends.winners", "environment", "errors"},
+    "backends.registry": {"backends.base", "backends.winners", "environment", "plan", "errors"},
     "backends.winners": {"backends.base", "plan", "environment", "errors", "_version"},
     "backends.base": {"arrays", "plan", "environment", "errors", "backends.activations"},
     "backends.activations": {"errors"},

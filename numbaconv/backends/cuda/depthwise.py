@@ -1,12 +1,11 @@
 """The depthwise algorithm on the device: walks chosen, tables made, kernels launched."""
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from functools import partial
 from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import cuda
 
 from ...arrays import Array
 from ...plan import ConvPlan
@@ -19,6 +18,7 @@ from .epilogue import DeviceEpilogue
 from .implicit_gemm import common_refusal, reachable, steps_of_sample
 from .launching import blocks_for, launch
 from .running import Launch, algorithm
+from .scratch import Kept
 from .walks import RESULTS, Walk, forward_lists, forward_walk, input_lists, input_walk
 from .weight_gemm import sum_kernel
 
@@ -53,18 +53,12 @@ class _Depthwise:
         self.compute = np.dtype(plan.compute_dtype)
         self.fill = fill_value(plan, self.compute)
         self.constant = any(axis.mode == "constant" for axis in plan.axes)
-        self._made: dict[Hashable, _Made] = {}
+        self._made: Kept[_Made] = Kept()
 
     def made(self, make: Callable[..., _Made], *operands: Tensor, stream: Any) -> _Made:
         """Tables and what the kernel is compiled for, for these operands."""
         layouts = tuple((each.strides, each.dtype) for each in operands)
-        key = (cuda.current_context(), layouts)
-        found = self._made.get(key)
-        if found is None:
-            found = self._made[key] = make(*operands, stream)
-            while len(self._made) > 8:
-                self._made.pop(next(iter(self._made)))
-        return found
+        return self._made.of(layouts, make, *operands, stream)
 
 
 def _order(height: int, last: bool, along: bool) -> str:

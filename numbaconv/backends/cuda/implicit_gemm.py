@@ -6,7 +6,6 @@ from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import cuda
 
 from ...arrays import Array
 from ...device_arrays import DeviceArray
@@ -19,6 +18,7 @@ from .gather import COLUMN_BLOCKS, ROW_BLOCKS, Gather, gather_of, gather_phases
 from .gather_gemm import EACH, FLAT, QUADS, gather_kernel, pack_kernel
 from .launching import THREADS, blocks_for, launch
 from .running import algorithm
+from .scratch import Kept
 from .tiles import TILES, Tile, choose_tile
 
 __all__ = [
@@ -92,29 +92,19 @@ class _Gathered:
         self.plan, self.by_input = plan, by_input
         self.compute = np.dtype(plan.compute_dtype)
         self.fill = fill_value(plan, self.compute)
-        self._made: dict[Hashable, _Made] = {}
-        self._tables: dict[Hashable, _PackTables] = {}
+        self._made: Kept[_Made] = Kept()
+        self._tables: Kept[_PackTables] = Kept()
 
     def packed(self, w: Tensor, stream: Any) -> Any:
         """A weight that was not prepared."""
-        key = (cuda.current_context(), w.strides)
-        if key not in self._tables:
-            self._tables[key] = _pack_tables(self.plan, self.by_input, w.strides, stream)
-            while len(self._tables) > 8:
-                self._tables.pop(next(iter(self._tables)))
-        return _packed(self._tables[key], w, self.compute, stream)
+        tables = self._tables.of(w.strides, _pack_tables, self.plan, self.by_input, w.strides, stream)
+        return _packed(tables, w, self.compute, stream)
 
     def made(self, source: Tensor, out: Tensor, stream: Any) -> _Made:
         """Tables and tile for these operands."""
         last = out.strides[1] == 1 and out.shape[1] > 1
         aligned = is_aligned(source, BESIDE_CHANNELS), is_aligned(out, BESIDE_CHANNELS if last else BESIDE_POSITIONS)
-        key = (cuda.current_context(), source.strides, out.strides, aligned)
-        found = self._made.get(key)
-        if found is None:
-            found = self._made[key] = self._make(source, out, last, *aligned, stream)
-            while len(self._made) > 8:
-                self._made.pop(next(iter(self._made)))
-        return found
+        return self._made.of((source.strides, out.strides, aligned), self._make, source, out, last, *aligned, stream)
 
     def _make(self, source: Tensor, out: Tensor, last: bool, quads: bool, stores: bool, stream: Any) -> _Made:
         plan = self.plan
