@@ -138,6 +138,9 @@ def test_an_activation_of_ones_own():
     call = function(case, activation=(cube, cube_derivative))
     torch.testing.assert_close(call(*tensors), function(case)(*tensors) ** 3)
     assert torch.autograd.gradcheck(call, tensors)
+    (first,) = torch.autograd.grad(call(*tensors).sum(), tensors[:1], create_graph=True)
+    with pytest.raises(numbaconv.ArgumentError, match="second derivative"):
+        first.sum().backward()
     alone = function(case, activation=cube)(*tensors)
     with pytest.raises(numbaconv.ArgumentError, match="without a derivative"):
         alone.sum().backward()

@@ -9,15 +9,14 @@ from typing import Any
 import torch
 
 from ...device_arrays import handle_of
-from ...errors import ArgumentError
 from ...functional import CONV_ARGUMENTS, TRANSPOSED_ARGUMENTS, Activation
 from ...plan import Ints, Padding, PaddingMode, Scalar
 from ...ranks import at_rank
 from .. import spec as primitives
 from ..activations import token
-from . import gradients  # noqa: F401
-from .errors import as_torch_errors
-from .operators import convolution, convolution_out
+from .errors import ArgumentError, as_torch_errors
+from .gradients import convolution
+from .operators import convolution_out
 
 __all__ = ["conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d"]
 

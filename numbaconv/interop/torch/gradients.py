@@ -1,6 +1,7 @@
 """Gradients of the operators, in terms of the operators, and what `torch.vmap` makes of them.
 
-Importing this registers them.
+PyTorch's operators with registered gradients do not go through `torch.func`. So each operator is called by a function
+here, which under such a transformation takes an `autograd.Function` with the same formulas.
 """
 
 from collections.abc import Callable
@@ -9,11 +10,13 @@ from typing import Any
 
 import torch
 
+from . import operators
 from ..activations import derivative, from_output, is_named
 from ..spec import Spec
-from .operators import activation_gradient, by_input, by_weight, convolution, read_spec
+from .errors import ArgumentError
+from .operators import read_spec
 
-__all__: list[str] = []
+__all__ = ["convolution"]
 
 _FIELDS = len(Spec._fields)
 #: NumPy's names, and two more, in PyTorch.
@@ -115,9 +118,15 @@ def _by_weight_backward(ctx: Any, again: torch.Tensor) -> tuple[Any, ...]:
     )
 
 
-convolution.register_autograd(_convolution_backward, setup_context=_convolution_setup)
-by_input.register_autograd(_by_input_backward, setup_context=_by_input_setup)
-by_weight.register_autograd(_by_weight_backward, setup_context=_by_weight_setup)
+def _activation_setup(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
+    """Nothing is known that a gradient could use."""
+
+
+def _activation_backward(ctx: Any, again: torch.Tensor) -> tuple[Any, ...]:
+    raise ArgumentError(
+        "the gradient of a gradient needs the activation's second derivative, which is known for activations that "
+        "have names; a function comes with its first alone"
+    )
 
 
 def _one_by_one(operator: Callable[..., torch.Tensor], count: int, dims: Any, arguments: Any) -> torch.Tensor:
@@ -165,7 +174,36 @@ def _mapped_activation(info: Any, dims: Any, *arguments: Any) -> tuple[torch.Ten
     return _one_by_one(activation_gradient, info.batch_size, dims, arguments), 0
 
 
-convolution.register_vmap(_mapped_convolution)
-by_input.register_vmap(_mapped_by_input)
-by_weight.register_vmap(_mapped_by_weight)
-activation_gradient.register_vmap(_mapped_activation)
+def _transformable(
+    operator: Any,
+    setup: Callable[..., None],
+    backward: Callable[..., tuple[Any, ...]],
+    mapped: Callable[..., tuple[torch.Tensor, int]],
+) -> Callable[..., torch.Tensor]:
+    """The operator with its gradients registered, as a function that `torch.func` can transform."""
+    operator.register_autograd(backward, setup_context=setup)
+    operator.register_vmap(mapped)
+    members = {
+        "forward": staticmethod(lambda *arguments: operator(*arguments)),
+        "setup_context": staticmethod(setup),
+        "backward": staticmethod(backward),
+        "vmap": staticmethod(mapped),
+    }
+    function: Any = type(operator._name, (torch.autograd.Function,), members)
+
+    def call(*arguments: Any) -> torch.Tensor:
+        transformed = not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active()
+        found: torch.Tensor = function.apply(*arguments) if transformed else operator(*arguments)
+        return found
+
+    return call
+
+
+convolution = _transformable(
+    operators.convolution, _convolution_setup, _convolution_backward, _mapped_convolution
+)
+by_input = _transformable(operators.by_input, _by_input_setup, _by_input_backward, _mapped_by_input)
+by_weight = _transformable(operators.by_weight, _by_weight_setup, _by_weight_backward, _mapped_by_weight)
+activation_gradient = _transformable(
+    operators.activation_gradient, _activation_setup, _activation_backward, _mapped_activation
+)
