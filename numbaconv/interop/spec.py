@@ -138,6 +138,7 @@ def _arguments(spec: Spec, channels_last: bool, weight_format: str | None) -> di
 #: The order of a weight's axes that PyTorch has.
 _OIHW = {1: "OIW", 2: "OIHW", 3: "OIDHW"}
 
+
 def convolve(
     spec: Spec, x: Any, w: Any, channels_last: bool = False, weight_format: str | None = None, **options: Any
 ) -> Any:

@@ -218,9 +218,7 @@ def test_lower_precisions(dtype):
     assert found.dtype == dtype
     tolerance = 4 * torch.finfo(dtype).eps
     torch.testing.assert_close(found.double(), wanted, rtol=tolerance, atol=tolerance)
-    for a, b in zip(
-        torch.autograd.grad(found.sum(), mine), torch.autograd.grad(wanted.sum(), exact), strict=True
-    ):
+    for a, b in zip(torch.autograd.grad(found.sum(), mine), torch.autograd.grad(wanted.sum(), exact), strict=True):
         assert a.dtype == dtype
         torch.testing.assert_close(a.double(), b, rtol=4 * tolerance, atol=8 * tolerance)
 

@@ -27,7 +27,9 @@ def draw(*shape, dtype=torch.float32, grad=False):
 
 CALLS = {
     "strided": lambda x, w, b: interop.conv2d(x, w, b, stride=2, padding=1, groups=2, activation="relu"),
-    "named": lambda x, w, b: interop.conv2d(x, w, b, padding="same", groups=2, padding_mode="reflect", activation="gelu"),
+    "named": lambda x, w, b: interop.conv2d(
+        x, w, b, padding="same", groups=2, padding_mode="reflect", activation="gelu"
+    ),
     "lists": lambda x, w, b: interop.conv2d(x, w, b, [1, 2], [0, 1], (1, 1), 2),
     "format": lambda x, w, b: interop.conv2d(x.movedim(1, -1), w.permute(2, 3, 1, 0), b, groups=2, data_format="NHWC"),
     "up": lambda x, w, b: interop.conv_transpose2d(x, w[:4], None, 2, 1, 1, 2),
@@ -131,7 +133,9 @@ def test_other_operators_are_what_they_say():
     torch.library.opcheck(operators.convolution_out, (x, w, None, None, *shape, "relu", None, None, out))
 
 
-@pytest.mark.parametrize("dims", [(0, None, None), (1, None, None), (0, 0, None), (None, 1, 0), (0, 0, 0), (None, None, 0)])
+@pytest.mark.parametrize(
+    "dims", [(0, None, None), (1, None, None), (0, 0, None), (None, 1, 0), (0, 0, 0), (None, None, 0)]
+)
 def test_vmap(dims):
     batch = 3
 

@@ -110,7 +110,9 @@ class Host:
         if not (alone and lone) or (self.primitive == "convolve" and arrays[3] is not None) or 0 in front:
             return None
         entries = [
-            None if each is None else each.reshape(each.shape[len(own) :] if at != one else (-1, *each.shape[len(own) + 1 :]))
+            None
+            if each is None
+            else each.reshape(each.shape[len(own) :] if at != one else (-1, *each.shape[len(own) + 1 :]))
             for at, (each, own) in enumerate(zip(arrays, fronts, strict=True))
         ]
         size = (int(np.prod(front)) * self.size[0], *self.size[1:])

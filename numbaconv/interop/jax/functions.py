@@ -45,7 +45,9 @@ def _called(
         if value is not None:
             raise ArgumentError(f"{op}: {name} is not for JAX's arrays, which cannot be written and have no streams")
     given = dict(zip(("input", "weight", "bias", "residual"), operands, strict=True))
-    arrays = {name: jnp.asarray(each) for name, each in given.items() if each is not None or name in ("input", "weight")}
+    arrays = {
+        name: jnp.asarray(each) for name, each in given.items() if each is not None or name in ("input", "weight")
+    }
     common = jnp.promote_types(arrays["input"].dtype, arrays["weight"].dtype)
     if jnp.issubdtype(common, jnp.inexact):  # what is added to sums of integers is as wide as those
         common = jnp.result_type(common, *arrays.values())
@@ -126,9 +128,7 @@ def _conv(
     """
     values = (stride, padding, dilation, groups, padding_mode, padding_value)
     formats, operands = (data_format, weight_format), (input, weight, bias, residual)
-    return _called(
-        rank, False, operands, CONV_ARGUMENTS, values, formats, activation, out, stream, algorithm, backend
-    )
+    return _called(rank, False, operands, CONV_ARGUMENTS, values, formats, activation, out, stream, algorithm, backend)
 
 
 def _conv_transpose(

@@ -69,9 +69,7 @@ def _check(op: str, tensors: dict[str, Any]) -> None:
         # Sums of integers are wider than the operands, and what is added to them may be as wide.
         exact = name == "weight" or input.dtype.is_floating_point or input.dtype.is_complex
         if exact and tensor.dtype != input.dtype:
-            raise RuntimeError(
-                f"{op}: Input type ({input.dtype}) and {name} type ({tensor.dtype}) should be the same"
-            )
+            raise RuntimeError(f"{op}: Input type ({input.dtype}) and {name} type ({tensor.dtype}) should be the same")
 
 
 def _autocast(kind: str, tensor: Tensor | None, dtype: torch.dtype) -> Tensor | None:
@@ -222,9 +220,7 @@ def _conv(
     values = (stride, padding, dilation, groups, padding_mode, padding_value)
     formats = (data_format, weight_format)
     operands = (input, weight, bias, residual)
-    return _call(
-        rank, False, operands, CONV_ARGUMENTS, values, formats, activation, out, stream, algorithm, backend
-    )
+    return _call(rank, False, operands, CONV_ARGUMENTS, values, formats, activation, out, stream, algorithm, backend)
 
 
 def _conv_transpose(

@@ -134,10 +134,7 @@ def _one_by_one(operator: Callable[..., torch.Tensor], count: int, dims: Any, ar
     mapped = [isinstance(dim, int) for dim in dims]
     entries = (
         operator(
-            *(
-                each.select(dim, at) if one else each
-                for each, dim, one in zip(arguments, dims, mapped, strict=True)
-            )
+            *(each.select(dim, at) if one else each for each, dim, one in zip(arguments, dims, mapped, strict=True))
         )
         for at in range(count)
     )
@@ -199,9 +196,7 @@ def _transformable(
     return call
 
 
-convolution = _transformable(
-    operators.convolution, _convolution_setup, _convolution_backward, _mapped_convolution
-)
+convolution = _transformable(operators.convolution, _convolution_setup, _convolution_backward, _mapped_convolution)
 by_input = _transformable(operators.by_input, _by_input_setup, _by_input_backward, _mapped_by_input)
 by_weight = _transformable(operators.by_weight, _by_weight_setup, _by_weight_backward, _mapped_by_weight)
 activation_gradient = _transformable(

@@ -158,9 +158,7 @@ def by_weight(input: torch.Tensor, weight_size: Any, grad_output: torch.Tensor, 
     spec, backend = read_spec(rest[:_FIELDS]), rest[_FIELDS]
     last = is_channels_last(spec, input)
     data, grad = (_stored(spec, each, last) for each in (input, grad_output))
-    return to_tensor(
-        primitives.by_weight(spec, data, tuple(weight_size), grad, channels_last=last, backend=backend)
-    )
+    return to_tensor(primitives.by_weight(spec, data, tuple(weight_size), grad, channels_last=last, backend=backend))
 
 
 @torch.library.custom_op(
