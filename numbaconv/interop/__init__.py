@@ -1,1 +1,1 @@
-"""Convolutions for the arrays of other libraries: each module imports its library itself, or names what installs it."""
+"""Other libraries' arrays and models; each module imports its library, and importing this package imports none."""

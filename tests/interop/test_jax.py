@@ -7,7 +7,7 @@ import sys
 
 import numpy as np
 import pytest
-from required import library
+from required import documented, example, library, message_without
 
 import numbaconv
 
@@ -346,3 +346,16 @@ def test_large_arrays_do_not_wait_for_each_other():
         check=False,
     )
     assert done.stdout.strip() == "done", done.stderr
+
+
+def test_the_example():
+    assert "greatest difference" in example("jax_stripes.py")
+
+
+def test_docstrings():
+    assert len(list(documented(interop))) == 6
+
+
+def test_a_missing_library_is_named_with_its_command():
+    said = message_without("numbaconv.interop.jax", "jax")
+    assert said.startswith("ImportError: numbaconv.interop.jax needs jax: pip install 'numbaconv[jax]'")

@@ -12,6 +12,8 @@ torch = library("torch")
 
 from numbaconv.backends.activations import ACTIVATIONS  # noqa: E402
 from numbaconv.interop import torch as interop  # noqa: E402
+from numbaconv.interop.activations import derivative, from_output  # noqa: E402
+from numbaconv.interop.torch.gradients import _MATHS  # noqa: E402
 
 F = torch.nn.functional
 NAMES = [f"{kind}{rank}d" for kind in ("conv", "conv_transpose") for rank in (1, 2, 3)]
@@ -122,6 +124,18 @@ def test_activations_have_gradients_of_every_order(name, activation):
 
     assert torch.autograd.gradcheck(call, (*tensors, residual))
     assert torch.autograd.gradgradcheck(call, (*tensors, residual))
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_derivatives_are_those_of_the_kernels(name):
+    """At ordinary numbers, at the kinks, and where exponentials overflow."""
+    activation = ACTIVATIONS[name]
+    values = [-np.inf, -1e30, -50.0, -3.0, -1.5, -1e-9, 0.0, 1e-9, 0.3, 2.5, 3.0, 5.9, 6.0, 50.0, 1e30, np.inf]
+    function, shown = activation.derivative, values
+    if from_output(name):
+        function, shown = activation.derivative_from_output, [activation.function(v) for v in values]
+    found = derivative(_MATHS, name, torch.tensor(shown, dtype=torch.float64))
+    np.testing.assert_allclose(found, [function(v) for v in shown], rtol=1e-12, atol=1e-15)
 
 
 def cube(v):

@@ -153,7 +153,8 @@ def test_vmap(dims):
         found = torch.vmap(function, dims)(*tensors)
         for at in range(batch):
             one = function(*(t if d is None else t.select(d, at) for t, d in zip(tensors, dims, strict=True)))
-            for a, b in zip(found if isinstance(found, tuple) else (found,), one if isinstance(one, tuple) else (one,)):
+            pairs = zip(found, one, strict=True) if isinstance(found, tuple) else [(found, one)]
+            for a, b in pairs:
                 torch.testing.assert_close(a[at], b, rtol=1e-4, atol=1e-4)
 
 

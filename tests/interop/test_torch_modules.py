@@ -4,7 +4,7 @@ import copy
 import io
 
 import pytest
-from required import library
+from required import documented, example, library, message_without
 
 from numbaconv import ArgumentError
 
@@ -192,3 +192,16 @@ def test_what_is_no_model():
             call([nn.Conv2d(1, 1, 1)])
     with pytest.raises(ArgumentError, match="'refuse' or 'keep'"):
         interop.patch(nn.Conv2d(1, 1, 1), subclasses="drop")
+
+
+def test_the_example():
+    assert "greatest difference" in example("torch_patch.py")
+
+
+def test_docstrings():
+    assert len(list(documented(interop))) == 8
+
+
+def test_a_missing_library_is_named_with_its_command():
+    said = message_without("numbaconv.interop.torch", "torch")
+    assert said.startswith("ImportError: numbaconv.interop.torch needs torch: pip install 'numbaconv[torch]'")

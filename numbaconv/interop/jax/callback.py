@@ -1,8 +1,8 @@
 """The three primitives as a callback of JAX's into the host's memory.
 
-`jax.pure_callback` hands its function arrays of JAX's, which it copies by the threads that callbacks hold while they
-wait for such copies: where all of them wait, nothing goes on (seen with one core, and arrays of a megabyte). So there is
-a primitive here that is lowered as `jax.pure_callback` is, and hands over NumPy's arrays as they come.
+`jax.pure_callback` hands its function arrays of JAX's, to be copied by threads that callbacks hold while they wait for
+such copies: where all of them wait, nothing goes on (seen with one core, and arrays of a megabyte). So there is a
+primitive here that is lowered as `jax.pure_callback` is, and hands over NumPy's arrays as they come.
 """
 
 from __future__ import annotations

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import jax
 import jax.numpy as jnp
+from jax import Array
 
 from ...backends.registry import resolve
 from ...errors import ArgumentError
@@ -20,13 +20,11 @@ from .gradients import convolve
 
 __all__ = ["conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d"]
 
-Array = Any if TYPE_CHECKING else jax.Array
-
 _HWIO = {1: "WIO", 2: "HWIO", 3: "DHWIO"}
 
 
 def _called(
-    rank: int,
+    rank: int | None,
     transposed: bool,
     operands: tuple[Any, Any, Any, Any],
     names: tuple[str, ...],
@@ -39,6 +37,7 @@ def _called(
     backend: str | None,
 ) -> Any:
     """A call of one of the functions below, as a call of a primitive."""
+    assert rank is not None
     spec, layout = primitives.read(rank, transposed, *formats, names, values)
     op = name_of(spec)
     for name, value in (("out", out), ("stream", stream)):
@@ -65,7 +64,7 @@ def _called(
 
 
 def _conv(
-    rank: int,
+    rank: int | None,
     input: Array,
     weight: Array,
     bias: Array | None = None,
@@ -132,7 +131,7 @@ def _conv(
 
 
 def _conv_transpose(
-    rank: int,
+    rank: int | None,
     input: Array,
     weight: Array,
     bias: Array | None = None,

@@ -60,7 +60,7 @@ def _convolve_forward(call: Call, x: Any, w: Any, bias: Any, residual: Any) -> t
 
 
 def _convolve_backward(call: Call, saved: Any, g: Any) -> tuple[Any, ...]:
-    x, w, bias, residual, y = saved
+    x, w, bias, residual, _ = saved
     g = _by_pre_activation(call, saved, g)
     linear = call.plain()
     by_bias = None

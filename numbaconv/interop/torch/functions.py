@@ -7,6 +7,7 @@ from operator import index
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from ...device_arrays import handle_of
 from ...functional import CONV_ARGUMENTS, TRANSPOSED_ARGUMENTS, Activation
@@ -19,8 +20,6 @@ from .gradients import convolution
 from .operators import convolution_out
 
 __all__ = ["conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d"]
-
-Tensor = torch.Tensor
 
 
 @torch.compiler.assume_constant_result
@@ -85,7 +84,7 @@ def _last_axes(rank: int, axes: int) -> int:
 
 
 def _call(
-    rank: int,
+    rank: int | None,
     transposed: bool,
     operands: tuple[Any, Any, Any, Any],
     names: tuple[str, ...],
@@ -98,6 +97,7 @@ def _call(
     backend: str | None,
 ) -> Tensor:
     """A call of one of the functions below, as a call of an operator."""
+    assert rank is not None
     op = f"conv{'_transpose' if transposed else ''}{rank}d"
     if torch.compiler.is_compiling():
         values = _fixed(values)
@@ -121,7 +121,7 @@ def _call(
     arguments = (input, weight, bias, residual, *spec, _token(op, activation), algorithm, backend)
     with nullcontext() if stream is None else _on_stream(op, input, stream):
         if out is None:
-            found = convolution(*arguments)
+            found: Tensor = convolution(*arguments)
             return found.movedim(_last_axes(rank, found.dim()), -1) if last else found
         _into(op, arguments, out.movedim(-1, _last_axes(rank, out.dim())) if last else out)
         return out
@@ -150,7 +150,7 @@ def _no_stream(op: str) -> ArgumentError:
 
 
 def _conv(
-    rank: int,
+    rank: int | None,
     input: Tensor,
     weight: Tensor,
     bias: Tensor | None = None,
@@ -224,7 +224,7 @@ def _conv(
 
 
 def _conv_transpose(
-    rank: int,
+    rank: int | None,
     input: Tensor,
     weight: Tensor,
     bias: Tensor | None = None,

@@ -10,9 +10,9 @@ from typing import Any
 
 import torch
 
-from . import operators
 from ..activations import derivative, from_output, is_named
 from ..spec import Spec
+from . import operators
 from .errors import ArgumentError
 from .operators import read_spec
 

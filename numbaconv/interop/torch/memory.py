@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from ...errors import ArgumentError, DTypeError
-from ...extras import require
+from ...extras import dtype_named
 from ..spec import Spec
 
 __all__ = ["channel_axis", "channels_to_end", "is_channels_last", "to_array", "to_tensor"]
@@ -34,7 +34,7 @@ def to_array(tensor: torch.Tensor) -> Any:
     tensor = tensor.resolve_conj().resolve_neg()
     if tensor.dtype is torch.bfloat16:  # NumPy's arrays of it are ml_dtypes'
         bits = tensor.view(torch.uint16).numpy()
-        return bits.view(require("ml_dtypes", "torch", "bfloat16 in numbaconv.interop.torch").bfloat16)
+        return bits.view(dtype_named("numbaconv.interop.torch", "bfloat16"))
     try:
         return tensor.numpy()
     except TypeError as error:

@@ -3,8 +3,7 @@
 from collections.abc import Callable
 from typing import Any, ClassVar
 
-import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ...errors import ArgumentError
 from .functions import conv1d, conv2d, conv3d, conv_transpose1d, conv_transpose2d, conv_transpose3d
@@ -19,8 +18,6 @@ __all__ = [
     "patch",
     "unpatch",
 ]
-
-Tensor = torch.Tensor
 
 
 class _Conv:
@@ -66,37 +63,37 @@ class _ConvTranspose:
         )
 
 
-class Conv1d(_Conv, nn.Conv1d):
+class Conv1d(_Conv, nn.Conv1d):  # type: ignore[misc]
     """`torch.nn.Conv1d`, computed by numbaconv."""
 
     _function = staticmethod(conv1d)
 
 
-class Conv2d(_Conv, nn.Conv2d):
+class Conv2d(_Conv, nn.Conv2d):  # type: ignore[misc]
     """`torch.nn.Conv2d`, computed by numbaconv."""
 
     _function = staticmethod(conv2d)
 
 
-class Conv3d(_Conv, nn.Conv3d):
+class Conv3d(_Conv, nn.Conv3d):  # type: ignore[misc]
     """`torch.nn.Conv3d`, computed by numbaconv."""
 
     _function = staticmethod(conv3d)
 
 
-class ConvTranspose1d(_ConvTranspose, nn.ConvTranspose1d):
+class ConvTranspose1d(_ConvTranspose, nn.ConvTranspose1d):  # type: ignore[misc]
     """`torch.nn.ConvTranspose1d`, computed by numbaconv."""
 
     _function = staticmethod(conv_transpose1d)
 
 
-class ConvTranspose2d(_ConvTranspose, nn.ConvTranspose2d):
+class ConvTranspose2d(_ConvTranspose, nn.ConvTranspose2d):  # type: ignore[misc]
     """`torch.nn.ConvTranspose2d`, computed by numbaconv."""
 
     _function = staticmethod(conv_transpose2d)
 
 
-class ConvTranspose3d(_ConvTranspose, nn.ConvTranspose3d):
+class ConvTranspose3d(_ConvTranspose, nn.ConvTranspose3d):  # type: ignore[misc]
     """`torch.nn.ConvTranspose3d`, computed by numbaconv."""
 
     _function = staticmethod(conv_transpose3d)

@@ -38,9 +38,7 @@ _TAGS = (torch.Tag.needs_exact_strides, torch.Tag.pt2_compliant_tag)
 
 def read_spec(values: Any) -> Spec:
     """A spec from an operator's arguments, in which sequences are lists."""
-    found = Spec(*values)
-    lists = ("stride", "padding", "dilation", "output_padding", "output_size")
-    return found._replace(**{name: tuple(getattr(found, name)) for name in lists})
+    return Spec(*(tuple(each) if isinstance(each, list) else each for each in values))
 
 
 def _optional_array(tensor: torch.Tensor | None) -> Any:
