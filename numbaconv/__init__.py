@@ -40,16 +40,17 @@ from .functional import (
 )
 from .plan import ConvPlan, ReceptiveField, count_parameters, output_shape, plan_conv, receptive_field
 from .prepared import PreparedConv, prepare
+from .streaming import StreamingConv, StreamState
 from .tuning import Tuning, tune
 
 if TYPE_CHECKING:
-    from . import layers, plot
+    from . import jit, layers, plot
     from .backends.registry import backends
 else:  # the package of backends, which can be called as that function
     from . import backends
 
 #: Modules that are imported when they are first asked for.
-_LATER = ("layers", "plot")
+_LATER = ("jit", "layers", "plot")
 
 
 def __getattr__(name: str) -> Any:
@@ -69,6 +70,8 @@ __all__ = [
     "PreparedConv",
     "ReceptiveField",
     "ShapeError",
+    "StreamState",
+    "StreamingConv",
     "Tuning",
     "__version__",
     "backends",
@@ -92,6 +95,7 @@ __all__ = [
     "get_backend",
     "get_precision",
     "grad",
+    "jit",
     "layers",
     "output_shape",
     "plan_conv",
