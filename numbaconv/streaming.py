@@ -27,6 +27,7 @@ from .dispatch import Call, named_backend, plan_of
 from .errors import AlgorithmError, ArgumentError, DTypeError, ShapeError
 from .functional import CONV, Activation
 from .plan import ConvPlan, Geometry, Ints, Padding, PaddingMode, Scalar, dtype_name
+from .plan.arguments import check_precision
 from .plan.axis import output_extent
 from .plan.layout import is_channels_last
 from .prepared import PreparedConv, prepare
@@ -91,7 +92,7 @@ class StreamingConv:
         What comes before the signal must not depend on what comes later: along the streamed axis "zeros", "constant"
         or "replicate", which repeats the first cell.
     padding_value : scalar
-    data_format, weight_format, backend
+    data_format, weight_format, backend, precision
         As in `numbaconv.conv`.
     algorithm : str, optional
         Any but those that compute through transforms, whose bits depend on where a piece begins. Unless given, the
@@ -131,6 +132,7 @@ class StreamingConv:
         weight_format: str | None = None,
         algorithm: str | None = None,
         backend: str | None = None,
+        precision: str | None = None,
     ):
         self._weight: Array = np.array(host_array(_OP, "weight", weight))
         self._bias: Array | None = None if bias is None else np.array(host_array(_OP, "bias", bias))
@@ -151,10 +153,13 @@ class StreamingConv:
                 f"have not come yet; there it must be one of {', '.join(_MODES)}"
             )
         self._padding = _other_padding(self._rank, padding)
-        self._activation, self._algorithm, self._backend = activation, algorithm, backend
+        self._activation = activation
+        self._algorithm, self._backend, self._precision = algorithm, backend, precision
         resolve_activation(_OP, activation, "float32")  # that there is such a one
         if backend is not None:
             named_backend(_OP, backend)
+        if precision is not None:
+            check_precision(_OP, "precision", precision)
         self._last = is_channels_last(_OP, self._rank, data_format)
         self._run: _Run | None = None
         self._cells: Array | None = None
@@ -275,7 +280,7 @@ class StreamingConv:
         def planned(arguments: dict[str, Any], length: int) -> tuple[ConvPlan, np.dtype]:
             shape = (*array.shape[:axis], length, *array.shape[axis + 1 :])
             call = Call.of(CONV, self._rank, self._weight, arguments, **self._formats)
-            return plan_of(call, {"input": shape, "weight": self._weight.shape}, dtypes, extras)
+            return plan_of(call, {"input": shape, "weight": self._weight.shape}, dtypes, extras, self._precision)
 
         first = planned({**self._arguments, "padding": "causal"}, 1)[0].axes[0]
         extent, stride = first.extent, first.stride
@@ -297,6 +302,7 @@ class StreamingConv:
                 activation=self._activation,
                 algorithm=algorithm,
                 backend=backend.name,
+                precision=self._precision,
             ),
             algorithm=algorithm,
             extent=extent,

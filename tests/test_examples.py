@@ -45,8 +45,17 @@ def _filters(printed: str) -> None:
     assert max(differences) <= 1e-5
 
 
+def _same_bits(printed: str) -> None:
+    assert re.search(r"the same bits .*: yes", printed), printed
+
+
 #: What each example must have printed. One without an entry fails.
-CHECKS = {"digits_cnn.py": _digits, "photo_filters.py": _filters}
+CHECKS = {
+    "digits_cnn.py": _digits,
+    "njit_reaction.py": _same_bits,
+    "photo_filters.py": _filters,
+    "streaming_filter.py": _same_bits,
+}
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.name)

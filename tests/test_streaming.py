@@ -229,6 +229,7 @@ def test_an_error_leaves_the_stream_as_it_was():
         ({"stride": 0}, "stride must be at least 1"),
         ({"activation": "rely"}, "rely"),
         ({"backend": "cpp"}, "cpp"),
+        ({"precision": "tf31"}, "tf31"),
     ],
 )
 def test_arguments_are_checked_at_once(options, message):

@@ -88,6 +88,7 @@ _KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "weight_format": _NAME,
     "algorithm": _NAME,
     "backend": _NAME,
+    "precision": _NAME,
     "activation": (_activation, "a str, a function compiled by njit, or a pair of those"),
     "output_mask": (_mask, "a tuple of three bools that are written in the call"),
 }
