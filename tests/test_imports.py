@@ -132,6 +132,7 @@ ALLOWED = {
         "errors",
         "extras",
         "ranks",
+        "backends.registry",
     },
     "interop.jax": {
         "interop.spec",
