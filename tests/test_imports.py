@@ -146,6 +146,7 @@ ALLOWED = {
         "errors",
         "extras",
         "ranks",
+        "backends.registry",
     },
     "interop.jax": {
         "interop.spec",

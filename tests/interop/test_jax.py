@@ -239,6 +239,7 @@ REFUSED = {
     "stream": (numbaconv.ArgumentError, "stream", lambda x, w: interop.conv2d(x, w, stream=1)),
     "activation": (numbaconv.ArgumentError, "'relux'", lambda x, w: interop.conv2d(x, w, activation="relux")),
     "backend": (numbaconv.BackendError, "nothing", lambda x, w: interop.conv2d(x, w, backend="nothing")),
+    "precision": (numbaconv.ArgumentError, "'half'", lambda x, w: interop.conv2d(x, w, precision="half")),
     "words": (TypeError, "array", lambda x, w: interop.conv2d("x", w)),
 }
 
@@ -339,7 +340,7 @@ def test_large_arrays_do_not_wait_for_each_other():
     core = f"import os; os.sched_setaffinity(0, {{{min(os.sched_getaffinity(0))}}})" if sys.platform == "linux" else ""
     done = subprocess.run(
         [sys.executable, "-c", core + _LARGE],
-        env={**os.environ, "OMP_WAIT_POLICY": "passive"},
+        env={**os.environ, "OMP_WAIT_POLICY": "passive", "NUMBA_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         timeout=120,

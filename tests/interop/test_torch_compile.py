@@ -118,19 +118,19 @@ def test_operators_are_what_they_say(last):
     if last:
         x, g = (each.detach().to(memory_format=torch.channels_last).requires_grad_() for each in (x, g))
     shape = spec(2, stride=2, padding=1, groups=2)
-    torch.library.opcheck(operators.convolution, (x, w, b, None, *shape, "", None, None))
-    torch.library.opcheck(operators.by_input, (x.shape, w, g, *shape, None))
-    torch.library.opcheck(operators.by_weight, (x, w.shape, g, *shape, None))
+    torch.library.opcheck(operators.convolution, (x, w, b, None, *shape, "", None, None, None))
+    torch.library.opcheck(operators.by_input, (x.shape, w, g, *shape, None, None))
+    torch.library.opcheck(operators.by_weight, (x, w.shape, g, *shape, None, None))
 
 
 def test_other_operators_are_what_they_say():
     x, w = draw(2, 4, 6, grad=True), draw(4, 2, 3, grad=True)
     shape = spec(1, transposed=True, stride=2, groups=2)
     residual = draw(2, 4, 13, grad=True)
-    torch.library.opcheck(operators.convolution, (x, w, None, residual, *shape, "tanh", None, None))
+    torch.library.opcheck(operators.convolution, (x, w, None, residual, *shape, "tanh", None, None, None))
     x, w = x.detach(), w.detach()
     out = torch.zeros(2, 4, 13)
-    torch.library.opcheck(operators.convolution_out, (x, w, None, None, *shape, "relu", None, None, out))
+    torch.library.opcheck(operators.convolution_out, (x, w, None, None, *shape, "relu", None, None, None, out))
 
 
 @pytest.mark.parametrize(

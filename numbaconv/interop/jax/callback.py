@@ -7,7 +7,7 @@ primitive here that is lowered as `jax.pure_callback` is, and hands over NumPy's
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -38,19 +38,24 @@ class Call:
     activation: str
     algorithm: str | None
     backend: str
+    precision: str
 
     @property
     def formats(self) -> tuple[bool, str | None]:
         return self.channels_last, self.weight_format
 
-    def linear(self) -> Call:
-        """Without what is added to the sums, and what is done to them."""
-        spec = self.spec.without_value()
-        return Call(spec, repr(spec.padding_value), *self.formats, "", None, self.backend)
+    @property
+    def how(self) -> dict[str, str]:
+        return {"backend": self.backend, "precision": self.precision}
 
     def plain(self) -> Call:
-        """With padding of a constant, but no activation and no algorithm of its own."""
-        return Call(self.spec, self.value, *self.formats, "", None, self.backend)
+        """Without an activation, or an algorithm of its own."""
+        return replace(self, activation="", algorithm=None)
+
+    def linear(self) -> Call:
+        """Without what padding adds, either."""
+        spec = self.spec.without_value()
+        return replace(self.plain(), spec=spec, value=repr(spec.padding_value))
 
 
 def _batched(call: Call, axes: int) -> bool:
@@ -131,14 +136,14 @@ class Host:
                 residual=extras[1],
                 activation=activation_of(call.activation),
                 algorithm=call.algorithm,
-                backend=call.backend,
+                **call.how,
             )
         # Conjugates of what numbaconv conjugates: the sums have plain products.
         elif self.primitive == "by_input":
-            found = primitives.by_input(call.spec, size, _conj(first), second, *call.formats, backend=call.backend)
+            found = primitives.by_input(call.spec, size, _conj(first), second, *call.formats, **call.how)
         elif self.primitive == "by_weight":
             spec = call.spec._replace(padding_value=_conj(call.spec.padding_value))
-            found = primitives.by_weight(spec, _conj(first), size, second, *call.formats, backend=call.backend)
+            found = primitives.by_weight(spec, _conj(first), size, second, *call.formats, **call.how)
         else:
             activation = activation_of(call.activation)
             found, fill = scaled_gradient(name_of(call.spec), _conj(first), activation, second, None, call.backend)

@@ -7,7 +7,7 @@ from typing import Any
 import jax.numpy as jnp
 from jax import Array
 
-from ...backends.registry import resolve
+from ...backends.registry import resolve, resolve_precision
 from ...errors import ArgumentError
 from ...functional import CONV_ARGUMENTS, TRANSPOSED_ARGUMENTS, Activation
 from ...plan import Ints, Padding, PaddingMode, Scalar, dtype_rule
@@ -35,6 +35,7 @@ def _called(
     stream: object,
     algorithm: str | None,
     backend: str | None,
+    precision: str | None,
 ) -> Any:
     """A call of one of the functions below, as a call of a primitive."""
     assert rank is not None
@@ -56,10 +57,9 @@ def _called(
             arrays[name] = each.astype(common)
     weight_format = formats[1] or (_HWIO[rank] if layout.channels_last else None)
     # A callback runs in a thread of JAX's, where no context manager of the caller's reaches.
-    chosen = resolve(backend).name
-    call = Call(
-        spec, repr(spec.padding_value), layout.channels_last, weight_format, token(op, activation), algorithm, chosen
-    )
+    how = resolve(backend).name, resolve_precision(op, precision)
+    named = token(op, activation)
+    call = Call(spec, repr(spec.padding_value), layout.channels_last, weight_format, named, algorithm, *how)
     return convolve(call, arrays["input"], arrays["weight"], arrays.get("bias"), arrays.get("residual"))
 
 
@@ -83,6 +83,7 @@ def _conv(
     stream: None = None,
     algorithm: str | None = None,
     backend: str | None = None,
+    precision: str | None = None,
 ) -> Array:
     """`numbaconv.conv{d}` of JAX's arrays, under `jax.jit`, `jax.grad` and `jax.vmap`.
 
@@ -103,7 +104,7 @@ def _conv(
         None: JAX's arrays are not written into.
     algorithm : str, optional
         Of this call; gradients choose their own.
-    backend : str, optional
+    backend, precision : str, optional
         Of this call and its gradients; without one, that which is in force while tracing.
 
     Returns
@@ -127,7 +128,8 @@ def _conv(
     """
     values = (stride, padding, dilation, groups, padding_mode, padding_value)
     formats, operands = (data_format, weight_format), (input, weight, bias, residual)
-    return _called(rank, False, operands, CONV_ARGUMENTS, values, formats, activation, out, stream, algorithm, backend)
+    how = (activation, out, stream, algorithm, backend, precision)
+    return _called(rank, False, operands, CONV_ARGUMENTS, values, formats, *how)
 
 
 def _conv_transpose(
@@ -151,6 +153,7 @@ def _conv_transpose(
     stream: None = None,
     algorithm: str | None = None,
     backend: str | None = None,
+    precision: str | None = None,
 ) -> Array:
     """`numbaconv.conv_transpose{d}` of JAX's arrays, under `jax.jit`, `jax.grad` and `jax.vmap`.
 
@@ -161,7 +164,7 @@ def _conv_transpose(
     bias : array of shape (O,), optional
     stride, padding, output_padding, groups, dilation, output_size, padding_mode, data_format, weight_format
         As in `numbaconv.conv_transpose{d}`; known while tracing.
-    activation, residual, out, stream, algorithm, backend
+    activation, residual, out, stream, algorithm, backend, precision
         As in `numbaconv.interop.jax.conv{rank}d`.
 
     Returns
@@ -183,7 +186,18 @@ def _conv_transpose(
     values = (stride, padding, dilation, groups, padding_mode, output_padding, output_size)
     formats, operands = (data_format, weight_format), (input, weight, bias, residual)
     return _called(
-        rank, True, operands, TRANSPOSED_ARGUMENTS, values, formats, activation, out, stream, algorithm, backend
+        rank,
+        True,
+        operands,
+        TRANSPOSED_ARGUMENTS,
+        values,
+        formats,
+        activation,
+        out,
+        stream,
+        algorithm,
+        backend,
+        precision,
     )
 
 

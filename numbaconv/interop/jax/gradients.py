@@ -5,6 +5,7 @@ Unlike `numbaconv.grad`, JAX differentiates without conjugation: the gradients h
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
@@ -81,7 +82,7 @@ def _by_pre_activation(call: Call, saved: Any, g: Any) -> Any:
     if not call.activation:
         return g
     if y is None:
-        before = Call(call.spec, call.value, *call.formats, "", call.algorithm, call.backend)
+        before = replace(call, activation="")
         y = convolve(before, x, w, bias, residual)
     if is_named(call.activation):
         wide = y.astype(jnp.float32) if y.dtype.itemsize < 4 else y  # as the kernels compute it

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...backends.registry import choices, resolve_precision
 from ...device_arrays import handle_of
 from ...functional import CONV_ARGUMENTS, TRANSPOSED_ARGUMENTS, Activation
 from ...plan import Ints, Padding, PaddingMode, Scalar
@@ -34,6 +35,12 @@ def _read(*arguments: Any) -> tuple[Any, ...]:
 @as_torch_errors
 def _token(op: str, activation: Any) -> str:
     return token(op, activation)
+
+
+@as_torch_errors
+def _in_force(op: str, backend: str | None, precision: str | None) -> tuple[str | None, str]:
+    """What was chosen by whatever means: a gradient may be computed by a thread that knows nothing of the caller's."""
+    return choices(backend, None, precision, "")[0] or None, resolve_precision(op, precision)
 
 
 def _fixed(value: Any) -> Any:
@@ -95,12 +102,15 @@ def _call(
     stream: object,
     algorithm: str | None,
     backend: str | None,
+    precision: str | None,
 ) -> Tensor:
     """A call of one of the functions below, as a call of an operator."""
     assert rank is not None
     op = f"conv{'_transpose' if transposed else ''}{rank}d"
     if torch.compiler.is_compiling():
         values = _fixed(values)
+    else:
+        backend, precision = _in_force(op, backend, precision)
     spec, last, weight_axes = _read(rank, transposed, *formats, names, values)
     named = dict(zip(("input", "weight", "bias", "residual"), operands, strict=True))
     for name in ("input", "weight"):
@@ -118,7 +128,7 @@ def _call(
         at = _last_axes(rank, input.dim())
         input = input.movedim(-1, at)
         residual = residual if residual is None or residual.dim() != input.dim() else residual.movedim(-1, at)
-    arguments = (input, weight, bias, residual, *spec, _token(op, activation), algorithm, backend)
+    arguments = (input, weight, bias, residual, *spec, _token(op, activation), algorithm, backend, precision)
     with nullcontext() if stream is None else _on_stream(op, input, stream):
         if out is None:
             found: Tensor = convolution(*arguments)
@@ -169,6 +179,7 @@ def _conv(
     stream: object = None,
     algorithm: str | None = None,
     backend: str | None = None,
+    precision: str | None = None,
 ) -> Tensor:
     """`numbaconv.conv{d}` of tensors: differentiable any number of times, compilable, nothing copied.
 
@@ -192,8 +203,8 @@ def _conv(
         For this call; gradients run on the stream that PyTorch gives them.
     algorithm : str, optional
         Of this call; gradients choose their own.
-    backend : str, optional
-        Of this call and its gradients.
+    backend, precision : str, optional
+        Of this call and its gradients; without one, that which is in force at the call, or when a compiled graph runs.
 
     Returns
     -------
@@ -220,7 +231,8 @@ def _conv(
     values = (stride, padding, dilation, groups, padding_mode, padding_value)
     formats = (data_format, weight_format)
     operands = (input, weight, bias, residual)
-    return _call(rank, False, operands, CONV_ARGUMENTS, values, formats, activation, out, stream, algorithm, backend)
+    how = (activation, out, stream, algorithm, backend, precision)
+    return _call(rank, False, operands, CONV_ARGUMENTS, values, formats, *how)
 
 
 def _conv_transpose(
@@ -244,6 +256,7 @@ def _conv_transpose(
     stream: object = None,
     algorithm: str | None = None,
     backend: str | None = None,
+    precision: str | None = None,
 ) -> Tensor:
     """`numbaconv.conv_transpose{d}` of tensors: differentiable any number of times, compilable, nothing copied.
 
@@ -254,7 +267,7 @@ def _conv_transpose(
     bias : Tensor of shape (O,), optional
     stride, padding, output_padding, groups, dilation, output_size, padding_mode, data_format, weight_format
         As in `numbaconv.conv_transpose{d}`.
-    activation, residual, out, stream, algorithm, backend
+    activation, residual, out, stream, algorithm, backend, precision
         As in `numbaconv.interop.torch.conv{rank}d`.
 
     Returns
@@ -278,7 +291,18 @@ def _conv_transpose(
     formats = (data_format, weight_format)
     operands = (input, weight, bias, residual)
     return _call(
-        rank, True, operands, TRANSPOSED_ARGUMENTS, values, formats, activation, out, stream, algorithm, backend
+        rank,
+        True,
+        operands,
+        TRANSPOSED_ARGUMENTS,
+        values,
+        formats,
+        activation,
+        out,
+        stream,
+        algorithm,
+        backend,
+        precision,
     )
 
 

@@ -41,7 +41,7 @@ def _by_channel(grad: torch.Tensor, spec: Spec) -> torch.Tensor:
 
 def _convolution_setup(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
     input, weight, bias, residual, *rest = inputs
-    ctx.spec, (ctx.activation, ctx.algorithm, ctx.backend) = rest[:_FIELDS], rest[_FIELDS:]
+    ctx.spec, (ctx.activation, ctx.algorithm, *ctx.how) = rest[:_FIELDS], rest[_FIELDS:]
     # What a derivative needs: the result, or else operands, from which the pre-activation is computed again.
     again = bool(ctx.activation) and not from_output(ctx.activation)
     by_its_input, by_its_weight = ctx.needs_input_grad[:2]
@@ -63,9 +63,9 @@ def _by_pre_activation(ctx: Any, grad: torch.Tensor, saved: Any) -> torch.Tensor
         return grad
     at = output
     if at is None:
-        at = convolution(input, weight, bias, residual, *ctx.spec, "", ctx.algorithm, ctx.backend)
+        at = convolution(input, weight, bias, residual, *ctx.spec, "", ctx.algorithm, *ctx.how)
     if not is_named(ctx.activation):
-        return activation_gradient(grad, at, ctx.activation, ctx.backend)
+        return activation_gradient(grad, at, ctx.activation, ctx.how[0])
     wide = at.float() if at.dtype in _HALVES else at  # as the kernels compute it
     return (grad * derivative(_MATHS, ctx.activation, wide)).to(at.dtype)
 
@@ -77,16 +77,17 @@ def _convolution_backward(ctx: Any, grad: torch.Tensor) -> tuple[Any, ...]:
     grad = _by_pre_activation(ctx, grad, saved)
     needs, (bias_dtype, residual_dtype) = ctx.needs_input_grad, ctx.dtypes
     return (
-        by_input(input_size, weight, grad, *ctx.spec, ctx.backend) if needs[0] else None,
-        by_weight(input, weight_size, grad, *ctx.spec, ctx.backend) if needs[1] else None,
+        by_input(input_size, weight, grad, *ctx.spec, *ctx.how) if needs[0] else None,
+        by_weight(input, weight_size, grad, *ctx.spec, *ctx.how) if needs[1] else None,
         _by_channel(grad, read_spec(ctx.spec)).to(bias_dtype) if needs[2] else None,
         grad.to(residual_dtype) if needs[3] else None,
-        *(None,) * (_FIELDS + 3),
+        *(None,) * (_FIELDS + 4),
     )
 
 
 def _by_input_setup(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
-    _, weight, grad, *ctx.spec, ctx.backend = inputs
+    _, weight, grad, *rest = inputs
+    ctx.spec, ctx.how = rest[:_FIELDS], rest[_FIELDS:]
     ctx.weight_size = weight.shape
     ctx.save_for_backward(weight if ctx.needs_input_grad[2] else None, grad if ctx.needs_input_grad[1] else None)
 
@@ -96,14 +97,15 @@ def _by_input_backward(ctx: Any, again: torch.Tensor) -> tuple[Any, ...]:
     spec = read_spec(ctx.spec).without_value()
     return (
         None,
-        by_weight(again, ctx.weight_size, grad, *spec, ctx.backend) if ctx.needs_input_grad[1] else None,
-        convolution(again, weight, None, None, *spec, "", None, ctx.backend) if ctx.needs_input_grad[2] else None,
-        *(None,) * (_FIELDS + 1),
+        by_weight(again, ctx.weight_size, grad, *spec, *ctx.how) if ctx.needs_input_grad[1] else None,
+        convolution(again, weight, None, None, *spec, "", None, *ctx.how) if ctx.needs_input_grad[2] else None,
+        *(None,) * (_FIELDS + 2),
     )
 
 
 def _by_weight_setup(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
-    input, _, grad, *ctx.spec, ctx.backend = inputs
+    input, _, grad, *rest = inputs
+    ctx.spec, ctx.how = rest[:_FIELDS], rest[_FIELDS:]
     ctx.input_size = input.shape
     ctx.save_for_backward(input if ctx.needs_input_grad[2] else None, grad if ctx.needs_input_grad[0] else None)
 
@@ -111,10 +113,10 @@ def _by_weight_setup(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) ->
 def _by_weight_backward(ctx: Any, again: torch.Tensor) -> tuple[Any, ...]:
     input, grad = ctx.saved_tensors
     return (
-        by_input(ctx.input_size, again, grad, *ctx.spec, ctx.backend) if ctx.needs_input_grad[0] else None,
+        by_input(ctx.input_size, again, grad, *ctx.spec, *ctx.how) if ctx.needs_input_grad[0] else None,
         None,
-        convolution(input, again, None, None, *ctx.spec, "", None, ctx.backend) if ctx.needs_input_grad[2] else None,
-        *(None,) * (_FIELDS + 1),
+        convolution(input, again, None, None, *ctx.spec, "", None, *ctx.how) if ctx.needs_input_grad[2] else None,
+        *(None,) * (_FIELDS + 2),
     )
 
 

@@ -30,7 +30,8 @@ _SPEC = (
 )
 _FIELDS = len(Spec._fields)
 _OPERANDS = "Tensor input, Tensor weight, Tensor? bias, Tensor? residual"
-_CHOICE = "str activation, str? algorithm, str? backend"
+_HOW = "str? backend, str? precision"
+_CHOICE = f"str activation, str? algorithm, {_HOW}"
 
 # A compiler that gave a kernel other strides than those it was traced with would find another layout in the result.
 _TAGS = (torch.Tag.needs_exact_strides, torch.Tag.pt2_compliant_tag)
@@ -38,7 +39,13 @@ _TAGS = (torch.Tag.needs_exact_strides, torch.Tag.pt2_compliant_tag)
 
 def read_spec(values: Any) -> Spec:
     """A spec from an operator's arguments, in which sequences are lists."""
-    return Spec(*(tuple(each) if isinstance(each, list) else each for each in values))
+    fields: list[Any] = [tuple(each) if isinstance(each, list) else each for each in values]
+    return Spec(*fields)
+
+
+def _how(values: Any) -> dict[str, str | None]:
+    """What chooses how an operator is computed."""
+    return dict(zip(("backend", "precision"), values, strict=True))
 
 
 def _optional_array(tensor: torch.Tensor | None) -> Any:
@@ -88,7 +95,7 @@ def _result_dtype(op: str, *tensors: torch.Tensor | None) -> torch.dtype:
 def _fill(arguments: Any, out: torch.Tensor | None) -> torch.Tensor | None:
     """The convolution of an operator's arguments, into a tensor or into a new one."""
     input, weight, bias, residual, *rest = arguments
-    spec, (activation, algorithm, backend) = read_spec(rest[:_FIELDS]), rest[_FIELDS:]
+    spec, (activation, algorithm, *how) = read_spec(rest[:_FIELDS]), rest[_FIELDS:]
     last = is_channels_last(spec, input if out is None else out)
     made = primitives.convolve(
         spec,
@@ -100,7 +107,7 @@ def _fill(arguments: Any, out: torch.Tensor | None) -> torch.Tensor | None:
         activation=activation_of(activation),
         out=_stored(spec, out, last),
         algorithm=algorithm,
-        backend=backend,
+        **_how(how),
     )
     return _seen(spec, made, last) if out is None else None
 
@@ -129,34 +136,32 @@ def convolution_out(*arguments: Any) -> None:
 @torch.library.custom_op(
     "numbaconv::by_input",
     mutates_args=(),
-    schema=f"(SymInt[] input_size, Tensor weight, Tensor grad_output, {_SPEC}, str? backend) -> Tensor",
+    schema=f"(SymInt[] input_size, Tensor weight, Tensor grad_output, {_SPEC}, {_HOW}) -> Tensor",
     tags=_TAGS,
 )
 @as_torch_errors
 def by_input(input_size: Any, weight: torch.Tensor, grad_output: torch.Tensor, *rest: Any) -> torch.Tensor:
     """The gradient by the input."""
-    spec, backend = read_spec(rest[:_FIELDS]), rest[_FIELDS]
+    spec, how = read_spec(rest[:_FIELDS]), _how(rest[_FIELDS:])
     last = is_channels_last(spec, grad_output)
     grad = _stored(spec, grad_output, last)
-    made = primitives.by_input(
-        spec, _size(spec, input_size, last), to_array(weight), grad, channels_last=last, backend=backend
-    )
+    made = primitives.by_input(spec, _size(spec, input_size, last), to_array(weight), grad, channels_last=last, **how)
     return _seen(spec, made, last)
 
 
 @torch.library.custom_op(
     "numbaconv::by_weight",
     mutates_args=(),
-    schema=f"(Tensor input, SymInt[] weight_size, Tensor grad_output, {_SPEC}, str? backend) -> Tensor",
+    schema=f"(Tensor input, SymInt[] weight_size, Tensor grad_output, {_SPEC}, {_HOW}) -> Tensor",
     tags=_TAGS,
 )
 @as_torch_errors
 def by_weight(input: torch.Tensor, weight_size: Any, grad_output: torch.Tensor, *rest: Any) -> torch.Tensor:
     """The gradient by the weight."""
-    spec, backend = read_spec(rest[:_FIELDS]), rest[_FIELDS]
+    spec, how = read_spec(rest[:_FIELDS]), _how(rest[_FIELDS:])
     last = is_channels_last(spec, input)
     data, grad = (_stored(spec, each, last) for each in (input, grad_output))
-    return to_tensor(primitives.by_weight(spec, data, tuple(weight_size), grad, channels_last=last, backend=backend))
+    return to_tensor(primitives.by_weight(spec, data, tuple(weight_size), grad, channels_last=last, **how))
 
 
 @torch.library.custom_op(
