@@ -41,12 +41,14 @@ _EXTRAS = {
     "plot": "`numbaconv.plot`, `numbaconv bench --plot`",
     "bfloat16": "arrays of bfloat16, which NumPy alone does not have",
     "safetensors": "`.safetensors` files of layers",
+    "torch": "`numbaconv.interop.torch`: operators of PyTorch",
+    "jax": "`numbaconv.interop.jax`: functions of JAX",
     "bench": "`numbaconv bench` against PyTorch and ONNX Runtime",
     "cu12": "the `cuda` backend, CUDA 12",
     "cu13": "the `cuda` backend, CUDA 13",
     "examples": "the programs in `examples/`",
 }
-_OWN_EXTRAS = {"docs", "lint", "package", "perf", "test", "test-cuda", "test-torch"}
+_OWN_EXTRAS = {"docs", "lint", "package", "perf", "test", "test-cuda", "test-interop", "test-torch"}
 
 
 def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:

@@ -70,12 +70,11 @@ def run_page(page: Path, folder: Path, libraries: Collection[str] = ()) -> int:
     """
     sys.path.insert(0, str(folder))
     namespace: dict[str, object] = {"__name__": "__page__"}
-    made, count = [], 0
+    chosen = [block for block in blocks(page) if block.needs <= set(libraries)]
+    made = []
     try:
         with contextlib.chdir(folder):
-            for block in blocks(page):
-                if not block.needs <= set(libraries):
-                    continue
+            for block in chosen:
                 if block.file is not None:
                     (folder / block.file).write_text(block.code, encoding="utf-8")
                     made.append(Path(block.file).stem)
@@ -83,12 +82,11 @@ def run_page(page: Path, folder: Path, libraries: Collection[str] = ()) -> int:
                     _run(page, block, namespace)
                 elif block.language == "console":
                     _call(page, block)
-                count += 1
     finally:
         sys.path.remove(str(folder))
         for name in made:
             sys.modules.pop(name, None)
-    return count
+    return len(chosen)
 
 
 def _run(page: Path, block: Block, namespace: dict[str, object]) -> None:
