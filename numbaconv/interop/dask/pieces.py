@@ -1,0 +1,251 @@
+"""One spatial axis in blocks: what each block reads, and the small problem that gives its part of the result.
+
+A block's problem is a convolution of the same kernel, stride and dilation, whose axis is a window of the whole one. All
+of it follows from the relation and the table of `numbaconv.plan.Axis`; there is no other rule of extents here.
+
+FORWARD and WEIGHT_GRAD, outputs ``first .. last - 1``: the padded positions that they read become cells, in the order of
+the positions, except that zeros and constants at the ends stay padding of the small problem::
+
+    padded   P P 0 1 2 3 4 5 6 7 8 9 P P      two blocks, stride 1, 5 taps
+    block 0  P P 0 1 2 3 4 5 6                reads cells 0 to 6, two paddings before
+    block 1            3 4 5 6 7 8 9 P P
+
+INPUT_GRAD, cells ``first .. last - 1``: the outputs that read them are the cells' halo, and what they add to other cells
+is cut off as padding. Where padding repeats cells, cells near the border get sums over several positions; so that they
+are taken in the order in which the whole problem takes them, such a block's problem is the whole one with a stretch of
+outputs removed that do not matter to it, and of as many cells, and the block is cropped from its result::
+
+    whole    o o o o o o o o o o o o
+    block    o o o . . . . . . o o o          circular: the first cells are read around the end, too
+"""
+
+from bisect import bisect_left
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby, pairwise
+
+from ...plan import Axis
+
+__all__ = ["Block", "Window", "forward_blocks", "forward_cuts", "input_blocks", "input_cuts", "windows_of"]
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Cells of an axis that one block reads.
+
+    Attributes
+    ----------
+    runs : tuple of (first, last)
+        Ascending stretches of cells ``first .. last - 1``, which follow one another.
+    take : tuple of int, optional
+        Where each cell of the block is among those of the runs; None: as they come.
+    """
+
+    runs: tuple[tuple[int, int], ...]
+    take: tuple[int, ...] | None = None
+
+    @property
+    def extent(self) -> int:
+        """How many cells the block has."""
+        return len(self.take) if self.take is not None else sum(last - first for first, last in self.runs)
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """One block's part of an axis.
+
+    Attributes
+    ----------
+    window : Window
+        What it reads: cells of ``x`` in FORWARD and WEIGHT_GRAD, of ``y`` in INPUT_GRAD.
+    axis : Axis
+        Of the block's own problem.
+    crop : (first, last)
+        Where its result is in that of its problem.
+    result : (first, last)
+        Where its result is in the whole one.
+    """
+
+    window: Window
+    axis: Axis
+    crop: tuple[int, int]
+    result: tuple[int, int]
+
+
+def windows_of(cuts: Sequence[int]) -> list[Window]:
+    """The stretches between cuts."""
+    return [Window((pair,)) for pair in pairwise(cuts)]
+
+
+def _monotonous(cuts: Iterable[int], extent: int) -> list[int]:
+    """Cuts that leave no block empty."""
+    return [0, *sorted({cut for cut in cuts if 0 < cut < extent}), extent]
+
+
+def _ceil(value: int, step: int) -> int:
+    return -(-value // step)
+
+
+def forward_cuts(axis: Axis, chunks: Sequence[int]) -> list[int]:
+    """Where to cut the outputs of an axis whose input has these chunks.
+
+    An output belongs to the chunk where the middle of its window is; a block that would read padding alone is joined
+    to the next.
+    """
+    middle, cell, found = axis.pad_before - (axis.extent - 1) // 2, 0, []
+    for chunk in chunks[:-1]:
+        cell += chunk
+        found.append(_ceil(cell + middle, axis.stride))
+    cuts = _monotonous(found, axis.output)
+    return [
+        0,
+        *(cut for cut in cuts[1:-1] if _reads_cells(axis, 0, cut) and _reads_cells(axis, cut, axis.output)),
+        cuts[-1],
+    ]
+
+
+def input_cuts(axis: Axis, chunks: Sequence[int]) -> list[int]:
+    """Where to cut the cells of an axis whose outputs have these chunks: the inverse of `forward_cuts`."""
+    middle, output, found = axis.pad_before - (axis.extent - 1) // 2, 0, []
+    for chunk in chunks[:-1]:
+        output += chunk
+        found.append(output * axis.stride - middle)
+    return _monotonous(found, axis.input)
+
+
+def _positions(axis: Axis, first: int, last: int) -> tuple[int, int]:
+    """The padded positions that outputs span."""
+    return first * axis.stride, (last - 1) * axis.stride + axis.extent
+
+
+def _reads_cells(axis: Axis, first: int, last: int) -> bool:
+    begin, end = _positions(axis, first, last)
+    return axis.maps_padding or (end > axis.pad_before and begin < axis.pad_before + axis.input)
+
+
+def forward_blocks(axis: Axis, cuts: Sequence[int]) -> list[Block]:
+    """The blocks of an axis whose outputs are cut there."""
+    if len(cuts) == 2:
+        return [Block(Window(((0, axis.input),)), axis, (0, axis.output), (0, axis.output))]
+    return [_forward_block(axis, first, last) for first, last in pairwise(cuts)]
+
+
+def _forward_block(axis: Axis, first: int, last: int) -> Block:
+    begin, end = (position - axis.pad_before for position in _positions(axis, first, last))
+    before, after = max(-begin, 0), max(end - axis.input, 0)
+    window, mode = Window(((begin + before, end - after),)), axis.mode
+    if axis.maps_padding:
+        if before or after:
+            window = _gathered([axis.source(cell + axis.pad_before) for cell in range(begin, end)])
+        before = after = 0
+        mode = "zeros"
+    outputs = last - first
+    own = replace(axis, input=window.extent, output=outputs, pad_before=before, pad_after=after, mode=mode)
+    return Block(window, own, (0, outputs), (first, last))
+
+
+def _gathered(cells: Sequence[int]) -> Window:
+    """The window that has these cells in this order."""
+    distinct = sorted(set(cells))
+    stretches = (list(stretch) for _, stretch in groupby(enumerate(distinct), lambda each: each[1] - each[0]))
+    runs = tuple((stretch[0][1], stretch[-1][1] + 1) for stretch in stretches)
+    take = tuple(bisect_left(distinct, cell) for cell in cells)
+    return Window(runs, None if take == tuple(range(len(distinct))) else take)
+
+
+def input_blocks(axis: Axis, cuts: Sequence[int]) -> list[Block]:
+    """The blocks of an axis whose cells are cut there."""
+    if len(cuts) == 2:
+        return [Block(Window(((0, axis.output),)), axis, (0, axis.input), (0, axis.input))]
+    repeated = _repeated(axis)
+    found = []
+    for first, last in pairwise(cuts):
+        positions = [position for position, cell in repeated if first <= cell < last]
+        found.append(_shortened(axis, first, last, positions) if positions else _input_block(axis, first, last))
+    return found
+
+
+def _repeated(axis: Axis) -> list[tuple[int, int]]:
+    """The positions of padding that repeats cells, each with its cell, as far as outputs read them."""
+    if not axis.maps_padding:
+        return []
+    padding = (*range(axis.pad_before), *range(axis.pad_before + axis.input, axis.padded))
+    return [(position, axis.source(position)) for position in padding if position < axis.used]
+
+
+def _readers(axis: Axis, begin: int, end: int) -> tuple[int, int]:
+    """The outputs whose windows reach positions ``begin .. end - 1``."""
+    return max(_ceil(begin - axis.extent + 1, axis.stride), 0), min((end - 1) // axis.stride + 1, axis.output)
+
+
+def _input_block(axis: Axis, first: int, last: int) -> Block:
+    """A block that no repeated padding touches."""
+    begin, end = first + axis.pad_before, last + axis.pad_before
+    one, two = _readers(axis, begin, end)
+    one = min(
+        one, begin // axis.stride, axis.output - 1
+    )  # between windows, one that ends before: padding is not negative
+    two = max(two, one + 1)
+    start, stop = _positions(axis, one, two)
+    own = replace(
+        axis,
+        input=last - first,
+        output=two - one,
+        pad_before=begin - start,
+        pad_after=max(stop - end, 0),
+        mode="constant" if axis.mode == "constant" else "zeros",
+    )
+    return Block(Window(((one, two),)), own, (0, last - first), (first, last))
+
+
+def _shortened(axis: Axis, first: int, last: int, padding: Sequence[int]) -> Block:
+    """A block some of whose cells stand in these positions of padding, too: the whole axis without what is between."""
+    begin, end = first + axis.pad_before, last + axis.pad_before
+    needed = [_readers(axis, begin, end), *(_readers(axis, each, each + 1) for each in padding)]
+    best = None
+    for one, two in _gaps(axis, begin, end, needed):
+        own = replace(axis, input=axis.input - (two - one) * axis.stride, output=axis.output - (two - one))
+        shift = 0 if end <= one * axis.stride else (two - one) * axis.stride
+        if _same_sources(axis, own, first, last, shift) and (best is None or own.output < best[1].output):
+            best = (Window(((0, one), (two, axis.output))), own, (first - shift, last - shift))
+    if best is None:
+        best = (Window(((0, axis.output),)), axis, (first, last))
+    window, own, crop = best
+    return Block(Window(tuple(run for run in window.runs if run[0] < run[1])), own, crop, (first, last))
+
+
+def _gaps(axis: Axis, begin: int, end: int, needed: Sequence[tuple[int, int]]) -> Iterable[tuple[int, int]]:
+    """Stretches of outputs that a block at positions ``begin .. end - 1`` can do without.
+
+    Windows overlap, so that where the rest is joined, cells get what they should not: those cells are neither the
+    block's nor padding.
+    """
+    spans = sorted(span for span in needed if span[0] < span[1])
+    reached, tail = 0, []
+    for span in spans:
+        tail.append((reached, span[0]))
+        reached = max(reached, span[1])
+    tail.append((reached, axis.output))
+    least = _ceil(axis.pad_before, axis.stride)
+    most = (axis.pad_before + axis.input - axis.extent) // axis.stride + 1
+    for one, two in tail:
+        one, two = max(one, least), min(two, most)
+        for low, high in (
+            (max(one, _ceil(end, axis.stride)), two),  # the block is before the gap
+            (one, min(two, (begin - axis.extent) // axis.stride + 1)),  # or after it
+        ):
+            if low < high:
+                yield low, high
+
+
+def _same_sources(axis: Axis, own: Axis, first: int, last: int, shift: int) -> bool:
+    """Whether padding of a shortened axis repeats the block's cells where that of the whole axis does."""
+    if own.input < 1 or own.output < 1 or first - shift < 0 or last - shift > own.input:
+        return False
+    removed = axis.input - own.input
+    for position in (*range(own.pad_before), *range(own.pad_before + own.input, own.padded)):
+        whole = axis.source(position if position < own.pad_before else position + removed)
+        mine = own.source(position) + shift
+        if (first <= whole < last or first <= mine < last) and whole != mine:
+            return False
+    return True
