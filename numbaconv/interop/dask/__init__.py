@@ -8,8 +8,8 @@ Building the graph computes nothing and checks everything that follows from shap
   and in one order. A block is computed by the algorithm that the whole array would get. So results and gradients by
   input have the bits of the same call in memory, but for the transforms (``fft``, ``winograd``), which have blocks of
   their own, and are within the algorithm's stated bound.
-- Gradients by weight and bias are sums over blocks, as a tree that follows from the chunks: the same bits each time, and
-  those of the call in memory for integers; else they are within the stated bound, which holds for any order of summing.
+- Gradients by weight and bias are sums over blocks, as a tree that follows from the chunks: the same bits each time,
+  and those of the call in memory for integers; else they are within the stated bound, which holds for any order.
 - A task holds a block of input with its halo, one of the result, and the weight of its groups. Where channels are many,
   make spatial chunks small.
 """
@@ -30,8 +30,8 @@ from ...plan.layout import is_channels_last
 from ...ranks import shape_names
 from ...routes import Site
 from .blocks import run_scaling
+from .building import lazy
 from .graph import as_lazy, cuts_of, gather, layer, tokenize
-from .lazy import lazy
 from .pieces import windows_of
 
 __all__ = [

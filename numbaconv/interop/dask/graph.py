@@ -1,7 +1,7 @@
 """Layers of Dask graphs: blocks put together from chunks, and sums as trees.
 
-A layer is a plain dictionary of tasks, and its name a token of what it is made from: the same call gives the same graph.
-Halos are cut where their chunk is, so that between workers only the halos travel.
+A layer is a plain dictionary of tasks, and its name a token of what it is made from: the same call gives the same
+graph. Halos are cut where their chunk is, so that between workers only the halos travel.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence

@@ -3,15 +3,15 @@
 A block's problem is a convolution of the same kernel, stride and dilation, whose axis is a window of the whole one. All
 of it follows from the relation and the table of `numbaconv.plan.Axis`; there is no other rule of extents here.
 
-FORWARD and WEIGHT_GRAD, outputs ``first .. last - 1``: the padded positions that they read become cells, in the order of
-the positions, except that zeros and constants at the ends stay padding of the small problem::
+FORWARD and WEIGHT_GRAD, outputs ``first .. last - 1``: the padded positions that they read become cells, in the order
+of the positions, except that zeros and constants at the ends stay padding of the small problem::
 
     padded   P P 0 1 2 3 4 5 6 7 8 9 P P      two blocks, stride 1, 5 taps
     block 0  P P 0 1 2 3 4 5 6                reads cells 0 to 6, two paddings before
     block 1            3 4 5 6 7 8 9 P P
 
-INPUT_GRAD, cells ``first .. last - 1``: the outputs that read them are the cells' halo, and what they add to other cells
-is cut off as padding. Where padding repeats cells, cells near the border get sums over several positions; so that they
+INPUT_GRAD, cells ``first .. last - 1``: the outputs that read them are the cells' halo, and what they add to other
+cells is cut off as padding. Where padding repeats cells, cells near the border get sums over several positions; so that they
 are taken in the order in which the whole problem takes them, such a block's problem is the whole one with a stretch of
 outputs removed that do not matter to it, and of as many cells, and the block is cropped from its result::
 
@@ -26,7 +26,16 @@ from itertools import groupby, pairwise
 
 from ...plan import Axis
 
-__all__ = ["Block", "Window", "forward_blocks", "forward_cuts", "input_blocks", "input_cuts", "windows_of"]
+__all__ = [
+    "Block",
+    "Window",
+    "forward_blocks",
+    "forward_cuts",
+    "input_blocks",
+    "input_cuts",
+    "readable_cuts",
+    "windows_of",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,9 +86,13 @@ def windows_of(cuts: Sequence[int]) -> list[Window]:
     return [Window((pair,)) for pair in pairwise(cuts)]
 
 
-def _monotonous(cuts: Iterable[int], extent: int) -> list[int]:
-    """Cuts that leave no block empty."""
-    return [0, *sorted({cut for cut in cuts if 0 < cut < extent}), extent]
+def _apart(cuts: Iterable[int], extent: int, least: int) -> list[int]:
+    """Cuts that leave no block shorter than ``least``, unless there is only one."""
+    found = [0]
+    for cut in sorted(set(cuts)):
+        if found[-1] + least <= cut <= extent - least:
+            found.append(cut)
+    return [*found, extent]
 
 
 def _ceil(value: int, step: int) -> int:
@@ -96,12 +109,16 @@ def forward_cuts(axis: Axis, chunks: Sequence[int]) -> list[int]:
     for chunk in chunks[:-1]:
         cell += chunk
         found.append(_ceil(cell + middle, axis.stride))
-    cuts = _monotonous(found, axis.output)
-    return [
-        0,
-        *(cut for cut in cuts[1:-1] if _reads_cells(axis, 0, cut) and _reads_cells(axis, cut, axis.output)),
-        cuts[-1],
-    ]
+    return readable_cuts(axis, found)
+
+
+def readable_cuts(axis: Axis, cuts: Iterable[int]) -> list[int]:
+    """Those of the cuts of outputs between which each block reads cells, not padding alone.
+
+    With a stride, a block has two outputs at least: one has no stride, and taps may be grouped in another order.
+    """
+    first, *inner, last = _apart(cuts, axis.output, min(axis.stride, 2))
+    return [first, *(cut for cut in inner if _reads_cells(axis, 0, cut) and _reads_cells(axis, cut, last)), last]
 
 
 def input_cuts(axis: Axis, chunks: Sequence[int]) -> list[int]:
@@ -110,7 +127,15 @@ def input_cuts(axis: Axis, chunks: Sequence[int]) -> list[int]:
     for chunk in chunks[:-1]:
         output += chunk
         found.append(output * axis.stride - middle)
-    return _monotonous(found, axis.input)
+    return whole_phases(axis, found)
+
+
+def whole_phases(axis: Axis, cuts: Iterable[int]) -> list[int]:
+    """Those of the cuts of cells between which each block has all stride phases.
+
+    How an algorithm groups taps depends on the phases that there are, and with it the order of sums.
+    """
+    return _apart(cuts, axis.input, axis.stride)
 
 
 def _positions(axis: Axis, first: int, last: int) -> tuple[int, int]:
@@ -133,14 +158,13 @@ def forward_blocks(axis: Axis, cuts: Sequence[int]) -> list[Block]:
 def _forward_block(axis: Axis, first: int, last: int) -> Block:
     begin, end = (position - axis.pad_before for position in _positions(axis, first, last))
     before, after = max(-begin, 0), max(end - axis.input, 0)
-    window, mode = Window(((begin + before, end - after),)), axis.mode
+    window = Window(((begin + before, end - after),))
     if axis.maps_padding:
         if before or after:
             window = _gathered([axis.source(cell + axis.pad_before) for cell in range(begin, end)])
         before = after = 0
-        mode = "zeros"
     outputs = last - first
-    own = replace(axis, input=window.extent, output=outputs, pad_before=before, pad_after=after, mode=mode)
+    own = replace(axis, input=window.extent, output=outputs, pad_before=before, pad_after=after)
     return Block(window, own, (0, outputs), (first, last))
 
 

@@ -1,8 +1,8 @@
 """The graphs of the three primitives: which blocks there are, what each reads, and what becomes of the results.
 
 Result channels are cut between groups alone, and a block gets all source channels of its groups, whatever their chunks:
-a sum over channels is taken in one block, in the order of the whole problem. Each block is computed by the algorithm that
-the whole problem would get, so that it gives the same bits wherever that algorithm's sums do not depend on extents.
+a sum over channels is taken in one block, in the order of the whole problem. Each block is computed by the algorithm
+that the whole problem would get, so that it gives the same bits wherever that algorithm's sums do not depend on extents.
 """
 
 from collections.abc import Iterable, Sequence
@@ -20,7 +20,17 @@ from ...plan import ConvPlan, Geometry
 from ...routes import GIVEN_NAMES, Site
 from .blocks import Job, run_block
 from .graph import as_lazy, cuts_of, gather, layer, summed, tokenize
-from .pieces import Block, Window, forward_blocks, forward_cuts, input_blocks, input_cuts, windows_of
+from .pieces import (
+    Block,
+    Window,
+    forward_blocks,
+    forward_cuts,
+    input_blocks,
+    input_cuts,
+    readable_cuts,
+    whole_phases,
+    windows_of,
+)
 
 __all__ = ["lazy"]
 
@@ -187,16 +197,16 @@ class _Builder:
         source, weight = (second, first) if reads_weight_first else (first, second)
         role, target = ("x", "y") if forward else ("y", "x")
         find_cuts, find_blocks = (forward_cuts, forward_blocks) if forward else (input_cuts, input_blocks)
-        groups = self._groups(source, role)
+        model, model_role = (source, role) if like is None else (like, target)
+        groups, batches = self._groups(model, model_role), self._batches(model)
         blocks = []
         for axis, at in zip(self.plan.axes, self.axes.spatial, strict=True):
-            cuts = (
-                find_cuts(axis, source.chunks[at])
-                if like is None
-                else cuts_of(each for each in like.chunks[at] if each)
-            )
+            if like is None:
+                cuts = find_cuts(axis, source.chunks[at])
+            else:
+                cuts = cuts_of(extent for extent in like.chunks[at] if extent)
+                cuts = readable_cuts(axis, cuts) if forward else whole_phases(axis, cuts)
             blocks.append(find_blocks(axis, cuts))
-        batches = self._batches(source)
         batch_windows = windows_of(cuts_of(batches))
         windows = [[block.window for block in along] for along in blocks]
         source = self._gathered(source, batch_windows, self._of_groups(role, groups), windows)
