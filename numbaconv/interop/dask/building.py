@@ -2,7 +2,7 @@
 
 Result channels are cut between groups alone, and a block gets all source channels of its groups, whatever their chunks:
 a sum over channels is taken in one block, in the order of the whole problem. Each block is computed by the algorithm
-that the whole problem would get, so that it gives the same bits wherever that algorithm's sums do not depend on extents.
+that the whole problem would get, whose sums do not depend on extents unless it works by transforms.
 """
 
 from collections.abc import Iterable, Sequence

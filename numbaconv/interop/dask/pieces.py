@@ -11,9 +11,9 @@ of the positions, except that zeros and constants at the ends stay padding of th
     block 1            3 4 5 6 7 8 9 P P
 
 INPUT_GRAD, cells ``first .. last - 1``: the outputs that read them are the cells' halo, and what they add to other
-cells is cut off as padding. Where padding repeats cells, cells near the border get sums over several positions; so that they
-are taken in the order in which the whole problem takes them, such a block's problem is the whole one with a stretch of
-outputs removed that do not matter to it, and of as many cells, and the block is cropped from its result::
+cells is cut off as padding. Where padding repeats cells, cells near the border get sums over several positions. So that
+these are taken in the order in which the whole problem takes them, such a block's problem is the whole one without a
+stretch of outputs that do not matter to it, and without as many cells; the block is cropped from its result::
 
     whole    o o o o o o o o o o o o
     block    o o o . . . . . . o o o          circular: the first cells are read around the end, too
