@@ -1,6 +1,6 @@
 """The road of a call: arrays, plan, backend, algorithm, result; for a call like an earlier one, its route at once."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -194,13 +194,13 @@ def judge(
     activation: object = None,
     backend: str | None = None,
     algorithm: str | None = None,
-    measured: bool = True,
+    stand_in: Callable[[ConvPlan], ConvPlan] | None = None,
 ) -> Judged:
     """Check all of a call but ``out``, and choose what computes it.
 
     ``first`` and ``second`` are what the site reads, ``size`` is the shape of what it produces where that is an
-    operand's gradient, ``names`` and ``arguments`` are those of `Geometry`, ``measured`` is `choose`'s. No element is
-    read, and nothing as large as an operand is made of contiguous ones.
+    operand's gradient, ``names`` and ``arguments`` are those of `Geometry`. No element is read. ``stand_in`` is for
+    calls too large to make tables of: it gives the plan that the choice is made by, and nothing is measured for it.
     """
     named = {site.reads[0]: first, site.reads[1]: second, site.produces: size}
     call = Call.of(site, rank, named["weight"], dict(zip(names, arguments, strict=True)), data_format, weight_format)
@@ -225,7 +225,8 @@ def judge(
     _check_padding_value(op, plan)
     found = resolve_activation(op, activation, plan.compute_dtype)
     _check_extras(op, plan, extras)
-    engine, chosen = choose(op, plan, site.direction, backend, algorithm, there, measured)
+    decisive, measured = (plan, True) if stand_in is None else (stand_in(plan), False)
+    engine, chosen = choose(op, decisive, site.direction, backend, algorithm, there, measured)
     if found is not None:
         engine.check_activation(found, plan.compute_dtype)
     return Judged(op, plan, dtype, engine, chosen, found, arrays, extras, there)

@@ -87,11 +87,12 @@ def _some(arguments: dict[str, Any], *names: str) -> dict[str, Any]:
 
 
 def _refuse(op: str, arguments: dict[str, Any]) -> None:
-    if arguments.get("out") not in (None, ...):
+    given = {name for name, value in _some(arguments, "out", "stream").items() if value is not None}
+    if "out" in given:
         raise ArgumentError(
             f"{op}: out is memory to fill now, but a Dask array is computed later; use dask.array.store"
         )
-    if arguments.get("stream") not in (None, ...):
+    if "stream" in given:
         raise ArgumentError(f"{op}: stream is for arrays on a device, but Dask arrays are in the host's memory")
 
 

@@ -28,11 +28,16 @@ from .pieces import (
     input_blocks,
     input_cuts,
     readable_cuts,
+    shortened,
     whole_phases,
     windows_of,
 )
 
 __all__ = ["lazy"]
+
+
+#: Outputs of the longest axis that an algorithm is chosen by.
+_MOST_PLANNED = 2**22
 
 
 class _Axes(NamedTuple):
@@ -63,6 +68,11 @@ class _Axes(NamedTuple):
 def _stand_in(array: Any) -> Any:
     """An array of a Dask array's shape and dtype, of one element's memory, for the checks that look at no element."""
     return None if array is None else np.broadcast_to(np.zeros((), array.dtype), array.shape)
+
+
+def _planned(plan: ConvPlan) -> ConvPlan:
+    """What the algorithm is chosen by: the plan, or one of shorter axes, since choosing may take a table of an axis."""
+    return replace(plan, axes=tuple(shortened(axis, _MOST_PLANNED) for axis in plan.axes))
 
 
 def lazy(
@@ -118,7 +128,7 @@ def lazy(
         activation=activation,
         backend=backend,
         algorithm=algorithm,
-        measured=False,
+        stand_in=_planned,
     )
     job = Job.of(site, rank, geometry, weight_format, activation, found.engine.name)
     builder = _Builder(site, found, job, forced_algorithm(algorithm))
@@ -257,7 +267,7 @@ class _Builder:
             blocks.append(forward_blocks(axis, forward_cuts(axis, x.chunks[at])))
         batch_windows = windows_of(cuts_of(batches))
         windows = [[block.window for block in along] for along in blocks]
-        outputs = [[Window((block.result,)) for block in along] for along in blocks]
+        outputs = [[Window.of(block.result) for block in along] for along in blocks]
         x = self._gathered(x, batch_windows, self._of_groups("x", groups), windows)
         y = self._gathered(y, batch_windows, self._of_groups("y", groups), outputs)
         name = self._name([x, y], blocks)

@@ -15,7 +15,7 @@ import numpy as np
 from ...arrays import Array, host_array
 from ...errors import ShapeError
 from ...extras import require
-from .pieces import Window, windows_of
+from .pieces import Run, Window, windows_of
 
 dask_array = require("dask.array", "dask", "numbaconv.interop.dask")
 tokenize = require("dask.base", "dask", "numbaconv.interop.dask").tokenize
@@ -61,15 +61,20 @@ def layer(
     )
 
 
-def _joined(axis: int, take: tuple[int, ...] | None, parts: list[Array]) -> Array:
-    """One block from its stretches."""
-    block = parts[0] if len(parts) == 1 else np.concatenate(parts, axis)
-    return block if take is None else np.take(block, take, axis)
+def _joined(axis: int, runs: tuple[Run, ...], parts: list[list[Array]]) -> Array:
+    """One block from the parts of each of its runs."""
+    found = []
+    for run, pieces in zip(runs, parts, strict=True):
+        cells = pieces[0] if len(pieces) == 1 else np.concatenate(pieces, axis)
+        if run.step == 0:
+            cells = np.repeat(cells, run.count, axis)
+        found.append(np.flip(cells, axis) if run.step < 0 else cells)
+    return found[0] if len(found) == 1 else np.concatenate(found, axis)
 
 
-def _stretches(run: tuple[int, int], cuts: Sequence[int]) -> Iterator[tuple[int, slice | None]]:
+def _stretches(run: Run, cuts: Sequence[int]) -> Iterator[tuple[int, slice | None]]:
     """The chunks that a run of cells touches, and what of each (None: all); one of an empty run, too."""
-    first, last = run
+    first, last = run.span
     if first == last:
         yield 0, slice(0, 0)
         return
@@ -84,23 +89,27 @@ def gather(array: Any, axis: int, windows: Sequence[Window]) -> Any:
     cuts = cuts_of(array.chunks[axis])
     if list(windows) == windows_of(cuts):
         return array
-    name = "window-" + tokenize(array.name, axis, [(window.runs, window.take) for window in windows])
+    name = "window-" + tokenize(array.name, axis, [window.runs for window in windows])
     part = "part-" + name
-    read = [[each for run in window.runs for each in _stretches(run, cuts)] for window in windows]
+    read = [[list(_stretches(run, cuts)) for run in window.runs] for window in windows]
     tasks: dict[Any, Any] = {}
     others = [range(len(chunks)) for at, chunks in enumerate(array.chunks) if at != axis]
     every = (slice(None),) * axis
     for other in product(*others):
         before, after = other[:axis], other[axis:]
-        for number, (window, pieces) in enumerate(zip(windows, read, strict=True)):
-            keys: list[Any] = []
-            for chunk, cells in pieces:
-                key = (array.name, *before, chunk, *after)
-                if cells is not None:
-                    source, key = key, (part, chunk, cells.start, cells.stop, *other)
-                    tasks[key] = (getitem, source, (*every, cells))
-                keys.append(key)
-            tasks[(name, *before, number, *after)] = (partial(_joined, axis, window.take), keys)
+
+        def key_of(chunk: int, cells: slice | None, before: tuple = before, after: tuple = after) -> tuple[Any, ...]:
+            """The key of a part, which a task of its own cuts from its chunk."""
+            whole = (array.name, *before, chunk, *after)
+            if cells is None:
+                return whole
+            key = (part, chunk, cells.start, cells.stop, *before, *after)
+            tasks[key] = (getitem, whole, (*every, cells))
+            return key
+
+        for number, (window, runs) in enumerate(zip(windows, read, strict=True)):
+            keys = [[key_of(*piece) for piece in run] for run in runs]
+            tasks[(name, *before, number, *after)] = (partial(_joined, axis, window.runs), keys)
     chunks = [*array.chunks]
     chunks[axis] = tuple(window.extent for window in windows)
     return layer(name, tasks, chunks, array.dtype, [array])

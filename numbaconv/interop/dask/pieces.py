@@ -19,44 +19,57 @@ stretch of outputs that do not matter to it, and without as many cells; the bloc
     block    o o o . . . . . . o o o          circular: the first cells are read around the end, too
 """
 
-from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby, pairwise
+from itertools import pairwise
+from typing import NamedTuple
 
 from ...plan import Axis
 
 __all__ = [
     "Block",
+    "Run",
     "Window",
     "forward_blocks",
     "forward_cuts",
     "input_blocks",
     "input_cuts",
     "readable_cuts",
+    "shortened",
     "windows_of",
 ]
 
 
+class Run(NamedTuple):
+    """Cells that follow one another: from the first on, up (``step`` 1) or down (-1), or the first again (0)."""
+
+    first: int
+    count: int
+    step: int = 1
+
+    @property
+    def span(self) -> tuple[int, int]:
+        """The cells that it has, as ``first .. last - 1``."""
+        low = self.first - (self.count - 1 if self.step < 0 else 0)
+        return low, low + (self.count if self.step else min(self.count, 1))
+
+
 @dataclass(frozen=True, slots=True)
 class Window:
-    """Cells of an axis that one block reads.
+    """Cells of an axis that one block reads: runs, one after the other."""
 
-    Attributes
-    ----------
-    runs : tuple of (first, last)
-        Ascending stretches of cells ``first .. last - 1``, which follow one another.
-    take : tuple of int, optional
-        Where each cell of the block is among those of the runs; None: as they come.
-    """
+    runs: tuple[Run, ...]
 
-    runs: tuple[tuple[int, int], ...]
-    take: tuple[int, ...] | None = None
+    @classmethod
+    def of(cls, *spans: tuple[int, int]) -> "Window":
+        """The cells of these stretches ``first .. last - 1``; empty ones only if there is one alone."""
+        runs = tuple(Run(first, last - first) for first, last in spans if first < last or len(spans) == 1)
+        return cls(runs)
 
     @property
     def extent(self) -> int:
         """How many cells the block has."""
-        return len(self.take) if self.take is not None else sum(last - first for first, last in self.runs)
+        return sum(run.count for run in self.runs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +96,7 @@ class Block:
 
 def windows_of(cuts: Sequence[int]) -> list[Window]:
     """The stretches between cuts."""
-    return [Window((pair,)) for pair in pairwise(cuts)]
+    return [Window.of(pair) for pair in pairwise(cuts)]
 
 
 def _apart(cuts: Iterable[int], extent: int, least: int) -> list[int]:
@@ -151,42 +164,63 @@ def _reads_cells(axis: Axis, first: int, last: int) -> bool:
 def forward_blocks(axis: Axis, cuts: Sequence[int]) -> list[Block]:
     """The blocks of an axis whose outputs are cut there."""
     if len(cuts) == 2:
-        return [Block(Window(((0, axis.input),)), axis, (0, axis.output), (0, axis.output))]
+        return [Block(Window.of((0, axis.input)), axis, (0, axis.output), (0, axis.output))]
     return [_forward_block(axis, first, last) for first, last in pairwise(cuts)]
 
 
 def _forward_block(axis: Axis, first: int, last: int) -> Block:
     begin, end = (position - axis.pad_before for position in _positions(axis, first, last))
     before, after = max(-begin, 0), max(end - axis.input, 0)
-    window = Window(((begin + before, end - after),))
+    window = Window.of((begin + before, end - after))
     if axis.maps_padding:
         if before or after:
-            window = _gathered([axis.source(cell + axis.pad_before) for cell in range(begin, end)])
+            window = _repeating(axis, begin, end)
         before = after = 0
     outputs = last - first
     own = replace(axis, input=window.extent, output=outputs, pad_before=before, pad_after=after)
     return Block(window, own, (0, outputs), (first, last))
 
 
-def _gathered(cells: Sequence[int]) -> Window:
-    """The window that has these cells in this order."""
-    distinct = sorted(set(cells))
-    stretches = (list(stretch) for _, stretch in groupby(enumerate(distinct), lambda each: each[1] - each[0]))
-    runs = tuple((stretch[0][1], stretch[-1][1] + 1) for stretch in stretches)
-    take = tuple(bisect_left(distinct, cell) for cell in cells)
-    return Window(runs, None if take == tuple(range(len(distinct))) else take)
+def _repeating(axis: Axis, begin: int, end: int) -> Window:
+    """The cells at ``begin .. end - 1`` of an axis whose padding repeats cells; those outside are padding."""
+    before = [Run(axis.source(cell + axis.pad_before), 1) for cell in range(begin, min(end, 0))]
+    after = [Run(axis.source(cell + axis.pad_before), 1) for cell in range(max(begin, axis.input), end)]
+    inside = Run(max(begin, 0), min(end, axis.input) - max(begin, 0))
+    runs: list[Run] = []
+    for run in (*before, *((inside,) if inside.count > 0 else ()), *after):
+        joined = _joined(runs[-1], run) if runs else None
+        runs[-1:] = [joined] if joined else [*runs[-1:], run]
+    return Window(tuple(runs))
+
+
+def _joined(run: Run, more: Run) -> Run | None:
+    """Two runs as one, if they are one."""
+    if more.count > 1:
+        return Run(run.first, run.count + more.count) if run.step == 1 and run.first + run.count == more.first else None
+    step = more.first - run.first if run.count == 1 else run.step
+    if step not in (-1, 0, 1) or more.first != run.first + step * run.count:
+        return None
+    return Run(run.first, run.count + 1, step)
 
 
 def input_blocks(axis: Axis, cuts: Sequence[int]) -> list[Block]:
     """The blocks of an axis whose cells are cut there."""
     if len(cuts) == 2:
-        return [Block(Window(((0, axis.output),)), axis, (0, axis.input), (0, axis.input))]
+        return [Block(Window.of((0, axis.output)), axis, (0, axis.input), (0, axis.input))]
     repeated = _repeated(axis)
     found = []
     for first, last in pairwise(cuts):
         positions = [position for position, cell in repeated if first <= cell < last]
-        found.append(_shortened(axis, first, last, positions) if positions else _input_block(axis, first, last))
+        found.append(_without_middle(axis, first, last, positions) if positions else _input_block(axis, first, last))
     return found
+
+
+def shortened(axis: Axis, outputs: int) -> Axis:
+    """The axis with this many outputs at most: a stretch of its middle is missing."""
+    less = axis.output - outputs
+    if less <= 0 or axis.input <= less * axis.stride:
+        return axis
+    return replace(axis, input=axis.input - less * axis.stride, output=outputs)
 
 
 def _repeated(axis: Axis) -> list[tuple[int, int]]:
@@ -219,10 +253,10 @@ def _input_block(axis: Axis, first: int, last: int) -> Block:
         pad_after=max(stop - end, 0),
         mode="constant" if axis.mode == "constant" else "zeros",
     )
-    return Block(Window(((one, two),)), own, (0, last - first), (first, last))
+    return Block(Window.of((one, two)), own, (0, last - first), (first, last))
 
 
-def _shortened(axis: Axis, first: int, last: int, padding: Sequence[int]) -> Block:
+def _without_middle(axis: Axis, first: int, last: int, padding: Sequence[int]) -> Block:
     """A block some of whose cells stand in these positions of padding, too: the whole axis without what is between."""
     begin, end = first + axis.pad_before, last + axis.pad_before
     needed = [_readers(axis, begin, end), *(_readers(axis, each, each + 1) for each in padding)]
@@ -231,11 +265,11 @@ def _shortened(axis: Axis, first: int, last: int, padding: Sequence[int]) -> Blo
         own = replace(axis, input=axis.input - (two - one) * axis.stride, output=axis.output - (two - one))
         shift = 0 if end <= one * axis.stride else (two - one) * axis.stride
         if _same_sources(axis, own, first, last, shift) and (best is None or own.output < best[1].output):
-            best = (Window(((0, one), (two, axis.output))), own, (first - shift, last - shift))
+            best = (Window.of((0, one), (two, axis.output)), own, (first - shift, last - shift))
     if best is None:
-        best = (Window(((0, axis.output),)), axis, (first, last))
+        best = (Window.of((0, axis.output)), axis, (first, last))
     window, own, crop = best
-    return Block(Window(tuple(run for run in window.runs if run[0] < run[1])), own, crop, (first, last))
+    return Block(window, own, crop, (first, last))
 
 
 def _gaps(axis: Axis, begin: int, end: int, needed: Sequence[tuple[int, int]]) -> Iterable[tuple[int, int]]:
