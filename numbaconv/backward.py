@@ -27,8 +27,11 @@ __all__ = [
     "TransposedBackwardOptions",
     "TransposedGradOptions",
     "backward",
+    "bias_dtypes",
     "bias_gradient",
     "gradient",
+    "output_mask_of",
+    "scaled_gradient",
 ]
 
 
@@ -246,6 +249,14 @@ def gradient(
     return job.execute()
 
 
+def bias_dtypes(op: str, grad: np.dtype) -> tuple[np.dtype, np.dtype]:
+    """The dtypes in which a gradient by the bias is summed and returned."""
+    rule = dtype_rule(op, "grad_output", grad)
+    compute = np.dtype(rule.compute)
+    wide = np.result_type(compute, np.float64) if compute.kind in "fc" else compute
+    return wide, grad if rule.output == dtype_name(grad) else np.dtype(rule.output)
+
+
 def bias_gradient(
     op: str,
     rank: int | None,
@@ -270,21 +281,19 @@ def bias_gradient(
             f"but has shape {grad.shape}"
         )
     last, batched = is_channels_last(op, rank, data_format), grad.ndim == rank + 2
-    rule = dtype_rule(op, "grad_output", grad.dtype)
-    wide = np.result_type(np.dtype(rule.compute), np.float64) if np.dtype(rule.compute).kind in "fc" else rule.compute
+    wide, dtype = bias_dtypes(op, grad.dtype)
     if isinstance(grad, DeviceArray):
         assert chosen.residence is not None
         seen = _device_view(grad, last, batched)
-        dtype = grad.dtype if rule.output == dtype_name(grad.dtype) else np.dtype(rule.output)
         returned, filled = device_result(op, None, seen.shape[1:2], dtype, [grad], None)
         fill()
-        chosen.residence.channel_sum(seen, filled, np.dtype(wide).name)
+        chosen.residence.channel_sum(seen, filled, wide.name)
         return returned  # type: ignore[no-any-return]
     view = data_view(grad, last, batched)
     fill()
     with np.errstate(over="ignore", invalid="ignore"):  # infinities meet, half types round to infinity
         total = view.sum(axis=(0, *range(2, rank + 2)), dtype=wide)
-        result: Array = total.astype(grad.dtype if rule.output == dtype_name(grad.dtype) else rule.output)
+        result: Array = total.astype(dtype)
     return result
 
 
@@ -314,7 +323,7 @@ def backward(
     """All gradients that are asked for, everything checked first, the activation's derivative taken once."""
     assert rank is not None
     op, backend, stream = by_input.op(rank), options.get("backend"), options.pop("stream", None)
-    wanted = _mask(op, output_mask)
+    wanted = output_mask_of(op, output_mask)
     # Both primitives read the arguments: what can be read once alone becomes a tuple.
     values = tuple(tuple(value) if isinstance(value, Iterator) else value for value in values)
     grad, fill = scaled_gradient(op, grad_output, activation, pre_activation, output, backend, stream)
@@ -336,7 +345,8 @@ def backward(
     return ConvGradients(found.get("input"), found.get("weight"), found.get("bias"))
 
 
-def _mask(op: str, output_mask: object) -> dict[str, bool]:
+def output_mask_of(op: str, output_mask: object) -> dict[str, bool]:
+    """Which gradients are asked for, by what they are gradients of."""
     if not isinstance(output_mask, tuple | list):
         raise DTypeError(f"{op}: output_mask must be three bools, but is {output_mask!r}")
     if len(output_mask) != 3:

@@ -1,6 +1,6 @@
 """The road of a call: arrays, plan, backend, algorithm, result; for a call like an earlier one, its route at once."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -30,9 +30,11 @@ from .routes import GIVEN_NAMES, DeviceRoute, Memory, Route, Site, call_key
 __all__ = [
     "Admitted",
     "Call",
+    "Judged",
     "admit",
     "choose",
     "find_route",
+    "judge",
     "named_backend",
     "plan_of",
 ]
@@ -86,24 +88,35 @@ def _check_given(op: str, plan: ConvPlan, shapes: Mapping[str, tuple[int, ...]])
 
 
 def choose(
-    op: str, plan: ConvPlan, direction: Direction, backend: str | None, algorithm: str | None, on_device: bool = False
+    op: str,
+    plan: ConvPlan,
+    direction: Direction,
+    backend: str | None,
+    algorithm: str | None,
+    on_device: bool = False,
+    measured: bool = True,
 ) -> tuple[Backend, Algorithm]:
-    """The backend and algorithm that a call gets."""
+    """The backend and algorithm that a call gets.
+
+    ``measured`` is whether a plan may be measured now, where the environment asks for that.
+    """
     chosen = named_backend(op, backend, on_device)
     if algorithm is not None and not isinstance(algorithm, str):
         raise DTypeError(f"{op}: algorithm must be a name, but is {algorithm!r}")
     forced, disabled = forced_algorithm(algorithm), disabled_algorithms()
-    tuned = None if forced is not None else _tuned(chosen, plan, direction, disabled)
+    tuned = None if forced is not None else _tuned(chosen, plan, direction, disabled, measured)
     return chosen, chosen.select(op, plan, direction, forced, disabled, tuned)
 
 
-def _tuned(backend: Backend, plan: ConvPlan, direction: Direction, disabled: frozenset[str]) -> str | None:
+def _tuned(
+    backend: Backend, plan: ConvPlan, direction: Direction, disabled: frozenset[str], measured: bool
+) -> str | None:
     """The algorithm that is remembered as the fastest, or None; measured now if the environment asks for that."""
     mode = tuning_mode()
     if mode == "off":
         return None
     winner = recall(backend, plan, direction)
-    if winner is None and mode == "measure":
+    if winner is None and mode == "measure" and measured:
         from .measure import measure_first  # rarely needed
 
         winner = measure_first(backend, plan, direction, disabled)
@@ -154,17 +167,24 @@ def plan_of(
     return plan, dtype
 
 
-class Admitted(NamedTuple):
-    """A call's route, and its arrays as the route takes them."""
+class Judged(NamedTuple):
+    """All that follows from a call's shapes, dtypes and arguments, and its arrays, checked.
 
-    route: Route
-    first: Array
-    second: Array
-    bias: Array | None
-    residual: Array | None
+    ``arrays`` are the operands by the site's names, ``extras`` bias and residual as far as they were given.
+    """
+
+    op: str
+    plan: ConvPlan
+    dtype: np.dtype
+    engine: Backend
+    algorithm: Algorithm
+    activation: Activation | None
+    arrays: dict[str, Array]
+    extras: dict[str, Array]
+    on_device: bool
 
 
-def admit(
+def judge(
     site: Site,
     rank: int | None,
     first: object,
@@ -181,11 +201,13 @@ def admit(
     backend: str | None = None,
     algorithm: str | None = None,
     precision: str | None = None,
-) -> Admitted:
+    stand_in: Callable[[ConvPlan], ConvPlan] | None = None,
+) -> Judged:
     """Check all of a call but ``out``, and choose what computes it.
 
     ``first`` and ``second`` are what the site reads, ``size`` is the shape of what it produces where that is an
-    operand's gradient, ``names`` and ``arguments`` are those of `Geometry`.
+    operand's gradient, ``names`` and ``arguments`` are those of `Geometry`. No element is read. ``stand_in`` is for
+    calls too large to make tables of: it gives the plan that the choice is made by, and nothing is measured for it.
     """
     named = {site.reads[0]: first, site.reads[1]: second, site.produces: size}
     call = Call.of(site, rank, named["weight"], dict(zip(names, arguments, strict=True)), data_format, weight_format)
@@ -211,10 +233,37 @@ def admit(
     _check_padding_value(op, plan)
     found = resolve_activation(op, activation, plan.compute_dtype)
     _check_extras(op, plan, extras)
-    engine, chosen = choose(op, plan, site.direction, backend, algorithm, there)
+    decisive, measured = (plan, True) if stand_in is None else (stand_in(plan), False)
+    engine, chosen = choose(op, decisive, site.direction, backend, algorithm, there, measured)
     if found is not None:
         engine.check_activation(found, plan.compute_dtype)
-    route = _route(DeviceRoute if there else Route, site, op, plan, dtype, engine, chosen, found)
+    return Judged(op, plan, dtype, engine, chosen, found, arrays, extras, there)
+
+
+class Admitted(NamedTuple):
+    """A call's route, and its arrays as the route takes them."""
+
+    route: Route
+    first: Array
+    second: Array
+    bias: Array | None
+    residual: Array | None
+
+
+def admit(
+    site: Site,
+    rank: int | None,
+    first: object,
+    second: object,
+    names: tuple[str, ...],
+    arguments: tuple[Any, ...],
+    **options: Any,
+) -> Admitted:
+    """`judge` a call, and make the route of it and of all calls like it."""
+    found = judge(site, rank, first, second, names, arguments, **options)
+    kind = DeviceRoute if found.on_device else Route
+    route = _route(kind, site, found.op, found.plan, found.dtype, found.engine, found.algorithm, found.activation)
+    arrays, extras = found.arrays, found.extras
     return Admitted(route, arrays[site.reads[0]], arrays[site.reads[1]], extras.get("bias"), extras.get("residual"))
 
 

@@ -344,7 +344,9 @@ def _make(
 ) -> Sweeps:
     make, dots = (input_grad_axis if kind.startswith("input") else forward_axis), kind == "weight"
     depth, height, width = (make(axis) for axis in axes)
-    packing = width.bordered > 0 or width.step > 2 or (width.step == 2 and axes[2].dilation > 1)
+    # By the mode, whether or not there is padding: a stretch of a longer axis then has its order of taps.
+    bordering = not kind.startswith("input") and axes[2].mode != "zeros"
+    packing = bordering or width.step > 2 or (width.step == 2 and axes[2].dilation > 1)
     stride = 1 if packing else width.step
     heights, widths, tall = both_phases(height, width, stride)
     phases = _Phases(phases_of(depth, (1,), False), heights, widths)
