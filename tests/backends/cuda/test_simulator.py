@@ -30,7 +30,7 @@ PARTS = {
         60,
         600_000,
     ),
-    "arrays": (["backends/cuda/in_simulator.py"], "", 40, 600_000),
+    "arrays": (["backends/cuda/in_simulator.py", "backends/cuda/in_simulator_again.py"], "", 60, 600_000),
 }
 #: The parts that are always tested.
 SHORT = ("exact", "arrays")
