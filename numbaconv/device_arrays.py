@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .errors import ArgumentError, DTypeError, ShapeError
+from .extras import dtype_named
 from .plan import dtype_name
 
 __all__ = ["READY", "DeviceArray", "device_array", "device_result", "found_on_device", "handle_of", "on_device"]
@@ -141,23 +142,6 @@ def _is_dense(array: DeviceArray) -> bool:
     return all(n == 1 or a == b for n, a, b in zip(array.shape, array.strides, wanted, strict=True))
 
 
-def _dtype(name: str) -> np.dtype:
-    """A dtype by its name, of which NumPy alone knows no bfloat16."""
-    try:
-        return np.dtype(name)
-    except TypeError:
-        pass
-    try:
-        import ml_dtypes
-    except ImportError as error:
-        raise DTypeError(f"arrays of {name} need the package ml_dtypes: {error}") from error
-    found: Any = getattr(ml_dtypes, name, None)
-    if found is None:
-        raise DTypeError(f"there are no arrays of {name} in NumPy")
-    dtype: np.dtype = np.dtype(found)
-    return dtype
-
-
 def _numba_empty(shape: tuple[int, ...], dtype: np.dtype, device: int, stream: int) -> Any:
     from numba import cuda
 
@@ -196,7 +180,7 @@ def _of_torch(value: Any) -> DeviceArray | None:
     if value.layout != torch.strided:
         raise DTypeError(f"its layout is {value.layout}, but must be strided")
     value = value.resolve_conj().resolve_neg()
-    dtype = _dtype(str(value.dtype).removeprefix("torch."))
+    dtype = dtype_named("a PyTorch tensor", str(value.dtype).removeprefix("torch."))
     device = value.device.index
     strides = tuple(step * dtype.itemsize for step in value.stride())
     stream = torch.cuda.current_stream(device).cuda_stream
@@ -265,7 +249,7 @@ def _of_dlpack(value: Any) -> DeviceArray | None:
     tensor = _DLTensor.from_address(address)
     if tensor.lanes != 1 or tensor.code not in _KINDS:
         raise DTypeError(f"its elements are of DLPack's kind {tensor.code} with {tensor.lanes} lanes")
-    dtype = _dtype(f"{_KINDS[tensor.code]}{tensor.bits}")
+    dtype = dtype_named("DLPack", f"{_KINDS[tensor.code]}{tensor.bits}")
     shape = tuple(tensor.shape[: tensor.ndim])
     strides = tuple(s * dtype.itemsize for s in tensor.strides[: tensor.ndim]) if tensor.strides else None
     begin = (tensor.data or 0) + tensor.byte_offset

@@ -14,11 +14,19 @@ from contextvars import ContextVar
 from importlib import import_module
 from typing import NamedTuple
 
+from ..environment import (
+    ALGORITHM_VARIABLE,
+    BACKEND_VARIABLE,
+    CACHE_VARIABLE,
+    DISABLE_VARIABLE,
+    PRECISION_VARIABLE,
+    TUNE_VARIABLE,
+)
 from ..errors import AlgorithmError, BackendError
 from ..plan import PRECISIONS
 from ..plan.arguments import check_precision
 from .base import Backend
-from .winners import CACHE_VARIABLE, TUNE_VARIABLE, revision
+from .winners import revision
 
 __all__ = [
     "AUTOMATIC",
@@ -40,10 +48,6 @@ __all__ = [
 ]
 
 ENTRY_POINTS = "numbaconv.backends"
-BACKEND_VARIABLE = "NUMBACONV_BACKEND"
-ALGORITHM_VARIABLE = "NUMBACONV_ALGORITHM"
-DISABLE_VARIABLE = "NUMBACONV_DISABLE"
-PRECISION_VARIABLE = "NUMBACONV_PRECISION"
 #: What computes where nothing was chosen: for arrays of the host, and for arrays on a device.
 AUTOMATIC, AUTOMATIC_ON_DEVICE = "cpu", "cuda"
 #: The variables' names as `os.environ` has them inside.

@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from .._version import __version__
+from ..environment import CACHE_VARIABLE, TUNE_VARIABLE
 from ..errors import AlgorithmError
 from ..plan import PRECISIONS, ConvPlan
 from .base import Backend, Direction
@@ -24,10 +25,8 @@ from .base import Backend, Direction
 if TYPE_CHECKING:
     from pathlib import Path  # a tenth of the package's time to import, where no call has been made yet
 
-__all__ = ["CACHE_VARIABLE", "TUNE_VARIABLE", "Winner", "recall", "remember", "revision", "tuned_file", "tuning_mode"]
+__all__ = ["Winner", "recall", "remember", "revision", "tuned_file", "tuning_mode"]
 
-TUNE_VARIABLE = "NUMBACONV_TUNE"
-CACHE_VARIABLE = "NUMBACONV_CACHE_DIR"
 _FILE, _FORMAT = "tuned.json", 1
 
 #: What the values of ``NUMBACONV_TUNE`` mean.

@@ -9,7 +9,7 @@ import numpy as np
 
 from ...arrays import Array
 from ...plan import ConvPlan
-from ..base import Algorithm, Direction, any_order_factor
+from ..base import About, Algorithm, Direction, any_order_factor
 from ..tables import fill_value, source_table, stepping
 from .depthwise_kernels import ALONG, DOTS_HEAD, DOWN, LAST, SWEEP_HEAD, dots_kernel, sweep_kernel
 from .device import Tensor, empty, in_layout_of, settled
@@ -258,6 +258,11 @@ def _of(direction: Direction) -> Algorithm:
         partial(_refusal, direction),
         partial(any_order_factor, direction),
         worthwhile=partial(_worthwhile, direction),
+        about=About(
+            does="several neighbouring results a thread, sums in registers",
+            cost="the definition's products; each result channel of a group reads the group's input again",
+            chosen=f"groups of one channel on one side and up to {_MOST_ROWS} result channels",
+        ),
     )
 
 

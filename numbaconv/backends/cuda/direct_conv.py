@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ...plan import ConvPlan
-from ..base import Direction, any_order_factor
+from ..base import About, Direction, any_order_factor
 from ..tables import fill_value
 from . import direct
 from .device import Tensor, memory, settled, span
@@ -104,8 +104,16 @@ _MAKERS: dict[Direction, Callable[[ConvPlan], Launch]] = {
     Direction.WEIGHT_GRAD: _WeightGrad,
 }
 
+_ABOUT = About(
+    does="a thread for each result: every mode, every dtype",
+    cost="the definition's products, each operand read from memory or cache for each",
+    chosen="what is left",
+    bound="`n + 3`, for `n` products summed",
+)
 #: The direct algorithm of each direction.
 DIRECT = {
-    direction: algorithm("direct", direction, make, lambda plan: None, partial(any_order_factor, direction))
+    direction: algorithm(
+        "direct", direction, make, lambda plan: None, partial(any_order_factor, direction), about=_ABOUT
+    )
     for direction, make in _MAKERS.items()
 }

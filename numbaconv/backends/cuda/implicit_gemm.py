@@ -10,7 +10,7 @@ import numpy as np
 from ...arrays import Array
 from ...device_arrays import DeviceArray
 from ...plan import ConvPlan
-from ..base import Direction, PackedWeight, Packing, any_order_factor
+from ..base import About, Direction, PackedWeight, Packing, any_order_factor
 from ..tables import fill_value
 from .device import Tensor, adopt, current, empty, in_layout_of, settled, span, synchronize, upload
 from .epilogue import DeviceEpilogue
@@ -21,7 +21,15 @@ from .running import algorithm
 from .scratch import Kept
 from .tiles import TILES, Tile, choose_tile
 
-__all__ = ["BESIDE_CHANNELS", "IMPLICIT_GEMM", "common_refusal", "is_aligned", "reachable", "steps_of_sample"]
+__all__ = [
+    "BESIDE_CHANNELS",
+    "GATHERED",
+    "IMPLICIT_GEMM",
+    "common_refusal",
+    "is_aligned",
+    "reachable",
+    "steps_of_sample",
+]
 
 #: Elements of a sample, and of a weight, that 32-bit offsets reach.
 _MOST_ELEMENTS = 2**30
@@ -224,6 +232,14 @@ def _worthwhile(by_input: bool, plan: ConvPlan) -> str | None:
     return None
 
 
+#: What is said of it in the documentation, of all directions.
+GATHERED = About(
+    does="products of tiles in shared memory and registers, gathered by tables of distances",
+    cost="the definition's products; rows and columns that a tile has too many are computed and dropped",
+    chosen="groups of enough channels to fill a tile",
+)
+
+
 def _gathered(direction: Direction) -> Any:
     by_input = direction is Direction.INPUT_GRAD
     return algorithm(
@@ -234,6 +250,7 @@ def _gathered(direction: Direction) -> Any:
         partial(any_order_factor, direction),
         packing=Packing(partial(_packing_key, by_input), partial(_pack, by_input)),
         worthwhile=partial(_worthwhile, by_input),
+        about=GATHERED,
     )
 
 

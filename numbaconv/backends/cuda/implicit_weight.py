@@ -14,7 +14,7 @@ from .device import Tensor, empty, settled
 from .division import inverse
 from .epilogue import DeviceEpilogue
 from .gather import forward_axis
-from .implicit_gemm import BESIDE_CHANNELS, common_refusal, is_aligned, reachable, steps_of_sample
+from .implicit_gemm import BESIDE_CHANNELS, GATHERED, common_refusal, is_aligned, reachable, steps_of_sample
 from .launching import THREADS, blocks_for, launch
 from .running import algorithm
 from .scratch import Kept
@@ -143,4 +143,5 @@ IMPLICIT_GEMM_WEIGHT = algorithm(
     common_refusal,
     partial(any_order_factor, Direction.WEIGHT_GRAD),
     worthwhile=_worthwhile,
+    about=GATHERED,
 )
