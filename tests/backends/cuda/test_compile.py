@@ -14,8 +14,12 @@ ABSENT = compile_check.missing()
 ARCHITECTURES = ((7, 5), (8, 0), (9, 0))
 #: The part of the main loop's instructions that must be multiply-adds, by the sums of a thread: the fewer, the less
 #: there is to do with what it loads. Looking up a tap, which one step in many does, is part of the loop, too, and of
-#: weight gradients what eight threads do for all.
-LEAST_SHARE = {"gather": {64: 0.65, 32: 0.42, 16: 0.25}, "weight": {64: 0.54, 32: 0.31, 16: 0.19}}
+#: weight gradients what eight threads do for all. Where every element finds a tap of its own (flat) there are more.
+LEAST_SHARE = {
+    "gather": {64: 0.65, 32: 0.5, 16: 0.37},
+    "flat": {64: 0.55, 32: 0.38, 16: 0.25},
+    "weight": {64: 0.54, 32: 0.31, 16: 0.19},
+}
 
 if ABSENT is None:
     import kernels
@@ -68,8 +72,8 @@ def check(case):
         assert found.stack == 0, label
         assert found.registers * case.threads * blocks <= 65536, label
         assert found.shared <= 48 * 1024, label
-        share = found.share(case.operation)
-        assert share >= LEAST_SHARE[case.name.split()[0]][case.sums], (
+        share, words = found.share(case.operation), case.name.split()
+        assert share >= LEAST_SHARE["flat" if words[3] == "flat" else words[0]][case.sums], (
             f"{label}: {share:.2f} of {found.main_loop(case.operation).total()}"
         )
         loop = found.main_loop(case.operation)
