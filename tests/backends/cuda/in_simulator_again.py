@@ -19,7 +19,7 @@ import numbaconv
 from numbaconv import dispatch, grad
 from numbaconv.backends import registry
 from numbaconv.backends.base import Direction
-from numbaconv.backends.cuda import device, scratch
+from numbaconv.backends.cuda import device, implicit_gemm, scratch
 from numbaconv.device_arrays import READY, device_array
 
 RNG = np.random.default_rng(7)
@@ -347,3 +347,52 @@ def test_libraries_with_a_pool_are_asked(monkeypatch):
     assert found.dtype == np.float64
     assert found.shape == (6,)
     assert not scratch._idle
+
+
+def test_what_another_stream_computes_is_waited_for(monkeypatch):
+    """An operand, a bias and a residual of other streams, each once, before anything is launched; none of its own."""
+    said = []
+    monkeypatch.setattr(device, "wait_for", lambda other, stream: said.append((other, stream)))
+    x, w, bias, residual, out = (
+        Elsewhere(each, stream) for each, stream in ((X, 4), (W, 5), (B, 6), (G, 6), (np.empty_like(G), 4))
+    )
+    launched = []
+    launch = implicit_gemm.launch
+    monkeypatch.setattr(implicit_gemm, "launch", lambda *all: launched.append(len(said)) or launch(*all))
+    numbaconv.conv2d(x, w, bias, residual=residual, out=out, groups=2, algorithm="implicit_gemm")
+    mine = device.stream_of(4)
+    assert sorted(said, key=lambda entry: entry[0]) == [(5, mine), (6, mine)]
+    assert set(launched) == {2}
+    said.clear()
+    numbaconv.conv2d(x, w, bias, residual=residual, out=out, groups=2, algorithm="implicit_gemm", stream=9)
+    assert not said  # the caller says that all is in order there
+
+
+def test_an_event_joins_two_streams(monkeypatch):
+    said = []
+
+    class Event:
+        def record(self, stream):
+            said.append(("record", stream))
+
+        def wait(self, stream):
+            said.append(("wait", stream))
+
+    monkeypatch.setattr(cuda, "event", lambda timing: Event())
+    device.wait_for(7, "mine")
+    assert said == [("record", device.stream_of(7)), ("wait", "mine")]
+
+
+def test_tables_are_there_before_another_stream_reads_them(monkeypatch):
+    """Whoever sends a table waits for its stream; whoever sends a prepared weight, for the default one."""
+    waits = []
+    monkeypatch.setattr(Stream, "synchronize", lambda self: waits.append("a stream"))
+    monkeypatch.setattr(cuda, "synchronize", lambda: waits.append("all"))
+    x, g, out = on(11, X, G, np.empty_like(W))
+    sent, to_device = [], cuda.to_device
+    monkeypatch.setattr(cuda, "to_device", lambda *all, **named: sent.append(len(waits)) or to_device(*all, **named))
+    grad.conv2d_weight(x, W.shape, g, out=out, groups=2, algorithm="implicit_gemm")
+    assert sent == [0, 1]  # the second table is sent when the first is there
+    assert waits == ["a stream"] * 2
+    numbaconv.prepare(W, B, groups=2, algorithm="implicit_gemm", backend="cuda")(Elsewhere(X, 11))
+    assert waits.count("all") >= 3  # weight, bias, packed weight
