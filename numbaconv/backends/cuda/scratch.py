@@ -31,7 +31,7 @@ from ...device_arrays import DeviceArray, device_array
 from ...errors import BackendError
 from .jit import SIMULATED
 
-__all__ = ["MOST_BYTES", "Kept", "Lease", "at_address", "free_scratch", "hold", "settled", "take"]
+__all__ = ["MOST_BYTES", "Kept", "Lease", "at_address", "drop_oldest", "free_scratch", "hold", "settled", "take"]
 
 T = TypeVar("T")
 
@@ -78,11 +78,20 @@ def capture_of(handle: int) -> int:
     """The number of the graph that a stream is being captured in; 0: none. The default stream cannot be."""
     if SIMULATED or handle in (0, 1):
         return 0
-    ask = getattr(cuda.cudadrv.driver.driver, "cuStreamGetCaptureInfo", None)
-    if ask is None:  # a target without that function
+    driver = _driver()
+    if not hasattr(driver, "cuStreamIsCapturing"):  # a target without that function
         return 0
-    status, number = ask(handle)[:2]
-    return int(number) if int(status) == 1 else 0
+    if int(driver.cuStreamIsCapturing(handle)) != _CAPTURED:
+        return 0
+    return int(driver.cuStreamGetCaptureInfo(handle)[1])
+
+
+#: The driver's number for a stream that is being captured.
+_CAPTURED = 1
+
+
+def _driver() -> Any:
+    return cuda.cudadrv.driver.driver
 
 
 def at_address(address: int, elements: int, dtype: np.dtype, owner: Any) -> Any:
@@ -107,11 +116,12 @@ def at_address(address: int, elements: int, dtype: np.dtype, owner: Any) -> Any:
         }
         found = _views[key] = cuda.from_cuda_array_interface(interface, sync=False)
         while len(_views) > _MOST_VIEWS:
-            _drop_oldest(_views)
+            drop_oldest(_views)
     return found
 
 
-def _drop_oldest(entries: dict[Any, Any]) -> None:
+def drop_oldest(entries: dict[Any, Any]) -> None:
+    """Forget what was remembered first, whatever other threads do."""
     with suppress(RuntimeError, StopIteration):  # another thread was there in between
         entries.pop(next(iter(entries)), None)
 
@@ -283,7 +293,7 @@ class Kept(Generic[T]):
         if found is None:
             found = self._found[place] = make(*arguments)
             while len(self._found) > self._most:
-                _drop_oldest(self._found)
+                drop_oldest(self._found)
         hold(found)
         return found
 

@@ -396,3 +396,18 @@ def test_tables_are_there_before_another_stream_reads_them(monkeypatch):
     assert waits == ["a stream"] * 2
     numbaconv.prepare(W, B, groups=2, algorithm="implicit_gemm", backend="cuda")(Elsewhere(X, 11))
     assert waits.count("all") >= 3  # weight, bias, packed weight
+
+
+def test_the_driver_is_asked_for_a_capture(monkeypatch):
+    """Whether there is one, and only then for its number; nobody is asked for the default streams."""
+    said = []
+    driver = types.SimpleNamespace(
+        cuStreamIsCapturing=lambda handle: said.append(handle) or {7: 1, 8: 0, 9: 2}[handle],
+        cuStreamGetCaptureInfo=lambda handle: (1, 1234, "graph"),
+    )
+    monkeypatch.setattr(scratch, "SIMULATED", False)
+    monkeypatch.setattr(scratch, "_driver", lambda: driver)
+    assert [scratch.capture_of(handle) for handle in (0, 1, 7, 8, 9)] == [0, 0, 1234, 0, 0]
+    assert said == [7, 8, 9]
+    monkeypatch.setattr(scratch, "_driver", lambda: object())
+    assert scratch.capture_of(7) == 0
