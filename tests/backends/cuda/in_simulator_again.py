@@ -257,20 +257,18 @@ def test_no_memory_is_leaked(alive, monkeypatch):
     assert alive() == before
 
 
-def test_what_is_kept_is_bounded(alive, monkeypatch):
-    monkeypatch.setattr(scratch, "MOST_BYTES", 600)
-    seen = {}
-    w = cuda.to_device(np.ones((4, 4, 1), np.float32))
-    for n in range(16, 40, 4):
-        x = cuda.to_device(np.ones((1, 4, n), np.float32))
-        g = cuda.to_device(np.ones((1, 4, n), np.float32))
-        grad.conv1d_weight(x, w.shape, g, algorithm="implicit_gemm")
-        numbaconv.conv1d(x, w, algorithm="implicit_gemm")
-        blocks = [block for found in scratch._idle.values() for block in found]
-        assert sum(block.nbytes for block in blocks) == scratch._idle_bytes <= 600
-        seen |= {id(block): block for block in blocks}
-    assert blocks
-    assert sum(block.nbytes for block in seen.values()) > 600
+def test_what_is_kept_is_bounded(monkeypatch):
+    """The newest blocks stay."""
+    monkeypatch.setattr(scratch, "MOST_BYTES", 4000)
+    array, sizes = device_array(Elsewhere(X)), range(100, 200, 10)
+    for n in sizes:
+        with scratch.Lease(array) as lease:
+            for _ in range(2):
+                lease.take(n, np.dtype(np.float32))
+        kept = [block.nbytes for blocks in scratch._idle.values() for block in blocks]
+        assert sum(kept) == scratch._idle_bytes <= 4000
+    assert 8 * sum(sizes) > 4000
+    assert sorted(kept) == [4 * 170, *(4 * n for n in (180, 180, 190, 190))]
     scratch.free_scratch()
     assert scratch._idle_bytes == 0
     assert not scratch._idle
