@@ -74,5 +74,5 @@ def test_direct(part):
 
 def test_the_other_algorithms():
     for name in OTHERS:
-        summary, passed = simulate(["conformance/test_exact.py"], "every_problem", 60_000, name)
+        summary, passed = simulate(["conformance/test_exact.py"], "every_problem", 25_000, name)
         assert passed >= 10, summary
