@@ -21,7 +21,7 @@ from numbaconv.bench.peers import Function, numbaconv_function
 from numbaconv.device_arrays import device_array
 from numbaconv.plan import ConvPlan
 
-__all__ = ["KINDS", "ON_HOST", "OnDevice", "check"]
+__all__ = ["KINDS", "ON_HOST", "OnDevice", "check", "primitive"]
 
 #: What layers are checked and timed in: a dtype, and whether channels are neighbours in memory.
 KINDS = {"float32": ("float32", False), "float16 channels last": ("float16", True)}
@@ -59,6 +59,10 @@ class OnDevice:
             "data": (there.address, False),
             "version": 3,
         }
+
+    def fill(self, array: np.ndarray) -> None:
+        """Copy a host array of its shape into it."""
+        self.memory.copy_to_device(np.ascontiguousarray(array.transpose(self.order)).reshape(-1))
 
     def host(self) -> np.ndarray:
         """Its elements."""

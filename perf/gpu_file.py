@@ -41,7 +41,7 @@ _DEPTHWISE = Comparison("depthwise, prepared, kernels alone, vs cuDNN", "forward
 def is_right(report: dict[str, Any]) -> bool:
     """Whether there are results, and nothing was wrong and nothing failed."""
     records = report["checks"] + report["times"]
-    right = all(record["right"] for record in report["checks"])
+    right = all(record["right"] for record in report["checks"] + report["memory"])
     return bool(records) and right and not any(record["errors"] for record in report["times"])
 
 
@@ -52,7 +52,7 @@ def merged(reports: list[dict[str, Any]]) -> dict[str, Any]:
     if others:
         raise SystemExit(f"reports of different devices: {first['device']}, {', '.join(sorted(others))}")
     found = dict(first)
-    for name in ("checks", "times", "not reached"):
+    for name in ("checks", "memory", "times", "not reached"):
         found[name] = [record for each in reports for record in each[name]]
     found["seconds"] = sum(each.get("seconds", 0.0) for each in reports)
     peaks = [each["peak"] for each in reports if each["peak"]]
@@ -83,7 +83,7 @@ def text(report: dict[str, Any]) -> str:
         peak = report["peak"]
         rates = ", ".join(f"{name} {peak[name]:.4g} TFLOP/s" for name in ("float32", "tf32", "float16"))
         lines.append(f"measured: copies {peak['GB/s']:.4g} GB/s; PyTorch's square products {rates}")
-    lines += ["", *_checks(report["checks"]), "", *_times(report)]
+    lines += ["", *_checks(report["checks"]), "", *_memory(report["memory"]), "", *_times(report)]
     if report["not reached"]:
         lines += ["", f"Not reached in time: {', '.join(report['not reached'])}"]
     return "\n".join(lines)
@@ -107,6 +107,20 @@ def _checks(records: list[dict[str, Any]]) -> list[str]:
                 cells.append(f"{max(found):.3f} ({len(found)})" if found else "")
             rows.append((f"{name}, {kind}", *cells))
     return lines + _aligned(rows)
+
+
+def _memory(records: list[dict[str, Any]]) -> list[str]:
+    if not records:
+        return []
+    lines = []
+    for what in dict.fromkeys(record["what"] for record in records):
+        chosen = [record for record in records if record["what"] == what]
+        wrong = [record for record in chosen if not record["right"]]
+        lines.append(f"{what}: {len(chosen)} ways to call; {len(wrong)} wrong")
+        for record in wrong:
+            case = " ".join(record[name] for name in ("layer", "kind", "direction", "algorithm"))
+            lines.append(f"  WRONG {case}: {record['error']}")
+    return lines
 
 
 def _times(report: dict[str, Any]) -> list[str]:

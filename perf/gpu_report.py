@@ -10,7 +10,7 @@ each layer, and no layer is begun after ``--seconds``: what was not reached is l
 kernels, so ``--part 2/3``, every third layer from the second on, takes more than a third of it. ``--smoke`` runs all of
 it in Numba's simulator on layers of a few cells, where times mean nothing. The exit status is 1 if anything was wrong.
 
-`gpu_checks` says what is checked, `gpu_times` what is timed.
+`gpu_checks` and `gpu_memory` say what is checked, the latter with the first part alone; `gpu_times` what is timed.
 """
 
 import argparse
@@ -90,9 +90,15 @@ def _measured(arguments: argparse.Namespace, write: Any) -> dict[str, Any]:
         "simulated": arguments.smoke,
         "peak": timer.peak() if timer else {},
         "checks": [],
+        "memory": [],
         "times": [],
         "not reached": [],
     }
+    if arguments.only != "times" and arguments.part[0] == 1:
+        import gpu_memory
+
+        report["memory"] += gpu_memory.check(not arguments.smoke, 2 if arguments.smoke else 1000)
+        print(f"{time.perf_counter() - begin:5.0f} s  memory and graphs", file=sys.stderr, flush=True)
     for layer in _layers(arguments):
         if time.perf_counter() - begin > arguments.seconds:
             report["not reached"].append(layer.name)

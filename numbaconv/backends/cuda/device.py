@@ -49,12 +49,15 @@ class Tensor:
     shape : tuple of int
     strides : tuple of int
         In elements, none negative; those of axes of extent 1 are anything.
+    owner : object
+        What keeps memory alive that is not the array's own.
     """
 
     data: Any
     dtype: np.dtype
     shape: tuple[int, ...]
     strides: tuple[int, ...]
+    owner: Any = None
 
     @property
     def size(self) -> int:
@@ -200,7 +203,8 @@ def adopt(array: DeviceArray, stream: Any) -> Tensor:
     if not array.size:
         return Tensor(memory(0, array.dtype, stream), array.dtype, array.shape, strides)
     if min(strides, default=0) >= 0:
-        return Tensor(_at(array, 0, span(array.shape, strides)), array.dtype, array.shape, strides)
+        data = _at(array, 0, span(array.shape, strides))
+        return Tensor(data, array.dtype, array.shape, strides, array.owner)
     first = sum((n - 1) * s for n, s in zip(array.shape, strides, strict=True) if s < 0)
     count = span(array.shape, tuple(map(abs, strides)))
     whole = _at(array, first, count)

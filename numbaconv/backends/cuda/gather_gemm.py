@@ -276,7 +276,8 @@ def gather_kernel(tile: Tile, dtype: str, out_dtype: str, how: str, last: bool, 
         row_step, left_over = np.int64(table[TARGET]), np.int64(group_rows) - np.int64(row)
         deliver(out, extras, table[VECTOR] != 0, sums, offsets, place_column, channel, row, left_over, row_step)
 
-    return kernel_function(gather, tile, np.dtype(compute).itemsize)
+    # Threads that gather for a whole column beside 64 sums have more to hold than 128 registers.
+    return kernel_function(gather, tile, np.dtype(compute).itemsize, apart == 1 and sums_size == 64)
 
 
 @cache

@@ -20,6 +20,7 @@ import ctypes
 import os
 import threading
 from collections.abc import Callable, Hashable
+from contextlib import suppress
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -30,15 +31,19 @@ from ...device_arrays import DeviceArray, device_array
 from ...errors import BackendError
 from .jit import SIMULATED
 
-__all__ = ["MOST_BYTES", "Kept", "Lease", "at_address", "free_scratch", "hold", "settled", "take"]
+__all__ = ["MOST_BYTES", "Kept", "Lease", "at_address", "drop_oldest", "free_scratch", "hold", "settled", "take"]
 
 T = TypeVar("T")
 
 #: Bytes of idle blocks that are kept, of all devices and streams.
 MOST_BYTES = 2**29
 
+#: Flat device arrays that are kept for memory which is somebody's.
+_MOST_VIEWS = 512
+
 _BYTES = np.dtype(np.uint8)
 _local = threading.local()
+_views: dict[tuple[Any, int, int, np.dtype], Any] = {}
 _lock = threading.Lock()
 #: Idle blocks by context, stream, dtype and elements; the newest last.
 _idle: dict[tuple[Any, int, str, int], list[Any]] = {}
@@ -73,27 +78,52 @@ def capture_of(handle: int) -> int:
     """The number of the graph that a stream is being captured in; 0: none. The default stream cannot be."""
     if SIMULATED or handle in (0, 1):
         return 0
-    ask = getattr(cuda.cudadrv.driver.driver, "cuStreamGetCaptureInfo", None)
-    if ask is None:  # a target without that function
+    driver = _driver()
+    if not hasattr(driver, "cuStreamIsCapturing"):  # a target without that function
         return 0
-    status, number = ask(handle)[:2]
-    return int(number) if int(status) == 1 else 0
+    if int(driver.cuStreamIsCapturing(handle)) != _CAPTURED:
+        return 0
+    return int(driver.cuStreamGetCaptureInfo(handle)[1])
+
+
+#: The driver's number for a stream that is being captured.
+_CAPTURED = 1
+
+
+def _driver() -> Any:
+    return cuda.cudadrv.driver.driver
 
 
 def at_address(address: int, elements: int, dtype: np.dtype, owner: Any) -> Any:
-    """Memory that is somebody's, as a flat device array that keeps the owner alive."""
+    """Memory that is the owner's, as a flat device array; who uses it keeps the owner alive.
+
+    Making one takes longer than launching a kernel, and operands come back at the same addresses: so the newest are
+    kept, without their owners. In the simulator they have them.
+    """
     if SIMULATED:
         memory = (ctypes.c_char * (elements * dtype.itemsize)).from_address(address)
         memory._owner = owner  # type: ignore[attr-defined]
         return cuda.simulator.cudadrv.devicearray.FakeCUDAArray(np.frombuffer(memory, dtype=dtype))  # type: ignore[call-overload]
-    interface = {
-        "shape": (elements,),
-        "strides": None,
-        "typestr": dtype.str,
-        "data": (address, False),
-        "version": 2,
-    }
-    return cuda.from_cuda_array_interface(interface, owner=owner, sync=False)
+    key = context(), address, elements, dtype
+    found = _views.get(key)
+    if found is None:
+        interface = {
+            "shape": (elements,),
+            "strides": None,
+            "typestr": dtype.str,
+            "data": (address, False),
+            "version": 2,
+        }
+        found = _views[key] = cuda.from_cuda_array_interface(interface, sync=False)
+        while len(_views) > _MOST_VIEWS:
+            drop_oldest(_views)
+    return found
+
+
+def drop_oldest(entries: dict[Any, Any]) -> None:
+    """Forget what was remembered first, whatever other threads do."""
+    with suppress(RuntimeError, StopIteration):  # another thread was there in between
+        entries.pop(next(iter(entries)), None)
 
 
 def _room(elements: int) -> int:
@@ -116,12 +146,13 @@ class Lease:
         The result: whose library, device and stream it is; None for arrays of the host.
     """
 
-    __slots__ = ("_context", "_handle", "_outer", "_result", "_taken", "capture")
+    __slots__ = ("_context", "_handle", "_outer", "_owners", "_result", "_taken", "capture")
 
     def __init__(self, array: DeviceArray | None):
         self._result = array
         self._handle = 0 if array is None else array.stream
         self._taken: list[tuple[str, int, Any]] = []
+        self._owners: list[Any] = []
 
     def __enter__(self) -> "Lease":
         self._context = context()
@@ -136,6 +167,7 @@ class Lease:
 
     def __exit__(self, *raised: object) -> None:
         _local.lease = self._outer
+        self._owners.clear()
         if self._taken:
             with _lock:
                 for dtype, elements, block in self._taken:
@@ -151,6 +183,7 @@ class Lease:
             made = result.library.empty((elements * dtype.itemsize,), _BYTES, result.device, self._handle)
             there = device_array(made)
             assert there is not None
+            self._owners.append(made)
             return at_address(there.address, elements, dtype, made)
         room = _room(elements)
         with _lock:
@@ -260,7 +293,7 @@ class Kept(Generic[T]):
         if found is None:
             found = self._found[place] = make(*arguments)
             while len(self._found) > self._most:
-                self._found.pop(next(iter(self._found)), None)
+                drop_oldest(self._found)
         hold(found)
         return found
 

@@ -100,19 +100,19 @@ def _count(operations, prefix):
 
 
 @contextmanager
-def _architecture(cc):
+def architecture(cc):
     """Device functions are compiled for the current device, of which there is none: here it has this architecture."""
-    from numba.cuda import dispatcher
+    from numba.cuda import compiler, dispatcher
 
     class Device:
         compute_capability = cc
 
-    before = dispatcher.get_current_device
-    dispatcher.get_current_device = lambda: Device
+    before = dispatcher.get_current_device, compiler.get_current_device
+    dispatcher.get_current_device = compiler.get_current_device = lambda: Device
     try:
         yield
     finally:
-        dispatcher.get_current_device = before
+        dispatcher.get_current_device, compiler.get_current_device = before
 
 
 def to_ltoir(kernel, signature, cc):
@@ -120,7 +120,7 @@ def to_ltoir(kernel, signature, cc):
     from numba import cuda
 
     bounds = kernel.targetoptions.get("launch_bounds")
-    with _architecture(cc):
+    with architecture(cc):
         codes, _ = cuda.compile_all(
             kernel.py_func, signature, cc=cc, device=False, abi="numba", output="ltoir", launch_bounds=bounds
         )

@@ -19,7 +19,7 @@ import numbaconv
 from numbaconv import dispatch, grad
 from numbaconv.backends import registry
 from numbaconv.backends.base import Direction
-from numbaconv.backends.cuda import device, scratch
+from numbaconv.backends.cuda import device, implicit_gemm, scratch
 from numbaconv.device_arrays import READY, device_array
 
 RNG = np.random.default_rng(7)
@@ -188,6 +188,7 @@ def test_a_captured_call_has_memory_of_its_own(monkeypatch):
         (capture,) = scratch._captured.values()
         mine = {id(block) for blocks in capture.blocks.values() for block in blocks}
         assert mine <= kept
+        assert bool(mine) == bool(kept), name
         left = {id(block) for blocks in scratch._idle.values() for block in blocks}
         assert mine.isdisjoint(left), name
         assert capture.held, name  # tables
@@ -256,17 +257,18 @@ def test_no_memory_is_leaked(alive, monkeypatch):
     assert alive() == before
 
 
-def test_what_is_kept_is_bounded(alive, monkeypatch):
-    monkeypatch.setattr(scratch, "MOST_BYTES", 2500)
-    w = cuda.to_device(np.ones((4, 4, 1), np.float32))
-    for n in range(16, 40, 4):
-        x = cuda.to_device(np.ones((1, 4, n), np.float32))
-        g = cuda.to_device(np.ones((1, 4, n), np.float32))
-        grad.conv1d_weight(x, w.shape, g, algorithm="implicit_gemm")
-        numbaconv.conv1d(x, w, algorithm="implicit_gemm")
-        blocks = [block for found in scratch._idle.values() for block in found]
-        assert sum(block.nbytes for block in blocks) == scratch._idle_bytes <= 2500
-    assert blocks
+def test_what_is_kept_is_bounded(monkeypatch):
+    """The newest blocks stay."""
+    monkeypatch.setattr(scratch, "MOST_BYTES", 4000)
+    array, sizes = device_array(Elsewhere(X)), range(100, 200, 10)
+    for n in sizes:
+        with scratch.Lease(array) as lease:
+            for _ in range(2):
+                lease.take(n, np.dtype(np.float32))
+        kept = [block.nbytes for blocks in scratch._idle.values() for block in blocks]
+        assert sum(kept) == scratch._idle_bytes <= 4000
+    assert 8 * sum(sizes) > 4000
+    assert sorted(kept) == [4 * 170, *(4 * n for n in (180, 180, 190, 190))]
     scratch.free_scratch()
     assert scratch._idle_bytes == 0
     assert not scratch._idle
@@ -347,3 +349,67 @@ def test_libraries_with_a_pool_are_asked(monkeypatch):
     assert found.dtype == np.float64
     assert found.shape == (6,)
     assert not scratch._idle
+
+
+def test_what_another_stream_computes_is_waited_for(monkeypatch):
+    """An operand, a bias and a residual of other streams, each once, before anything is launched; none of its own."""
+    said = []
+    monkeypatch.setattr(device, "wait_for", lambda other, stream: said.append((other, stream)))
+    x, w, bias, residual, out = (
+        Elsewhere(each, stream) for each, stream in ((X, 4), (W, 5), (B, 6), (G, 6), (np.empty_like(G), 4))
+    )
+    launched = []
+    launch = implicit_gemm.launch
+    monkeypatch.setattr(implicit_gemm, "launch", lambda *all: launched.append(len(said)) or launch(*all))
+    numbaconv.conv2d(x, w, bias, residual=residual, out=out, groups=2, algorithm="implicit_gemm")
+    mine = device.stream_of(4)
+    assert sorted(said, key=lambda entry: entry[0]) == [(5, mine), (6, mine)]
+    assert set(launched) == {2}
+    said.clear()
+    numbaconv.conv2d(x, w, bias, residual=residual, out=out, groups=2, algorithm="implicit_gemm", stream=9)
+    assert not said  # the caller says that all is in order there
+
+
+def test_an_event_joins_two_streams(monkeypatch):
+    said = []
+
+    class Event:
+        def record(self, stream):
+            said.append(("record", stream))
+
+        def wait(self, stream):
+            said.append(("wait", stream))
+
+    monkeypatch.setattr(cuda, "event", lambda timing: Event())
+    device.wait_for(7, "mine")
+    assert said == [("record", device.stream_of(7)), ("wait", "mine")]
+
+
+def test_tables_are_there_before_another_stream_reads_them(monkeypatch):
+    """Whoever sends a table waits for its stream; whoever sends a prepared weight, for the default one."""
+    waits = []
+    monkeypatch.setattr(Stream, "synchronize", lambda self: waits.append("a stream"))
+    monkeypatch.setattr(cuda, "synchronize", lambda: waits.append("all"))
+    x, g, out = on(11, X, G, np.empty_like(W))
+    sent, to_device = [], cuda.to_device
+    monkeypatch.setattr(cuda, "to_device", lambda *all, **named: sent.append(len(waits)) or to_device(*all, **named))
+    grad.conv2d_weight(x, W.shape, g, out=out, groups=2, algorithm="implicit_gemm")
+    assert sent == [0, 1]  # the second table is sent when the first is there
+    assert waits == ["a stream"] * 2
+    numbaconv.prepare(W, B, groups=2, algorithm="implicit_gemm", backend="cuda")(Elsewhere(X, 11))
+    assert waits.count("all") >= 3  # weight, bias, packed weight
+
+
+def test_the_driver_is_asked_for_a_capture(monkeypatch):
+    """Whether there is one, and only then for its number; nobody is asked for the default streams."""
+    said = []
+    driver = types.SimpleNamespace(
+        cuStreamIsCapturing=lambda handle: said.append(handle) or {7: 1, 8: 0, 9: 2}[handle],
+        cuStreamGetCaptureInfo=lambda handle: (1, 1234, "graph"),
+    )
+    monkeypatch.setattr(scratch, "SIMULATED", False)
+    monkeypatch.setattr(scratch, "_driver", lambda: driver)
+    assert [scratch.capture_of(handle) for handle in (0, 1, 7, 8, 9)] == [0, 0, 1234, 0, 0]
+    assert said == [7, 8, 9]
+    monkeypatch.setattr(scratch, "_driver", lambda: object())
+    assert scratch.capture_of(7) == 0

@@ -114,9 +114,9 @@ def check_tiles():
 
 
 def check_real_tile():
-    """The largest tile as it is on a device."""
+    """The largest tile as it is on a device, all of a thread's quads in use."""
     use(tiles.TILES[4][0])
-    exact("the largest tile", _P((1, 131), (1, 1), c_in=8, c_out=68), runs=(run,))
+    exact("the largest tile", _P((1, 67), (1, 1), c_in=8, c_out=68), runs=(run,))
     use(None)
 
 

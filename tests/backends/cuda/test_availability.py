@@ -93,7 +93,7 @@ class FakeDriver:
     [
         (FakeDriver(RuntimeError("none\nhere")), "there is no usable driver: none here"),
         (FakeDriver(0), "the driver finds no device"),
-        (FakeDriver(1, RuntimeError("no nvvm")), "kernels cannot be compiled (no nvvm); install"),
+        (FakeDriver(1, RuntimeError("no nvvm")), "kernels cannot be compiled (no nvvm); pip install"),
         (FakeDriver(1), None),
     ],
 )

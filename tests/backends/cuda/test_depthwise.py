@@ -17,7 +17,7 @@ CHECKS = {
     "chunks": 7,
     "epilogue": 3,
     "strides": 3,
-    "nan": 18,
+    "nan": 30,
 }
 
 

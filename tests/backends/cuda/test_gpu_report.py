@@ -9,6 +9,8 @@ from pathlib import Path
 
 from test_implicit_gemm import SIMULATOR
 
+from numbaconv.backends.cuda import BACKEND
+
 PROGRAM = Path(__file__).parents[3] / "perf" / "gpu_report.py"
 #: What it must do without: neither this package nor what only other tools need is there.
 HIDDEN = ("ml_dtypes", "matplotlib", "platformdirs", "rich")
@@ -57,7 +59,11 @@ def test_end_to_end(tmp_path):
     assert {record["direction"] for record in found["checks"]} == {"forward", "input", "weight"}
     assert {record["batch"] for record in found["checks"]} == {1, 2}
     assert all(record["same bits"] and 0 <= record["of the bound"] <= 1 for record in found["checks"])
-    assert "0 wrong" in done.stdout
+    assert {record["what"] for record in found["memory"]} == {"2 calls", "graph"}
+    assert {record["algorithm"] for record in found["memory"]} == {
+        each.name for table in BACKEND.tables.values() for each in table
+    }
+    assert done.stdout.count("0 wrong") == 3
     assert not found["not reached"]
     if find_spec("torch") is None:
         assert not found["times"]
@@ -82,12 +88,14 @@ def test_what_is_wrong_is_said(tmp_path):
     assert done.returncode == 0, done.stderr[-3000:]
     found = content(path)
     found["checks"][0] |= {"right": False, "same bits": False}
+    found["memory"][0] |= {"right": False, "error": "2 allocations were left behind"}
     page = path.read_text(encoding="utf-8")
     head = page[: page.index('id="report">') + len('id="report">')]
     path.write_text(head + json.dumps(found) + "</script>", encoding="utf-8")
     done = report("--merge", path, "--output", tmp_path / "again.html")
     assert done.returncode == 1
-    assert "1 wrong" in done.stdout
+    assert done.stdout.count("1 wrong") == 2
+    assert "WRONG calls/dense float32 forward implicit_gemm: 2 allocations were left behind" in done.stdout
     assert "WRONG toy/depthwise x1 float32 forward" in done.stdout
 
 

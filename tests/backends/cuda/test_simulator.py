@@ -30,7 +30,7 @@ PARTS = {
         60,
         600_000,
     ),
-    "arrays": (["backends/cuda/in_simulator.py"], "", 40, 600_000),
+    "arrays": (["backends/cuda/in_simulator.py", "backends/cuda/in_simulator_again.py"], "", 60, 600_000),
 }
 #: The parts that are always tested.
 SHORT = ("exact", "arrays")
@@ -74,5 +74,5 @@ def test_direct(part):
 
 def test_the_other_algorithms():
     for name in OTHERS:
-        summary, passed = simulate(["conformance/test_exact.py"], "every_problem", 60_000, name)
+        summary, passed = simulate(["conformance/test_exact.py"], "every_problem", 25_000, name)
         assert passed >= 10, summary
