@@ -8,8 +8,8 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
+from ..toom_cook import matrices
 from .simd import accumulate, load_vector, multiply_add_of, pointers_of, splat_of, store_vector, vector_type
-from .toom_cook import matrices
 
 __all__ = ["DATA", "OUTPUT", "WEIGHT", "linear_tile", "plane_tile", "transpose_lanes", "transpose_sum"]
 

@@ -28,6 +28,7 @@ __all__ = [
     "memory",
     "placed",
     "settled",
+    "settled_words",
     "span",
     "stream_of",
     "synchronize",
@@ -177,6 +178,12 @@ def settled(values: Array, stream: Any) -> Any:
     if stream:
         stream.synchronize()
     return found
+
+
+def settled_words(pieces: list[Any], stream: Any) -> Any:
+    """Integers, signed and unsigned ones, as a table of 32 bits each, as `settled`."""
+    values = np.concatenate([np.asarray(piece, np.int64) for piece in pieces])
+    return settled(values.astype(np.uint32).view(np.int32), stream)
 
 
 def current() -> int:
