@@ -82,11 +82,11 @@ class _Writer:
         return self.read(f"{one.name} {sign or '+'} {other.name}")
 
     def _sum(self, row: Array, values: list[_Value | None]) -> _Value | None:
-        """``row @ values``, in ascending order; None where there is nothing to sum."""
+        """``row @ values``, what takes no product first, then in ascending order; None where there is nothing to sum."""
         total: _Value | None = None
-        for factor, value in zip(row.tolist(), values, strict=True):
-            if factor and value is not None:
-                total = self.add(total, _Value(value.name, factor))
+        terms = [_Value(value.name, k) for k, value in zip(row.tolist(), values, strict=True) if k and value is not None]
+        for term in sorted(terms, key=lambda each: abs(each.factor) != 1):
+            total = self.add(total, term)
         return total
 
     def apply(self, matrix: Array, values: list[_Value | None]) -> list[_Value | None]:

@@ -93,8 +93,7 @@ class _Tiling(NamedTuple):
         tiles = self.of_sample * batch
         most = max(_SCRATCH // max(self.moved, 1), _LEAST_TILES)
         pieces = max(-(-tiles // most), 1)
-        pitch = -(-tiles // pieces)
-        pitch += -pitch % 4
+        pitch = max(-(-tiles // (4 * pieces)), 1) * 4
         return pitch, -(-tiles // pitch)
 
 

@@ -166,7 +166,7 @@ def result_kernel(outputs: int, out_dtype: str, last: bool, wide: int, compute: 
     sample and first tile in it, its tiles.
     """
     cells = outputs + 2
-    area = cells * cells
+    area, results = cells * cells, outputs * outputs
     back = matrices(outputs, 3)[0]
     transform, places = tile_of(back, back, compute), _places(last, True, RESULT_BLOCKS)
     write, scalar = writer(out_dtype), number(compute)
@@ -204,7 +204,7 @@ def result_kernel(outputs: int, out_dtype: str, last: bool, wide: int, compute: 
         channels, pitch = np.uint32(table[RESULT_CHANNELS]), np.uint32(table[PITCH])
         if channel < channels and tile < np.uint32(tiles):
             values = cuda.local.array(area, scalar)
-            found = cuda.local.array(outputs * outputs, scalar)
+            found = cuda.local.array(results, scalar)
             at = np.uint32(np.uint32(channel * pitch) + tile)
             step = np.uint32(channels * pitch)
             for f in range(area):
@@ -253,7 +253,8 @@ def weight_kernel(outputs: int, dtype: str, compute: str) -> Any:
     @kernel
     def transform_weight(w, packed, table):
         at = np.int64(cuda.blockIdx.x) * np.int64(cuda.blockDim.x) + np.int64(cuda.threadIdx.x)
-        if at < table[ELEMENTS]:
+        elements = table[ELEMENTS]
+        if at < elements:
             values = cuda.local.array(9, scalar)
             found = cuda.local.array(area, scalar)
             row, rest = at % table[PADDED_ROWS], at // table[PADDED_ROWS]
@@ -266,6 +267,6 @@ def weight_kernel(outputs: int, dtype: str, compute: str) -> Any:
                     values[tap] = scalar(read(w, np.uint64(start + table[TAPS + tap])))
             transform(values, found)
             for f in range(area):
-                packed[np.uint64(at + f * table[ELEMENTS])] = found[f]
+                packed[np.uint64(at + f * elements)] = found[f]
 
     return transform_weight
