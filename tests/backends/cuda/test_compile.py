@@ -23,8 +23,9 @@ if ABSENT is None:
     ALL = {str(case): case for case in kernels.cases()}
     SMALL = {str(case): case for case in kernels.small_cases()}
     DEPTHWISE = {str(case): case for case in kernels.depthwise_cases()}
+    WINOGRAD = {str(case): case for case in kernels.winograd_cases()}
 else:
-    ALL = SMALL = DEPTHWISE = {}
+    ALL = SMALL = DEPTHWISE = WINOGRAD = {}
 
 
 def in_short(name):
@@ -50,6 +51,7 @@ def test_what_this_needs_is_installed():
     assert LONG
     assert SMALL
     assert DEPTHWISE
+    assert WINOGRAD
 
 
 def check(case):
@@ -123,3 +125,43 @@ def test_depthwise_kernels(name):
 @pytest.mark.parametrize("name", [name for name in DEPTHWISE if name not in SHORT_DEPTHWISE])
 def test_all_depthwise_kernels(name):
     check_depthwise(DEPTHWISE[name])
+
+
+def check_winograd(case):
+    codes = compile_check.to_ltoir(case.kernel, case.signature, ARCHITECTURES[0])
+    kind, dtype, tile, *_ = case.name.split()
+    area = {"2x2": 16, "4x4": 36}[tile]
+    for cc in ARCHITECTURES:
+        found = compile_check.link(codes, cc)
+        label = f"{case} for {cc}"
+        assert (found.spilled, found.stack) == (0, 0), label
+        # Four blocks of a transform on a multiprocessor, or five where a tile's cells are not all in registers.
+        assert found.registers * case.threads * 4 <= 65536, f"{label}: {found.registers}"
+        operations = found.operations
+        loads = sum(count for name, count in operations.items() if name.startswith("LDG"))
+        stores = sum(count for name, count in operations.items() if name.startswith("STG"))
+        side = 2 if tile == "2x2" else 4
+        wanted = {"source": area, "weight": area, "result": side * side}[kind]
+        if kind == "result" and "by" in case.name:
+            accesses = wanted // int(case.name.split()[-1])
+            # Quads of 64 bits are two accesses.
+            assert stores == accesses * (2 if dtype == "float64" and case.name.endswith("4") else 1), f"{label}: {stores}"
+        else:
+            assert stores == wanted, f"{label}: {stores}"
+        least = 9 if kind == "weight" else area
+        assert least <= loads <= least + 80, f"{label}: {loads}"
+        assert any(name.startswith("STG.E.128") for name in operations) == case.wide, label
+
+
+SHORT_WINOGRAD = [name for name in WINOGRAD if "float32 4x4" in name or name in ("source float16 2x2 last",)]
+
+
+@pytest.mark.parametrize("name", SHORT_WINOGRAD)
+def test_winograd_kernels(name):
+    check_winograd(WINOGRAD[name])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in WINOGRAD if name not in SHORT_WINOGRAD])
+def test_all_winograd_kernels(name):
+    check_winograd(WINOGRAD[name])
