@@ -1,7 +1,7 @@
 """The Winograd algorithm of WEIGHT_GRAD: tiles from the plan, parts and pieces, kernels launched.
 
-Error factor: see `toom_cook`, with the matrices of ``F(taps, outputs)``; what is summed are the tiles of all samples, and
-the bound is relative to ``max|x| * sum|y|``.
+Error factor: see `toom_cook`, with the matrices of ``F(taps, outputs)``; what is summed are the tiles of all samples,
+and the bound is relative to ``max|x| * sum|y|``.
 """
 
 from functools import lru_cache, partial

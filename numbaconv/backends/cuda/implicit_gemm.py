@@ -44,7 +44,7 @@ BESIDE_CHANNELS, BESIDE_POSITIONS = (0, 2, 3, 4), (0, 1)
 
 
 def is_aligned(tensor: Tensor, beside: tuple[int, ...], count: int = 4) -> bool:
-    """Whether a quad of neighbours (or ``count``) may begin at the first element, and wherever steps along these lead."""
+    """Whether ``count`` neighbours may begin at the first element, and wherever steps along these axes lead."""
     pointer = getattr(tensor.data, "device_ctypes_pointer", None)  # the simulator's memory has no such requirements
     first = 0 if pointer is None else pointer.value or 0
     steps = (tensor.strides[axis] for axis in beside if tensor.shape[axis] > 1)

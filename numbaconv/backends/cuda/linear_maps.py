@@ -82,9 +82,10 @@ class _Writer:
         return self.read(f"{one.name} {sign or '+'} {other.name}")
 
     def _sum(self, row: Array, values: list[_Value | None]) -> _Value | None:
-        """``row @ values``, what takes no product first, then in ascending order; None where there is nothing to sum."""
+        """``row @ values``, in ascending order but for what takes no product, which is first; None for nothing."""
         total: _Value | None = None
-        terms = [_Value(value.name, k) for k, value in zip(row.tolist(), values, strict=True) if k and value is not None]
+        pairs = zip(row.tolist(), values, strict=True)
+        terms = [_Value(value.name, factor) for factor, value in pairs if factor and value is not None]
         for term in sorted(terms, key=lambda each: abs(each.factor) != 1):
             total = self.add(total, term)
         return total

@@ -1,4 +1,4 @@
-"""The Winograd algorithm on the device: tiles cut, tables made, pieces of tiles transformed, multiplied, transformed back.
+"""The Winograd algorithm on the device: tiles cut, tables made, their pieces transformed, multiplied, transformed back.
 
 `winograd_kernels` says what is computed, and why so. The tiles of all samples are one row, cut into pieces; which tile
 shares a piece with which changes no bit, so pieces may follow from the batch.
@@ -38,12 +38,13 @@ _MOST_ELEMENTS = 2**31
 
 _TAPS = 3
 
-#: The choice, by a model of the time for a sample in multiply-adds of float32, that nobody has measured yet. ``_PLAIN``:
-#: what a multiply-add of `implicit_gemm` takes beside one of the products here, whose kernel is the same. ``_PER_BYTE``:
-#: what a byte of scratch memory takes (an H100: 33e12 multiply-adds and, from its second-level cache, some 4e12 bytes a
-#: second). ``_LAUNCHES``: what two more launches take. Weights and launches are those of a batch, of which the choice
-#: must not know: ``_SAMPLES`` share them.
+#: The choice, by a model of the time for a sample in multiply-adds of float32, which nobody has measured yet.
+#: ``_PLAIN``: what a multiply-add of `implicit_gemm` takes beside one of the products here, whose kernel is the same.
+#: ``_PER_BYTE``: what a byte of scratch memory takes (an H100: 33e12 multiply-adds a second and, from its second-level
+#: cache, some 4e12 bytes). ``_LAUNCHES``: what two more launches take. Weights and launches are those of a batch, of
+#: which the choice must not know: ``_SAMPLES`` share them.
 _PLAIN, _PER_BYTE, _LAUNCHES, _SAMPLES = 1.0, 8.0, 2e8, 8
+
 
 class _Tiling(NamedTuple):
     """A plan cut into tiles; extents are of the direction that it was made for, channels those of a group.
@@ -103,8 +104,8 @@ def _tiling(by_input: bool, outputs: int, plan: ConvPlan) -> _Tiling:
     in_x, in_y = plan.x_channels // plan.groups, plan.y_channels // plan.groups
     channels, rows = (in_y, in_x) if by_input else (in_x, in_y)
     deep, down, across = ((input_grad_axis if by_input else forward_axis)(axis) for axis in plan.axes3)
-    along = (-(-axis.phases[0].positions // outputs) for axis in (down, across))
-    tiles = deep.phases[0].positions, *along
+    rows_of_tiles, along = (-(-axis.phases[0].positions // outputs) for axis in (down, across))
+    tiles = deep.phases[0].positions, rows_of_tiles, along
     return _Tiling(outputs, plan.groups, channels, rows, (deep, down, across), tiles)
 
 
@@ -226,7 +227,7 @@ def _packed(tiling: _Tiling, compute: np.dtype, table: Any, w: Tensor, stream: A
     """A transformed weight, as the kernel of the products reads it."""
     packed = empty((tiling.area * tiling.weight_size,), compute, stream).data
     kernel = weight_kernel(tiling.outputs, w.dtype.name, compute.name)
-    launch(kernel, blocks_for(tiling.weight_size), THREADS, stream, w.data, packed, table)
+    launch(kernel, blocks_for(tiling.weight_size, THREADS), THREADS, stream, w.data, packed, table)
     return packed
 
 

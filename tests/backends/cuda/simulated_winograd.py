@@ -104,7 +104,7 @@ def check_problems():
 
 def check_layouts():
     """Channels first and last, each way, where tiles end early in all that there is."""
-    close("both layouts", _same((3, 5), batch=2, c_in=9, c_out=6), ways=(run, run_last))
+    close("both layouts", _same((3, 5), batch=2, c_in=3, c_out=5), ways=(run, run_last))
 
 
 def check_dtypes():
@@ -153,7 +153,7 @@ def check_bits():
 
 
 def check_epilogue():
-    """Bias, residual and activation, rows of results in quads, pairs and single, on NaN, with a weight prepared or not."""
+    """Bias, residual, activation; rows of results in quads, in pairs, alone; on NaN; with a weight prepared or not."""
     rng = np.random.default_rng(7)
     for name, width in (("winograd", 4), ("winograd", 6), ("winograd", 7), ("winograd_2x2", 6), ("winograd_2x2", 5)):
         x, w = rng.standard_normal((2, 3, 3, width)).astype("f4"), rng.standard_normal((5, 3, 3, 3)).astype("f4")
@@ -198,7 +198,7 @@ def check_nan():
         x, w, g = operands(problem, np.random.default_rng(11), np.float32)
         x[1, 3:, 2, 4], g[1, 5:, 0, 0] = np.nan, np.inf
         for name in NAMES:
-            for direction in primitives(problem, name):
+            for direction in (FORWARD,) if (each is run) == (name == NAMES[0]) else (INPUT_GRAD,):
                 answer = each(direction, problem, x, w, g, **forced(name))
                 wanted = each(direction, problem, x, w, g, backend="reference")
                 finite = np.isfinite(answer)

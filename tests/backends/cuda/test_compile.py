@@ -135,19 +135,16 @@ def check_winograd(case):
         found = compile_check.link(codes, cc)
         label = f"{case} for {cc}"
         assert (found.spilled, found.stack) == (0, 0), label
-        # Four blocks of a transform on a multiprocessor, or five where a tile's cells are not all in registers.
+        # Four blocks of a transform on a multiprocessor.
         assert found.registers * case.threads * 4 <= 65536, f"{label}: {found.registers}"
         operations = found.operations
         loads = sum(count for name, count in operations.items() if name.startswith("LDG"))
         stores = sum(count for name, count in operations.items() if name.startswith("STG"))
-        side = 2 if tile == "2x2" else 4
-        wanted = {"source": area, "weight": area, "result": side * side}[kind]
-        if kind == "result" and "by" in case.name:
-            accesses = wanted // int(case.name.split()[-1])
-            # Quads of 64 bits are two accesses.
-            assert stores == accesses * (2 if dtype == "float64" and case.name.endswith("4") else 1), f"{label}: {stores}"
-        else:
-            assert stores == wanted, f"{label}: {stores}"
+        results = {"2x2": 4, "4x4": 16}[tile]
+        by = int(case.name.split()[-1]) if " by " in case.name else 1
+        halves = 2 if (dtype, by) == ("float64", 4) else 1  # quads of 64 bits are two accesses
+        wanted = results // by * halves if kind == "result" else area
+        assert stores == wanted, f"{label}: {stores}"
         least = 9 if kind == "weight" else area
         assert least <= loads <= least + 80, f"{label}: {loads}"
         assert any(name.startswith("STG.E.128") for name in operations) == case.wide, label

@@ -53,7 +53,12 @@ def test_end_to_end(tmp_path):
     found = content(whole)
     layers = {"toy/strided", "toy/3x3", "toy/depthwise", "toy/transposed"}
     assert {record["layer"] for record in found["checks"]} == layers
-    assert {record["algorithm"] for record in found["checks"]} >= {"direct", "implicit_gemm", "winograd", "winograd_2x2"}
+    assert {record["algorithm"] for record in found["checks"]} >= {
+        "direct",
+        "implicit_gemm",
+        "winograd",
+        "winograd_2x2",
+    }
     assert {record["direction"] for record in found["checks"]} == {"forward", "input", "weight"}
     assert {record["batch"] for record in found["checks"]} == {1, 2}
     assert all(record["same bits"] and 0 <= record["of the bound"] <= 1 for record in found["checks"])

@@ -18,7 +18,7 @@ CHECKS = {
     "bits": 20,
     "epilogue": 15,
     "strides": 4,
-    "nan": 16,
+    "nan": 8,
     "choice": 15,
 }
 
