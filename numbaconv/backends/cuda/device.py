@@ -20,12 +20,14 @@ from .jit import SIMULATED
 __all__ = [
     "Tensor",
     "adopt",
+    "canonical",
     "current",
     "empty",
     "fresh",
     "in_canonical_order",
     "in_layout_of",
     "memory",
+    "memory_at",
     "placed",
     "settled",
     "settled_words",
@@ -121,6 +123,11 @@ def fresh(shape: tuple[int, ...], dtype: np.dtype, order: tuple[int, ...], strea
     return Tensor(memory(prod(shape), dtype, stream), dtype, shape, _dense_strides(shape, order))
 
 
+def canonical(data: Any, shape: tuple[int, ...], dtype: np.dtype) -> Tensor:
+    """The first elements of an array in canonical order."""
+    return Tensor(data, dtype, shape, _dense_strides(shape, tuple(range(len(shape)))))
+
+
 def _flat(array: Array, order: tuple[int, ...]) -> Array:
     """A host array's elements with the axes in an order, as one stretch of memory: itself where it is one."""
     return np.ascontiguousarray(array.transpose(order)).reshape(-1).view(storage(array.dtype))
@@ -199,7 +206,7 @@ def placed(device: int) -> AbstractContextManager[Any]:
     return found
 
 
-def _at(address: int, elements: int, dtype: np.dtype, owner: Any) -> Any:
+def memory_at(address: int, elements: int, dtype: np.dtype, owner: Any) -> Any:
     """Memory that is somebody's, as a flat device array that keeps the owner alive."""
     dtype = storage(dtype)
     if SIMULATED:
@@ -223,12 +230,11 @@ def adopt(array: DeviceArray, stream: Any) -> Tensor:
     if not array.size:
         return Tensor(memory(0, array.dtype, stream), array.dtype, array.shape, strides)
     if min(strides, default=0) >= 0:
-        return Tensor(
-            _at(array.address, span(array.shape, strides), array.dtype, array.owner), array.dtype, array.shape, strides
-        )
+        there = memory_at(array.address, span(array.shape, strides), array.dtype, array.owner)
+        return Tensor(there, array.dtype, array.shape, strides)
     first = sum((n - 1) * s for n, s in zip(array.shape, strides, strict=True) if s < 0)
     count = span(array.shape, tuple(map(abs, strides)))
-    whole = _at(array.address + first * itemsize, count, array.dtype, array.owner)
+    whole = memory_at(array.address + first * itemsize, count, array.dtype, array.owner)
     made = empty(array.shape, array.dtype, stream)
     copy_elements(whole, strides, -first, made.data, made.strides, 0, array.shape, stream)
     return made
@@ -259,7 +265,7 @@ def _give_back(made: Tensor, array: DeviceArray, stream: Any) -> None:
     strides = tuple(step // itemsize for step in array.strides)
     first = sum((n - 1) * s for n, s in zip(array.shape, strides, strict=True) if s < 0)
     count = span(array.shape, tuple(map(abs, strides)))
-    whole = _at(array.address + first * itemsize, count, array.dtype, array.owner)
+    whole = memory_at(array.address + first * itemsize, count, array.dtype, array.owner)
     copy_elements(made.data, made.strides, 0, whole, strides, -first, array.shape, stream)
 
 

@@ -18,13 +18,14 @@ from ...plan import ConvPlan, plan_conv
 from ..base import NO_EPILOGUE, Algorithm, Direction, PackedWeight, Packing
 from ..tables import fill_value, stepping
 from ..toom_cook import error_factor
-from .device import Tensor, adopt, current, empty, settled, settled_words, synchronize, upload
+from .device import Tensor, adopt, canonical, current, empty, settled, settled_words, synchronize, upload
 from .division import divisor
 from .epilogue import DeviceEpilogue, finisher
 from .gather import GatheredAxis, forward_axis, input_grad_axis
 from .implicit_gemm import common_refusal, forward_launch, is_aligned, reachable, steps_of_sample
 from .launching import blocks_for, launch
 from .running import Launch, algorithm
+from .scratch import scratch
 from .tiles import DEPTH
 from .winograd_kernels import HEAD, THREADS, grid_of, result_kernel, source_kernel, weight_kernel
 
@@ -190,17 +191,18 @@ class _Winograd:
         source = reachable(source, stream)
         made, tiling, compute = self.made(source, out, stream), self.tiling, self.compute.name
         packed = w if isinstance(w, PackedWeight) else PackedWeight((self._packed(w, stream),))
-        v, products = (empty(shape, self.compute, stream) for shape in self.shapes)
         there = source_kernel(tiling.outputs, source.dtype.name, made.last[0], self.constant, compute)
         back = result_kernel(tiling.outputs, out.dtype.name, made.last[1], made.wide, compute, epilogue.finish)
         tiles = tiling.of_sample * self.plan.batch
-        for first in range(0, tiles, self.pitch):
-            place = (*divmod(first, tiling.of_sample), min(self.pitch, tiles - first))
-            read = source.data, v.data, made.table, source.strides[0], *place, self.fill
-            launch(there, made.blocks[0], THREADS, stream, *read)
-            self.multiply(v, packed, products, self.unfinished, stream)
-            written = products.data, out.data, epilogue.extras, made.table, out.strides[0], *place
-            launch(back, made.blocks[1], THREADS, stream, *written)
+        with scratch((prod(self.shapes[0]), prod(self.shapes[1])), self.compute, stream) as arrays:
+            v, products = (canonical(*each, self.compute) for each in zip(arrays, self.shapes, strict=True))
+            for first in range(0, tiles, self.pitch):
+                place = (*divmod(first, tiling.of_sample), min(self.pitch, tiles - first))
+                read = source.data, v.data, made.table, source.strides[0], *place, self.fill
+                launch(there, made.blocks[0], THREADS, stream, *read)
+                self.multiply(v, packed, products, self.unfinished, stream)
+                written = products.data, out.data, epilogue.extras, made.table, out.strides[0], *place
+                launch(back, made.blocks[1], THREADS, stream, *written)
 
     def _packed(self, w: Tensor, stream: Any) -> Any:
         """A weight that was not prepared."""

@@ -11,7 +11,9 @@ os.environ["NUMBA_ENABLE_CUDASIM"] = "1"
 sys.path[:0] = [os.path.join(os.path.dirname(__file__), *up) for up in (("..", ".."), ())]
 sys.setswitchinterval(1e-4)  # a block's threads take turns at its barriers
 
+from concurrent.futures import ThreadPoolExecutor  # noqa: E402
 from dataclasses import replace  # noqa: E402
+from types import SimpleNamespace  # noqa: E402
 
 import ml_dtypes  # noqa: E402
 import numpy as np  # noqa: E402
@@ -19,7 +21,7 @@ import numpy as np  # noqa: E402
 import numbaconv  # noqa: E402
 import oracle  # noqa: E402
 from numbaconv.backends.base import NO_EPILOGUE, Direction  # noqa: E402
-from numbaconv.backends.cuda import implicit_gemm, tiles, winograd  # noqa: E402
+from numbaconv.backends.cuda import implicit_gemm, scratch, tiles, winograd  # noqa: E402
 from numbaconv.backends.registry import resolve  # noqa: E402
 from numbaconv.plan import plan_conv  # noqa: E402
 from problems import Problem, error_bound, expected, magnitude, operands, run, run_last  # noqa: E402
@@ -185,27 +187,63 @@ def check_strides():
 
 def check_nan():
     """NaN and infinity stay in their group and sample, and none comes from scratch memory or from behind the source."""
-    make = winograd.empty
-
-    def dirty(shape, dtype, stream):
-        made = make(shape, dtype, stream)
-        made.data.copy_to_device(np.full(made.data.shape, np.nan, dtype))
-        return made
-
-    winograd.empty = dirty
     problem = _same((3, 5), batch=2, c_in=6, c_out=10, groups=2)
     for each in (run, run_last):
         x, w, g = operands(problem, np.random.default_rng(11), np.float32)
         x[1, 3:, 2, 4], g[1, 5:, 0, 0] = np.nan, np.inf
         for name in NAMES:
             for direction in (FORWARD,) if (each is run) == (name == NAMES[0]) else (INPUT_GRAD,):
+                each(direction, problem, x, w, g, **forced(name))
+                for arrays in scratch._kept.values():
+                    for array in arrays:
+                        array.copy_to_device(np.full(array.shape, np.nan, array.dtype))
                 answer = each(direction, problem, x, w, g, **forced(name))
                 wanted = each(direction, problem, x, w, g, backend="reference")
                 finite = np.isfinite(answer)
                 note(not finite[~np.isfinite(wanted)].any(), "NaN is lost", name, direction.name, each.__name__)
                 half = answer.shape[1] // 2
                 note(finite[0].all() and finite[1, :half].all(), "NaN", name, direction.name, each.__name__)
-    winograd.empty = make
+
+
+def check_scratch():
+    """What a thread took on a stream it gets again; a captured stream gets the graph's, and gives it back."""
+    dtype, held = np.dtype(np.float32), {}
+    with scratch.scratch((5, 3), dtype, 0) as arrays:
+        first = list(arrays)
+    with scratch.scratch((4, 9), dtype, 0) as arrays:
+        note(arrays[0] is first[0] and arrays[1] is not first[1] and arrays[1].size == 9, "taken again")
+        with scratch.scratch((4, 9), dtype, 0) as others:
+            note(not any(each is other for each in arrays for other in others), "taken twice")
+    with ThreadPoolExecutor(1) as pool, scratch.scratch((1, 1), dtype, 0) as arrays:
+        others = pool.submit(lambda: list(scratch.scratch((1, 1), dtype, 0).__enter__())).result()
+        note(not any(each is other for each in arrays for other in others), "another thread")
+    for stream in range(1, 9):
+        with scratch.scratch((1,), dtype, stream):
+            pass
+    note(len(scratch._kept) <= scratch._MOST_KEPT, "kept")
+
+    def allocate(size, stream):
+        memory = np.zeros(size, np.uint8)
+        held[memory.ctypes.data] = memory
+        return 0, memory.ctypes.data
+
+    def free(pointer, stream):
+        del held[pointer]
+        return (0,)
+
+    scratch._driver = SimpleNamespace(  # as much of the driver as a capture needs
+        CUstreamCaptureStatus=SimpleNamespace(CU_STREAM_CAPTURE_STATUS_ACTIVE=1),
+        cuStreamIsCapturing=lambda stream: (0, int(stream == 7)),
+        cuMemAllocAsync=allocate,
+        cuMemFreeAsync=free,
+    )
+    before = set(map(id, scratch._kept))
+    with scratch.scratch((5, 3), dtype, 7) as arrays:
+        note([each.size for each in arrays] == [5, 3] and len(held) == 2, "captured")
+    note(not held and set(map(id, scratch._kept)) == before, "given back")
+    with scratch.scratch((5, 3), dtype, 6):
+        note(not held, "another stream")
+    scratch._driver = None
 
 
 def check_choice():

@@ -19,6 +19,7 @@ CHECKS = {
     "epilogue": 15,
     "strides": 4,
     "nan": 8,
+    "scratch": 7,
     "choice": 15,
 }
 
