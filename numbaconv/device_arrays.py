@@ -13,16 +13,22 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .errors import ArgumentError, DTypeError, ShapeError
+from .extras import dtype_named
 from .plan import dtype_name
 
-__all__ = ["DeviceArray", "device_array", "device_result", "found_on_device", "handle_of", "on_device"]
+__all__ = ["READY", "DeviceArray", "device_array", "device_result", "found_on_device", "handle_of", "on_device"]
+
+
+#: In place of a stream's handle: whatever was to be computed has been.
+READY = -1
 
 
 class _Library(NamedTuple):
-    """What makes results: ``empty(shape, dtype name, device, stream handle)``."""
+    """What makes results: ``empty(shape, dtype, device, stream handle)``; and whether that is from a pool."""
 
     name: str
     empty: Callable[[tuple[int, ...], np.dtype, int, int], Any]
+    pools: bool
 
 
 class DeviceArray:
@@ -41,7 +47,8 @@ class DeviceArray:
     device : int
         The device's number; -1 where its library does not say.
     stream : int
-        The handle of the stream on which its elements are computed; 0 is the default stream.
+        The handle of the stream on which its elements are computed; 0 is the default stream. Of an operand: `READY`
+        where they are there.
     library : _Library
         Which its results belong to.
     writeable : bool
@@ -135,23 +142,6 @@ def _is_dense(array: DeviceArray) -> bool:
     return all(n == 1 or a == b for n, a, b in zip(array.shape, array.strides, wanted, strict=True))
 
 
-def _dtype(name: str) -> np.dtype:
-    """A dtype by its name, of which NumPy alone knows no bfloat16."""
-    try:
-        return np.dtype(name)
-    except TypeError:
-        pass
-    try:
-        import ml_dtypes
-    except ImportError as error:
-        raise DTypeError(f"arrays of {name} need the package ml_dtypes: {error}") from error
-    found: Any = getattr(ml_dtypes, name, None)
-    if found is None:
-        raise DTypeError(f"there are no arrays of {name} in NumPy")
-    dtype: np.dtype = np.dtype(found)
-    return dtype
-
-
 def _numba_empty(shape: tuple[int, ...], dtype: np.dtype, device: int, stream: int) -> Any:
     from numba import cuda
 
@@ -173,9 +163,9 @@ def _cupy_empty(shape: tuple[int, ...], dtype: np.dtype, device: int, stream: in
 
 
 _NUMBA, _TORCH, _CUPY = (
-    _Library("numba", _numba_empty),
-    _Library("torch", _torch_empty),
-    _Library("cupy", _cupy_empty),
+    _Library("numba", _numba_empty, False),
+    _Library("torch", _torch_empty, True),
+    _Library("cupy", _cupy_empty, True),
 )
 
 
@@ -190,7 +180,7 @@ def _of_torch(value: Any) -> DeviceArray | None:
     if value.layout != torch.strided:
         raise DTypeError(f"its layout is {value.layout}, but must be strided")
     value = value.resolve_conj().resolve_neg()
-    dtype = _dtype(str(value.dtype).removeprefix("torch."))
+    dtype = dtype_named("a PyTorch tensor", str(value.dtype).removeprefix("torch."))
     device = value.device.index
     strides = tuple(step * dtype.itemsize for step in value.stride())
     stream = torch.cuda.current_stream(device).cuda_stream
@@ -259,7 +249,7 @@ def _of_dlpack(value: Any) -> DeviceArray | None:
     tensor = _DLTensor.from_address(address)
     if tensor.lanes != 1 or tensor.code not in _KINDS:
         raise DTypeError(f"its elements are of DLPack's kind {tensor.code} with {tensor.lanes} lanes")
-    dtype = _dtype(f"{_KINDS[tensor.code]}{tensor.bits}")
+    dtype = dtype_named("DLPack", f"{_KINDS[tensor.code]}{tensor.bits}")
     shape = tuple(tensor.shape[: tensor.ndim])
     strides = tuple(s * dtype.itemsize for s in tensor.strides[: tensor.ndim]) if tensor.strides else None
     begin = (tensor.data or 0) + tensor.byte_offset

@@ -1,9 +1,13 @@
-"""Libraries that one thing needs: imported when it is asked for, or named with the command that installs them."""
+"""Libraries that only one thing needs: imported when it is asked for, or named with the command that installs them."""
 
 from importlib import import_module
 from typing import Any
 
-__all__ = ["require"]
+import numpy as np
+
+from .errors import DTypeError
+
+__all__ = ["dtype_named", "require"]
 
 
 def require(module: str, extra: str, purpose: str) -> Any:
@@ -28,3 +32,24 @@ def require(module: str, extra: str, purpose: str) -> Any:
     except ImportError as error:
         library = module.split(".")[0]
         raise ImportError(f"{purpose} needs {library}: pip install 'numbaconv[{extra}]' ({error})") from error
+
+
+def dtype_named(op: str, name: str) -> np.dtype:
+    """A dtype by its name, of which NumPy alone knows no bfloat16; messages begin with ``op``.
+
+    Raises
+    ------
+    ImportError
+        If it is none of NumPy's, and ml_dtypes is missing.
+    DTypeError
+        If neither has it.
+    """
+    try:
+        return np.dtype(name)
+    except TypeError:
+        pass
+    found = getattr(require("ml_dtypes", "bfloat16", f"{op}: an array of {name}"), name, None)
+    if found is None:
+        raise DTypeError(f"{op}: there are no arrays of {name} in NumPy")
+    dtype: np.dtype = np.dtype(found)
+    return dtype

@@ -13,7 +13,7 @@ import numpy as np
 from .arrays import Array, view_of_data, view_of_weight
 from .backends.base import NO_EPILOGUE, Algorithm, Backend, Direction
 from .backends.winners import Winner, recall, remember
-from .errors import DTypeError
+from .extras import dtype_named
 from .plan import ConvPlan
 
 __all__ = ["measure", "measure_first"]
@@ -88,7 +88,7 @@ def _call(backend: Backend, algorithm: Algorithm, plan: ConvPlan, direction: Dir
         shapes |= {"x": output_shape, "y": input_shape}
     views = {"w": view_of_weight(plan), "x": view_of_data(plan), "y": view_of_data(plan)}
     dtypes = dict.fromkeys("xwy", plan.dtype) | {direction.value: plan.output_dtype}
-    arrays: list[Any] = [_made_up(shapes[role], _dtype(dtypes[role])) for role in "xwy"]
+    arrays: list[Any] = [_made_up(shapes[role], dtype_named("tune", dtypes[role])) for role in "xwy"]
     residence = backend.residence
     if residence is not None:
         arrays = [residence.upload(each, -1) for each in arrays]
@@ -109,16 +109,3 @@ def _made_up(shape: tuple[int, ...], dtype: np.dtype) -> Array:
     """An array of a few ordinary values over and over, which takes no time to make."""
     values: Any = np.random.default_rng(0).standard_normal(4099) * 4
     return np.resize(values.astype(dtype), prod(shape)).reshape(shape)
-
-
-def _dtype(name: str) -> np.dtype:
-    try:
-        return np.dtype(name)
-    except TypeError:
-        pass
-    try:
-        import ml_dtypes
-    except ImportError as error:
-        raise DTypeError(f"tune: arrays of {name} need the package ml_dtypes: {error}") from error
-    found: np.dtype = np.dtype(getattr(ml_dtypes, name))
-    return found

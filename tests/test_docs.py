@@ -1,9 +1,8 @@
-"""Docstrings: each public name has one, with an example that runs; the README's blocks run too."""
+"""Docstrings: each public name has one, with an example that runs. `test_site.py` has the pages."""
 
 import doctest
 import inspect
 import re
-import warnings
 from pathlib import Path
 
 import pytest
@@ -62,18 +61,6 @@ def test_every_parameter_is_documented(name):
     for parameter in inspect.signature(function).parameters.values():
         if parameter.kind is not parameter.VAR_KEYWORD:
             assert re.search(rf"\b{parameter.name}\b", function.__doc__), f"{name}: {parameter.name}"
-
-
-def blocks():
-    return re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
-
-
-@pytest.mark.parametrize("number", range(len(blocks())))
-def test_readme(number, monkeypatch, tmp_path):
-    monkeypatch.chdir(tmp_path)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        exec(compile(blocks()[number], f"README block {number}", "exec"), {})
 
 
 def test_the_version_has_one_place():

@@ -29,10 +29,11 @@ ALLOWED = {
         "plot",
     },
     "_version": set(),
+    "environment": set(),
     "errors": set(),
     "plan": {"errors"},
     "ranks": set(),
-    "device_arrays": {"plan", "errors"},
+    "device_arrays": {"plan", "errors", "extras"},
     "arrays": {"plan", "errors", "device_arrays"},
     "columns": {"arrays", "plan", "errors"},
     "routes": {"arrays", "device_arrays", "plan", "errors", "backends.base", "backends.activations"},
@@ -73,7 +74,7 @@ ALLOWED = {
         "backends.activations",
     },
     "explain": {"routes", "plan", "errors", "backends.base", "backends.registry", "backends.winners"},
-    "measure": {"arrays", "plan", "errors", "backends.base", "backends.winners"},
+    "measure": {"arrays", "plan", "errors", "extras", "backends.base", "backends.winners"},
     "tuning": {"measure", "explain", "plan", "errors", "backends.base", "backends.registry"},
     "dispatch": {
         "measure",
@@ -87,7 +88,7 @@ ALLOWED = {
         "backends.base",
         "backends.activations",
     },
-    "extras": set(),
+    "extras": {"errors"},
     "__main__": {"cli"},
     "cli": {
         "bench",
@@ -104,7 +105,7 @@ ALLOWED = {
         "backends.winners",
         "_version",
     },
-    "bench": {"functional", "grad", "prepared", "plan", "errors", "backends.cpu"},
+    "bench": {"functional", "grad", "prepared", "plan", "errors", "environment", "backends.cpu"},
     "plot": {"bench", "arrays", "plan", "errors", "extras"},
     "layers": {
         "functional",
@@ -119,9 +120,9 @@ ALLOWED = {
         "backends.activations",
     },
     "backends": {"backends.registry"},
-    "backends.registry": {"backends.base", "backends.winners", "errors"},
-    "backends.winners": {"backends.base", "plan", "errors", "_version"},
-    "backends.base": {"arrays", "plan", "errors", "backends.activations"},
+    "backends.registry": {"backends.base", "backends.winners", "environment", "plan", "errors"},
+    "backends.winners": {"backends.base", "plan", "environment", "errors", "_version"},
+    "backends.base": {"arrays", "plan", "environment", "errors", "backends.activations"},
     "backends.activations": {"errors"},
     "backends.tables": {"arrays", "plan"},
     "backends.toom_cook": {"arrays"},
@@ -149,9 +150,9 @@ ALLOWED = {
 #: Which third-party packages each room may import; NumPy is allowed wherever a room is not listed.
 OUTSIDE = {
     "plan": set(),
+    "environment": set(),
     "errors": set(),
     "ranks": set(),
-    "measure": {"numpy", "ml_dtypes"},
     "tuning": {"rich"},
     "backends.winners": {"platformdirs"},
     "cli": {"numpy", "numba"},
@@ -159,7 +160,7 @@ OUTSIDE = {
     "backends.cpu": {"numpy", "numba", "llvmlite"},
     "backends.cuda": {"numpy", "numba", "llvmlite"},
     # Results are arrays of the operands' library, which the caller has imported.
-    "device_arrays": {"numpy", "ml_dtypes", "numba", "torch", "cupy"},
+    "device_arrays": {"numpy", "numba", "torch", "cupy"},
 }
 
 

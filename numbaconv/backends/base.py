@@ -8,12 +8,14 @@ from functools import partial
 from typing import Any, NamedTuple, TypeAlias
 
 from ..arrays import Array
+from ..environment import DISABLE_VARIABLE
 from ..errors import AlgorithmError
 from ..plan import ConvPlan
 from .activations import Activation
 
 __all__ = [
     "NO_EPILOGUE",
+    "About",
     "Algorithm",
     "Backend",
     "Candidate",
@@ -31,7 +33,7 @@ __all__ = [
 
 
 #: Why an algorithm is not chosen that the user switched off.
-DISABLED = "disabled by NUMBACONV_DISABLE"
+DISABLED = f"disabled by {DISABLE_VARIABLE}"
 
 
 class Direction(Enum):
@@ -103,7 +105,8 @@ class Packing:
     Attributes
     ----------
     key : callable
-        ``key(plan)``: for plans of one weight and compute dtype, equal keys mean equal packed weights.
+        ``key(plan)``: for plans of one weight and compute dtype, equal keys mean equal packed weights. Where it
+        matters for these, the plan's precision is part of it.
     pack : callable
         ``pack(plan, w)`` for a canonical ``w`` of any strides and any supported dtype.
     """
@@ -112,8 +115,35 @@ class Packing:
     pack: Callable[[ConvPlan, Array], PackedWeight]
 
 
+class About(NamedTuple):
+    """What the documentation says of an algorithm: one row of a table, in Markdown.
+
+    Attributes
+    ----------
+    does : str
+    cost : str
+        Products and what else takes time, beside those of the definition.
+    chosen : str
+        When the automatic choice takes it.
+    bound : str
+        Its ``error_factor`` in words, beside the direct algorithm's.
+    reach : str
+        How far NaN and infinity spread beyond the results that read them.
+    """
+
+    does: str
+    cost: str
+    chosen: str
+    bound: str = "the same"
+    reach: str = "no further"
+
+
 def _always_worthwhile(plan: ConvPlan) -> str | None:
     return None
+
+
+def _never_rounds(plan: ConvPlan) -> bool:
+    return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +182,11 @@ class Algorithm:
     flat : bool
         Whether such a runner takes operands as elements in canonical order alone, so that they need not have
         the axes of extent 1 which make them canonical.
+    rounds_to_tf32 : callable
+        ``rounds_to_tf32(plan)``: whether it makes use of the permission to round float32 operands to TF32, where the
+        plan's precision gives it. Its ``error_factor`` knows of that, too.
+    about : About, optional
+        Its row in the documentation; this package's algorithms all have one.
     """
 
     name: str
@@ -164,6 +199,8 @@ class Algorithm:
     ready: Callable[[ConvPlan], Runner] | None = None
     flat: bool = False
     family: str | None = None
+    rounds_to_tf32: Callable[[ConvPlan], bool] = _never_rounds
+    about: About | None = None
 
     def is_among(self, names: frozenset[str]) -> bool:
         """Whether its name or its family's is one of these."""

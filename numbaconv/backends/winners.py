@@ -17,17 +17,16 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from .._version import __version__
+from ..environment import CACHE_VARIABLE, TUNE_VARIABLE
 from ..errors import AlgorithmError
-from ..plan import ConvPlan
+from ..plan import PRECISIONS, ConvPlan
 from .base import Backend, Direction
 
 if TYPE_CHECKING:
     from pathlib import Path  # a tenth of the package's time to import, where no call has been made yet
 
-__all__ = ["CACHE_VARIABLE", "TUNE_VARIABLE", "Winner", "recall", "remember", "revision", "tuned_file", "tuning_mode"]
+__all__ = ["Winner", "recall", "remember", "revision", "tuned_file", "tuning_mode"]
 
-TUNE_VARIABLE = "NUMBACONV_TUNE"
-CACHE_VARIABLE = "NUMBACONV_CACHE_DIR"
 _FILE, _FORMAT = "tuned.json", 1
 
 #: What the values of ``NUMBACONV_TUNE`` mean.
@@ -92,6 +91,8 @@ def _key(plan: ConvPlan, direction: Direction) -> str:
     axes = " ".join("/".join(map(str, asdict(axis).values())) for axis in plan.axes)
     weight = "".join(map(str, plan.weight_axes))
     dtypes = f"{plan.dtype}/{plan.compute_dtype}/{plan.output_dtype}"
+    if plan.precision != PRECISIONS[0]:
+        dtypes += f" as {plan.precision}"
     channels = f"{plan.x_channels}-{plan.y_channels} groups {plan.groups} channels {layout} weight {weight}"
     return f"{direction.name} {dtypes} {channels} axes {axes}"
 

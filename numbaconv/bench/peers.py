@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from ..environment import DISABLE_VARIABLE
 from .layer_table import Layer
 from .workers import serve
 
@@ -87,7 +88,7 @@ def untransformed_call(layer: Layer, direction: str) -> Call:
     from ..backends.cpu import BACKEND
 
     names = {each.name for table in BACKEND.tables.values() for each in table if each.spreading}
-    os.environ["NUMBACONV_DISABLE"] = ",".join(sorted(names))  # this process is for this call alone
+    os.environ[DISABLE_VARIABLE] = ",".join(sorted(names))  # this process is for this call alone
     return prepared_call(layer, direction)
 
 

@@ -18,7 +18,7 @@ def print_peers(records: list[Record], found: dict[str, Any], screen: Console) -
         ratios = [each for each in COMPARISONS if compares(chosen[0], each)]
         of_peak = " (share of the peak, %)" if "peak" in chosen[0] else ""
         table = Table(title=f"{direction}: GFLOP/s{of_peak}, and ratios of time")
-        table.add_column("layer")
+        table.add_column("layer", overflow="fold", min_width=16)
         for column in (*names, *(each.title for each in ratios)):
             table.add_column(column.replace("_", " "), justify="right", overflow="fold", min_width=7)
         for record in chosen:

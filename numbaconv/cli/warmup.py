@@ -11,7 +11,7 @@ import numpy as np
 from .. import functional, grad
 from ..backends.registry import resolve
 from ..explain import explain
-from ..extras import require
+from ..extras import dtype_named
 from ..plan import SUPPORTED, plan_conv
 from ..prepared import prepare
 from .answers import Answer, CommandError, progress, table
@@ -101,13 +101,13 @@ def _steps(dtype: str, direction: str, backend: str, names: list[str] | None) ->
 def _separable(dtype: str, backend: str) -> None:
     """Both convolutions as one, where the backend has that."""
     shapes = ((2, 32, 80, 80), (32, 1, 3, 3), (32, 32, 1, 1))
-    x, depthwise, pointwise = (np.ones(shape, _dtype(dtype)) for shape in shapes)
+    x, depthwise, pointwise = (np.ones(shape, dtype_named("warmup", dtype)) for shape in shapes)
     functional.separable_conv2d(x, depthwise, pointwise, padding=1, backend=backend)
 
 
 def _run(direction: str, dtype: str, input_shape: tuple[int, ...], weight_shape: tuple[int, ...], options: Any) -> None:
     """One call through the public functions, and for the forward direction what `prepare` packs, too."""
-    made = _dtype(dtype)
+    made = dtype_named("warmup", dtype)
     x, w = np.ones(input_shape, made), np.ones(weight_shape, made)
     name = f"conv{len(input_shape) - 2}d"
     geometry = {key: value for key, value in options.items() if key not in ("algorithm", "backend")}
@@ -122,13 +122,6 @@ def _run(direction: str, dtype: str, input_shape: tuple[int, ...], weight_shape:
         getattr(grad, f"{name}_input")(input_shape, w, g, **options)
     else:
         getattr(grad, f"{name}_weight")(x, weight_shape, g, **options)
-
-
-def _dtype(name: str) -> np.dtype:
-    if name == "bfloat16":
-        name = require("ml_dtypes", "safetensors", "bfloat16").bfloat16
-    found: np.dtype = np.dtype(name)
-    return found
 
 
 def _show(screen: Any, data: dict[str, Any]) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..arrays import Array
 from ..errors import ArgumentError, DTypeError
-from ..extras import require
+from ..extras import dtype_named, require
 from ..plan import dtype_name
 
 __all__ = ["load_arrays", "save_arrays"]
@@ -120,7 +120,7 @@ def load_arrays(path: str | os.PathLike[str]) -> dict[str, Array]:
 def _array(name: str, part: Mapping[str, Any]) -> Array:
     given = part["dtype"]
     if given == "BF16":
-        dtype = np.dtype(require("ml_dtypes", "safetensors", "bfloat16").bfloat16)
+        dtype = dtype_named("load_arrays", "bfloat16")
     elif given in _DTYPES:
         dtype = np.dtype(_DTYPES[given])
     else:

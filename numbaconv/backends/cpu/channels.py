@@ -47,64 +47,7 @@ def multiply_tiles(a, at, places, p_at, positions, offsets, o_at, b, b_at, depth
     while position < positions:
         some = max(-(-(positions - position) // left), ROWS // 2)
         to = c_at + position * vectors * lanes
-        # Chosen here, not in a function: it would count the references to the arrays for each tile.
-        if vectors == 3:
-            if ROWS == 8:
-                if some == 8:
-                    gather_tile(a, at, places, p_at + position, offsets, o_at, b, b_at, depth, c, to, keep, 8, 3)
-                elif some == 7:
-                    gather_tile(a, at, places, p_at + position, offsets, o_at, b, b_at, depth, c, to, keep, 7, 3)
-                elif some == 6:
-                    gather_tile(a, at, places, p_at + position, offsets, o_at, b, b_at, depth, c, to, keep, 6, 3)
-                elif some == 5:
-                    gather_tile(a, at, places, p_at + position, offsets, o_at, b, b_at, depth, c, to, keep, 5, 3)
-                else:
-                    gather_tile(a, at, places, p_at + position, offsets, o_at, b, b_at, depth, c, to, keep, 4, 3)
-            else:
-                if some == 4:
-                    gather_tile(a, at, places, p_at + position, offsets, o_at, b, b_at, depth, c, to, keep, 4, 3)
-                elif some == 3:
-                    gather_tile(a, at, places, p_at + position, offsets, o_at, b, b_at, depth, c, to, keep, 3, 3)
-                else:
-                    gather_tile(a, at, places, p_at + position, offsets, o_at, b, b_at, depth, c, to, keep, 2, 3)
-        elif vectors == 2:
-            if ROWS == 8:
-                if some == 8:
-                    gather_tile(a, at, places, p_at + position, offsets, o_at, b, b_at, depth, c, to, keep, 8, 2)
-                elif some == 7:
-                    gather_tile(a, at, places, p_at + position, offsets, o_at, b, b_at, depth, c, to, keep, 7, 2)
-                elif some == 6:
-                    gather_tile(a, at, places, p_at + position, offsets, o_at, b, b_at, depth, c, to, keep, 6, 2)
-                elif some == 5:
-                    gather_tile(a, at, places, p_at + position, offsets, o_at, b, b_at, depth, c, to, keep, 5, 2)
-                else:
-                    gather_tile(a, at, places, p_at + position, offsets, o_at, b, b_at, depth, c, to, keep, 4, 2)
-            else:
-                if some == 4:
-                    gather_tile(a, at, places, p_at + position, offsets, o_at, b, b_at, depth, c, to, keep, 4, 2)
-                elif some == 3:
-                    gather_tile(a, at, places, p_at + position, offsets, o_at, b, b_at, depth, c, to, keep, 3, 2)
-                else:
-                    gather_tile(a, at, places, p_at + position, offsets, o_at, b, b_at, depth, c, to, keep, 2, 2)
-        else:
-            if ROWS == 8:
-                if some == 8:
-                    gather_tile(a, at, places, p_at + position, offsets, o_at, b, b_at, depth, c, to, keep, 8, 1)
-                elif some == 7:
-                    gather_tile(a, at, places, p_at + position, offsets, o_at, b, b_at, depth, c, to, keep, 7, 1)
-                elif some == 6:
-                    gather_tile(a, at, places, p_at + position, offsets, o_at, b, b_at, depth, c, to, keep, 6, 1)
-                elif some == 5:
-                    gather_tile(a, at, places, p_at + position, offsets, o_at, b, b_at, depth, c, to, keep, 5, 1)
-                else:
-                    gather_tile(a, at, places, p_at + position, offsets, o_at, b, b_at, depth, c, to, keep, 4, 1)
-            else:
-                if some == 4:
-                    gather_tile(a, at, places, p_at + position, offsets, o_at, b, b_at, depth, c, to, keep, 4, 1)
-                elif some == 3:
-                    gather_tile(a, at, places, p_at + position, offsets, o_at, b, b_at, depth, c, to, keep, 3, 1)
-                else:
-                    gather_tile(a, at, places, p_at + position, offsets, o_at, b, b_at, depth, c, to, keep, 2, 1)
+        gather_tile(a, at, places, p_at + position, offsets, o_at, b, b_at, depth, c, to, keep, some, vectors)
         position, left = position + some, max(left - 1, 1)
 
 

@@ -8,7 +8,7 @@ from numba import types
 
 from ...arrays import Array
 from ...plan import ConvPlan
-from ..base import Algorithm, Direction, Epilogue, any_order_factor
+from ..base import About, Algorithm, Direction, Epilogue, any_order_factor
 from . import depthwise
 from .activation import ACTIVATION, check_raised
 from .gathered import Axes, both_directions, gather_refusal
@@ -81,13 +81,19 @@ def _refusal(direction: Direction, plan: ConvPlan) -> str | None:
     return gather_refusal(direction, plan)
 
 
+_ABOUT = About(
+    does="a few vectors of a row, swept down the planes",
+    cost="the definition's products; each result channel of a group reads the group's input again",
+    chosen=f"groups of one input channel and up to {_MOST_MULTIPLIER} output channels",
+)
 #: The algorithm of each direction.
 DEPTHWISE = {
-    **both_directions("depthwise", _refusal, _run),
+    **both_directions("depthwise", _refusal, _run, about=_ABOUT),
     Direction.WEIGHT_GRAD: Algorithm(
         "depthwise",
         partial(_refusal, Direction.WEIGHT_GRAD),
         _weight_grad,
         partial(any_order_factor, Direction.WEIGHT_GRAD),
+        about=_ABOUT,
     ),
 }

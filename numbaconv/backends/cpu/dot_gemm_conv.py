@@ -10,7 +10,7 @@ from numba import types
 
 from ...arrays import Array
 from ...plan import ConvPlan
-from ..base import Direction
+from ..base import About, Direction
 from . import dot_gemm
 from .gather import TABLE, merged
 from .gathered import Axes, weight_gradient
@@ -69,4 +69,15 @@ def _run(launch: _Launch, x: Array, w: Array, y: Array) -> None:
 
 
 #: For groups of few result channels, which would leave vectors of them empty.
-DOT_GEMM = weight_gradient("dot_gemm", partial(refusal, Direction.WEIGHT_GRAD), _run, _launch, flat=True)
+DOT_GEMM = weight_gradient(
+    "dot_gemm",
+    partial(refusal, Direction.WEIGHT_GRAD),
+    _run,
+    _launch,
+    flat=True,
+    about=About(
+        does="weight gradients as dot products over positions",
+        cost="the definition's products; each cell is copied once for every tap that reads it",
+        chosen="weight gradients of few result channels",
+    ),
+)

@@ -22,24 +22,30 @@ _CALL = ir.FunctionType(ir.VoidType(), [_INTEGER] * 4)
 
 @intrinsic
 def _hold(typingctx, operands):
-    """The addresses of a function that calls a task loop with these operands, and of the operands."""
-    signature = types.UniTuple(types.int64, 2)(operands)
+    """The addresses of a function that calls a task loop with these operands, of the operands, and of what failed."""
+    signature = types.UniTuple(types.int64, 3)(operands)
 
     def generate(context, builder, signature, args):
         kinds = tuple(signature.args[0].types)
-        block = cgutils.alloca_once_value(builder, args[0])
+        block = cgutils.alloca_once(builder, ir.LiteralStructType([args[0].type, _INTEGER]))
+        builder.store(args[0], cgutils.gep_inbounds(builder, block, 0, 0))
+        failed = cgutils.gep_inbounds(builder, block, 0, 1)
+        builder.store(_INTEGER(0), failed)
         function = ir.Function(builder.module, _CALL, name=builder.module.get_unique_name("call_tasks"))
         function.linkage = "internal"
         inside = ir.IRBuilder(function.append_basic_block("entry"))
         begin, end, address, operands_at = function.args
-        held = inside.load(inside.inttoptr(operands_at, block.type))
+        block_inside = inside.inttoptr(operands_at, block.type)
+        held = inside.load(cgutils.gep_inbounds(inside, block_inside, 0, 0))
         arguments = [begin, end, *cgutils.unpack_tuple(inside, held, len(kinds))]
         types_given = (types.int64, types.int64, *kinds)
         kind = context.call_conv.get_function_type(types.void, types_given)
         tasks = inside.inttoptr(address, kind.as_pointer())
-        context.call_conv.call_function(inside, tasks, types.void, types_given, arguments)
+        status, _ = context.call_conv.call_function(inside, tasks, types.void, types_given, arguments)
+        with cgutils.if_unlikely(inside, status.is_error):  # chunks that fail all store the same
+            inside.store(_INTEGER(1), cgutils.gep_inbounds(inside, block_inside, 0, 1))
         inside.ret_void()
-        addresses = [builder.ptrtoint(function, _INTEGER), builder.ptrtoint(block, _INTEGER)]
+        addresses = [builder.ptrtoint(each, _INTEGER) for each in (function, block, failed)]
         return context.make_tuple(builder, signature.return_type, addresses)
 
     return signature, generate
@@ -57,6 +63,16 @@ def _call(typingctx, function, begin, end, address, operands):
 
 
 @intrinsic
+def _has_failed(typingctx, address):
+    signature = types.boolean(types.int64)
+
+    def generate(context, builder, signature, args):
+        return builder.icmp_signed("!=", builder.load(builder.inttoptr(args[0], _INTEGER.as_pointer())), _INTEGER(0))
+
+    return signature, generate
+
+
+@intrinsic
 def call_tasks(typingctx, address, begin, end, operands):
     """Run tasks of another kernel, compiled for these operands; ones to be read may be of arrays to be written.
 
@@ -69,7 +85,9 @@ def call_tasks(typingctx, address, begin, end, operands):
         kind = context.call_conv.get_function_type(types.void, given)
         tasks = builder.inttoptr(args[0], kind.as_pointer())
         arguments = [*args[1:3], *cgutils.unpack_tuple(builder, args[3], len(given) - 2)]
-        context.call_conv.call_function(builder, tasks, types.void, given, arguments)
+        status, _ = context.call_conv.call_function(builder, tasks, types.void, given, arguments)
+        with cgutils.if_unlikely(builder, status.is_error):
+            context.call_conv.return_status_propagate(builder, status)
         return context.get_dummy_value()
 
     return signature, generate
@@ -86,3 +104,5 @@ def fan_out(tasks, chunks, address, operands):
     """``loop(begin, end, *operands)`` for chunks of tasks in parallel, where ``address`` is the loop's."""
     held = _hold(operands)
     _parallel_for(tasks, chunks, held[0], address, held[1])
+    if _has_failed(held[2]):  # the only thing that can go wrong in a task
+        raise MemoryError("a task of a parallel loop found no memory for its scratch")

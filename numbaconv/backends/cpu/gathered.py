@@ -7,7 +7,7 @@ from typing import Any
 
 from ...arrays import Array
 from ...plan import ConvPlan
-from ..base import Algorithm, Direction, Epilogue, PackedWeight, Packing, Runner, any_order_factor
+from ..base import About, Algorithm, Direction, Epilogue, PackedWeight, Packing, Runner, any_order_factor
 from .gather import PhasedAxis, axis_tables, forward_axis, input_grad_axis
 
 __all__ = ["Axes", "axes_of", "both_directions", "gather_refusal", "weight_gradient"]
@@ -66,13 +66,15 @@ def both_directions(
     launch: Launch = _axes_alone,
     flat: bool = False,
     worthwhile: Refusal = lambda direction, plan: None,
+    about: About | None = None,
 ) -> dict[Direction, Algorithm]:
     """An algorithm for FORWARD and INPUT_GRAD.
 
     ``run(plan, source, w, out, epilogue, by_input, launched)`` fills ``out`` from what axes gather of ``source``;
     ``by_input``: result channels are the weight's input channels, as in INPUT_GRAD. ``launched`` is what
     ``launch(plan, by_input, axes)`` made, once for many calls: the axes and whatever else follows from the plan.
-    ``pack(plan, w, by_input, launched)`` prepares a weight. ``flat`` and ``worthwhile`` are the `Algorithm`'s.
+    ``pack(plan, w, by_input, launched)`` prepares a weight. ``flat``, ``worthwhile`` and ``about`` are those of
+    the `Algorithm`.
     """
 
     def algorithm(direction: Direction) -> Algorithm:
@@ -107,6 +109,7 @@ def both_directions(
             worthwhile=partial(worthwhile, direction),
             ready=ready,
             flat=flat,
+            about=about,
         )
 
     return {direction: algorithm(direction) for direction in (Direction.FORWARD, Direction.INPUT_GRAD)}
@@ -119,6 +122,7 @@ def weight_gradient(
     launch: Callable[[ConvPlan, Axes], Any],
     flat: bool = False,
     worthwhile: Callable[[ConvPlan], str | None] = lambda plan: None,
+    about: About | None = None,
 ) -> Algorithm:
     """An algorithm for WEIGHT_GRAD: ``run(launched, x, w, y)`` fills ``w``, given what ``launch`` made once."""
 
@@ -136,4 +140,4 @@ def weight_gradient(
         return lambda x, w, y, epilogue: run(made, x, w, y)
 
     factor = partial(any_order_factor, Direction.WEIGHT_GRAD)
-    return Algorithm(name, refusal, take, factor, worthwhile=worthwhile, ready=ready, flat=flat)
+    return Algorithm(name, refusal, take, factor, worthwhile=worthwhile, ready=ready, flat=flat, about=about)

@@ -133,12 +133,7 @@ def _multiply(a, a_at, a_panel, b, depth, c, keep, panels, vectors, lanes):
         for p in range(panels):
             tile = (p * vectors + v) * ROWS * lanes
             from_a, from_b = a_at + p * a_panel, v * lanes * depth
-            if across == 3:
-                fma_tile(a, from_a, ROWS, 1, b, from_b, depth, c, tile, keep, ROWS, 3)
-            elif across == 2:
-                fma_tile(a, from_a, ROWS, 1, b, from_b, depth, c, tile, keep, ROWS, 2)
-            else:
-                fma_tile(a, from_a, ROWS, 1, b, from_b, depth, c, tile, keep, ROWS, 1)
+            fma_tile(a, from_a, ROWS, 1, b, from_b, depth, c, tile, keep, ROWS, across)
         v += across
 
 

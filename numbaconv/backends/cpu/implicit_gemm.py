@@ -9,7 +9,7 @@ from numba import types
 
 from ...arrays import Array
 from ...plan import ConvPlan
-from ..base import NO_EPILOGUE, Direction, Epilogue, PackedWeight, Weight
+from ..base import NO_EPILOGUE, About, Direction, Epilogue, PackedWeight, Weight
 from . import gemm
 from .activation import ACTIVATION, check_raised
 from .gather import TABLE, merged
@@ -171,4 +171,16 @@ def refusal(direction: Direction, plan: ConvPlan) -> str | None:
 
 
 #: The algorithm, for the two directions it computes.
-IMPLICIT_GEMM = both_directions("implicit_gemm", refusal, _run, _pack, _launch, flat=True)
+IMPLICIT_GEMM = both_directions(
+    "implicit_gemm",
+    refusal,
+    _run,
+    _pack,
+    _launch,
+    flat=True,
+    about=About(
+        does="products over gathered rows, vectors of positions",
+        cost="the definition's products; each cell is copied once for every tap that reads it",
+        chosen="few result channels in several stride phases",
+    ),
+)

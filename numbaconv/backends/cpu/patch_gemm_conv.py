@@ -11,7 +11,7 @@ from numba import types
 
 from ...arrays import Array
 from ...plan import ConvPlan
-from ..base import Direction, Epilogue, PackedWeight, Weight
+from ..base import About, Direction, Epilogue, PackedWeight, Weight
 from . import patch_gemm, patch_store
 from .activation import ACTIVATION, check_raised
 from .folded import Fold, fold, folded_weight
@@ -25,6 +25,7 @@ from .workspace import aligned_empty, workspace
 
 __all__ = [
     "FOLDED_GEMM",
+    "PATCHES",
     "PATCH_GEMM",
     "PATCH_GEMM_KERNEL",
     "POSITIONS",
@@ -340,8 +341,23 @@ def _folded_worthwhile(direction: Direction, plan: ConvPlan) -> str | None:
     return None if filled > _LEAST_FILLED else f"{filled:.0%} of its products would count"
 
 
+#: What is said of it in the documentation, of all directions.
+PATCHES = About(
+    does="products over patches, vectors of result channels",
+    cost="the definition's products; cells are copied once for a block of positions, weights once a call, or once "
+    "in all by `prepare`",
+    chosen="result channels fill over half of their vectors",
+)
 #: The algorithm, for the two directions it computes.
-PATCH_GEMM = both_directions("patch_gemm", gather_refusal, _run, _pack, patch_launch, worthwhile=_worthwhile)
+PATCH_GEMM = both_directions(
+    "patch_gemm",
+    gather_refusal,
+    _run,
+    _pack,
+    patch_launch,
+    worthwhile=_worthwhile,
+    about=PATCHES,
+)
 
 _FOLDED = both_directions(
     "folded_gemm",
@@ -350,6 +366,13 @@ _FOLDED = both_directions(
     _pack,
     partial(patch_launch, zeros=True),
     worthwhile=_folded_worthwhile,
+    about=About(
+        does="`patch_gemm` of input gradients and transposed convolutions with a stride, whose phases are result "
+        "channels",
+        cost="as `patch_gemm`, and products with zeros for the taps that a phase does not have",
+        chosen="few channels, where lanes gained outweigh products with zeros",
+        reach="to the cells of a stride beside those that read it",
+    ),
 )
 #: INPUT_GRAD with stride phases as channels, zeros for the taps that a phase does not have.
 FOLDED_GEMM = replace(_FOLDED[Direction.INPUT_GRAD], spreading=True)

@@ -15,7 +15,7 @@ from .gather import PHASED
 from .gathered import Axes, gather_refusal, weight_gradient
 from .launch import Kernel, integers, reads
 from .operands import chunk_count, deliver, either_layout, fill_value, flat_strides, tree_sum
-from .patch_gemm_conv import all_inside, lanes_worthwhile
+from .patch_gemm_conv import PATCHES, all_inside, lanes_worthwhile
 from .simd import VECTOR_BYTES
 
 __all__ = ["PATCH_GEMM_WEIGHT"]
@@ -105,4 +105,4 @@ def _worthwhile(plan: ConvPlan) -> str | None:
 
 
 #: The algorithm.
-PATCH_GEMM_WEIGHT = weight_gradient("patch_gemm", _refusal, _run, _launch, worthwhile=_worthwhile)
+PATCH_GEMM_WEIGHT = weight_gradient("patch_gemm", _refusal, _run, _launch, worthwhile=_worthwhile, about=PATCHES)

@@ -51,24 +51,10 @@ def _multiply(a, a_at, a_panel, panels, rows, patch, offsets, depth, vectors, c,
     """
     for p in range(panels):
         m, to, f = a_at + p * a_panel, c_at + p * ROWS * c_row, f_at + p * ROWS
-        v, half = vectors[0], rows - p * ROWS <= _HALF
+        v, height = vectors[0], _HALF if rows - p * ROWS <= _HALF else ROWS
         while v < vectors[1]:
             across, at = panel_width(vectors[1] - v), v * lanes
-            # Chosen here, not in a function: it would count the references to the arrays for each tile.
-            if across == 3:
-                if half:
-                    plane_tile(a, m, ROWS, patch, at, offsets, 0, depth, c, to, c_row, bias, f, keep, _HALF, 3)
-                else:
-                    plane_tile(a, m, ROWS, patch, at, offsets, 0, depth, c, to, c_row, bias, f, keep, ROWS, 3)
-            elif across == 2:
-                if half:
-                    plane_tile(a, m, ROWS, patch, at, offsets, 0, depth, c, to, c_row, bias, f, keep, _HALF, 2)
-                else:
-                    plane_tile(a, m, ROWS, patch, at, offsets, 0, depth, c, to, c_row, bias, f, keep, ROWS, 2)
-            elif half:
-                plane_tile(a, m, ROWS, patch, at, offsets, 0, depth, c, to, c_row, bias, f, keep, _HALF, 1)
-            else:
-                plane_tile(a, m, ROWS, patch, at, offsets, 0, depth, c, to, c_row, bias, f, keep, ROWS, 1)
+            plane_tile(a, m, ROWS, patch, at, offsets, 0, depth, c, to, c_row, bias, f, keep, height, across)
             v, to = v + across, to + across * lanes
 
 

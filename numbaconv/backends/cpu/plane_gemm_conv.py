@@ -9,7 +9,7 @@ from numba import types
 
 from ...arrays import Array
 from ...plan import ConvPlan
-from ..base import Direction, Epilogue, PackedWeight, Weight
+from ..base import About, Direction, Epilogue, PackedWeight, Weight
 from . import plane_gemm
 from .activation import ACTIVATION, check_raised
 from .gather import TABLE, PhasedAxis, merged
@@ -266,4 +266,17 @@ def _filled(direction: Direction, plan: ConvPlan, rows: int, lanes: int) -> floa
 
 
 #: The algorithm, for the two directions it computes.
-PLANE_GEMM = both_directions("plane_gemm", _refusal, _run, _pack, _launch, flat=True, worthwhile=_worthwhile)
+PLANE_GEMM = both_directions(
+    "plane_gemm",
+    _refusal,
+    _run,
+    _pack,
+    _launch,
+    flat=True,
+    worthwhile=_worthwhile,
+    about=About(
+        does="products over patches whose strides are taken apart, vectors of positions",
+        cost="the definition's products, and those of cells between rows; nothing is transposed",
+        chosen="few products a result, or result channels that fill few of their vectors",
+    ),
+)

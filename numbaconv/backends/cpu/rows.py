@@ -8,7 +8,7 @@ from numba import types
 
 from ...arrays import Array
 from ...plan import ConvPlan
-from ..base import Algorithm, Direction, Epilogue, any_order_factor
+from ..base import About, Algorithm, Direction, Epilogue, any_order_factor
 from . import direct
 from .activation import ACTIVATION, check_raised, compiled_row
 from .axes import AXIS, axis_table
@@ -97,8 +97,14 @@ def _weight_grad(plan: ConvPlan, x: Array, w: Array, y: Array, epilogue: Epilogu
 
 _RUNS = {Direction.FORWARD: _forward, Direction.INPUT_GRAD: _input_grad, Direction.WEIGHT_GRAD: _weight_grad}
 
+_ABOUT = About(
+    does="loops along rows: every mode, every dtype",
+    cost=f"the definition's products; a row is copied once for {direct.BLOCK} result channels",
+    chosen="what is left: integers, complex, gradients of padding that repeats cells",
+    bound="`n + 3`, for `n` products summed",
+)
 #: The direct algorithm of each direction.
 DIRECT = {
-    direction: Algorithm("direct", lambda plan: None, run, partial(any_order_factor, direction))
+    direction: Algorithm("direct", lambda plan: None, run, partial(any_order_factor, direction), about=_ABOUT)
     for direction, run in _RUNS.items()
 }

@@ -7,6 +7,7 @@ The vector width is the host's, read once: 16 bytes (SSE, NEON), 32 (AVX2) or 64
 """
 
 import os
+from itertools import product
 
 import llvmlite.binding as llvm
 from llvmlite import ir
@@ -22,15 +23,18 @@ __all__ = [
     "accumulate",
     "add_lanes",
     "call_row",
+    "choose",
     "copy_between",
     "copy_vector",
     "dot_tile",
     "fma_tile",
+    "for_sizes",
     "gather_tile",
     "load_vector",
     "multiply_add_of",
     "pointers_of",
     "shifted_tile",
+    "sizes_of",
     "splat_of",
     "store_vector",
     "vector_type",
@@ -127,6 +131,52 @@ def pointers_of(context, builder, signature, args, places):
     return found
 
 
+def sizes_of(rows, vectors, row_counts=range(ROWS // 2, ROWS + 1)):
+    """The rows and vectors that a tile's types allow: a constant's value, or these counts of rows and any of vectors.
+
+    With them come the types for the signature; nothing, where a type is not an integer's.
+    """
+    sizes, kinds = [], []
+    for kind, counts in ((rows, row_counts), (vectors, range(1, VECTORS + 1))):
+        if isinstance(kind, types.IntegerLiteral):
+            sizes.append((kind.literal_value,))
+            kinds.append(kind)
+        elif isinstance(kind, types.Integer):
+            sizes.append(tuple(counts))
+            kinds.append(types.int64)
+        else:
+            return None
+    return sizes, kinds
+
+
+def choose(builder, number, cases, emit):
+    """``emit(*case)`` for each of some cases, of which the one that has the number is run.
+
+    A ladder of ``if`` in Python would repeat the call of an intrinsic; one in a function of its own would count
+    references to its arrays each time.
+    """
+    blocks = [builder.append_basic_block("case") for _ in cases]
+    done = builder.append_basic_block("chosen")
+    switch = builder.switch(number, blocks[0])
+    for (key, case), block in zip(cases.items(), blocks, strict=True):
+        switch.add_case(ir.Constant(number.type, key), block)
+        builder.position_at_end(block)
+        emit(*case)
+        builder.branch(done)
+    builder.position_at_end(done)
+
+
+def for_sizes(builder, sizes, given, emit):
+    """``emit(rows, vectors)`` for what `sizes_of` allows, where the values given say at run time which one runs."""
+    (rows, vectors), pairs = given, list(product(*sizes))
+    if len(pairs) == 1:
+        emit(*pairs[0])
+        return
+    step = VECTORS + 1
+    number = builder.add(builder.mul(rows, ir.Constant(rows.type, step)), vectors)
+    choose(builder, number, {height * step + across: (height, across) for height, across in pairs}, emit)
+
+
 def outer_sums(builder, columns, column_step, right, right_step, depth, across):
     """A tile of vector accumulators, row by row: the sum over steps of factors times ``across`` vectors.
 
@@ -181,61 +231,62 @@ def fma_tile(typingctx, a, a_at, a_step, a_row, b, b_at, depth, c, c_at, keep, r
 
     ``a[k, m]`` lies at ``a_at + k * a_step + m * a_row``; ``b`` is packed ``(depth, vectors * lanes)``, ``c`` ``(rows,
     vectors * lanes)``, each from its offset on. The sum is added to what ``c`` holds where ``keep`` is not 0. ``rows``
-    and ``vectors`` are constants.
+    and ``vectors`` are constants, or from half of ROWS up to ROWS and from 1 up to VECTORS.
     """
-    if not (isinstance(rows, types.IntegerLiteral) and isinstance(vectors, types.IntegerLiteral)):
+    allowed = sizes_of(rows, vectors)
+    if allowed is None:
         return None
-    height, across = rows.literal_value, vectors.literal_value
+    sizes, kinds = allowed
     integer = types.int64
-    signature = types.void(a, integer, integer, integer, b, integer, integer, c, integer, integer, rows, vectors)
+    signature = types.void(a, integer, integer, integer, b, integer, integer, c, integer, integer, *kinds)
 
     def generate(context, builder, signature, args):
         left, right, target = pointers_of(context, builder, signature, args, (0, 4, 7))
         a_step, a_row, depth, keep = (args[place] for place in (2, 3, 6, 9))
         index = ir.IntType(64)
-        columns = [builder.gep(left, [builder.mul(a_row, ir.Constant(index, m))]) for m in range(height)]
-        _outer_products(
-            builder,
-            columns,
-            lambda i: builder.mul(i, a_step),
-            right,
-            depth,
-            target,
-            keep,
-            across,
-        )
+
+        def column_step(i):
+            return builder.mul(i, a_step)
+
+        def tile(height, across):
+            columns = [builder.gep(left, [builder.mul(a_row, ir.Constant(index, m))]) for m in range(height)]
+            _outer_products(builder, columns, column_step, right, depth, target, keep, across)
+
+        for_sizes(builder, sizes, args[10:], tile)
         return context.get_dummy_value()
 
     return signature, generate
 
 
+def _gathered_rows(builder, left, first, height):
+    """Where each row's factors begin: ``left`` moved by the places at ``first``."""
+    places = [builder.load(builder.gep(first, [ir.Constant(ir.IntType(64), m)])) for m in range(height)]
+    return [builder.gep(left, [place]) for place in places]
+
+
 @intrinsic(prefer_literal=True)
 def gather_tile(typingctx, a, a_at, places, p_at, offsets, o_at, b, b_at, depth, c, c_at, keep, rows, vectors):
     """`fma_tile` whose factors lie anywhere: ``a[k, m]`` at ``a_at + places[p_at + m] + offsets[o_at + k]``."""
-    if not (isinstance(rows, types.IntegerLiteral) and isinstance(vectors, types.IntegerLiteral)):
+    allowed = sizes_of(rows, vectors)
+    if allowed is None:
         return None
-    height, across = rows.literal_value, vectors.literal_value
+    sizes, kinds = allowed
     integer = types.int64
     operands = (a, integer, places, integer, offsets, integer, b, integer, integer, c, integer, integer)
-    signature = types.void(*operands, rows, vectors)
+    signature = types.void(*operands, *kinds)
 
     def generate(context, builder, signature, args):
         left, first, table, right, target = pointers_of(context, builder, signature, args, (0, 2, 4, 6, 9))
         depth, keep = args[8], args[11]
-        columns = []
-        for m in range(height):
-            place = builder.load(builder.gep(first, [ir.Constant(ir.IntType(64), m)]))
-            columns.append(builder.gep(left, [place]))
-        _outer_products(
-            builder,
-            columns,
-            lambda i: builder.load(builder.gep(table, [i])),
-            right,
-            depth,
-            target,
-            keep,
-            across,
-        )
+
+        def column_step(i):
+            return builder.load(builder.gep(table, [i]))
+
+        def tile(height, across):
+            columns = _gathered_rows(builder, left, first, height)
+            _outer_products(builder, columns, column_step, right, depth, target, keep, across)
+
+        for_sizes(builder, sizes, args[12:], tile)
         return context.get_dummy_value()
 
     return signature, generate
@@ -246,14 +297,15 @@ def shifted_tile(typingctx, a, a_at, table, p_at, o_at, b, b_at, s_at, depth, c,
     """``c[m, :] = sum over k of a[k, m] * b[k, :]`` where both factors lie anywhere, as a table of integers says.
 
     ``a[k, m]`` lies at ``a_at + table[p_at + m] + table[o_at + k]``, ``b[k, :]`` from ``b_at + table[s_at + k]`` on,
-    ``c[m, :]`` from ``c_at + m * c_row`` on. ``rows`` and ``vectors`` are constants.
+    ``c[m, :]`` from ``c_at + m * c_row`` on. ``rows`` and ``vectors`` as in `fma_tile`.
     """
-    if not (isinstance(rows, types.IntegerLiteral) and isinstance(vectors, types.IntegerLiteral)):
+    allowed = sizes_of(rows, vectors)
+    if allowed is None:
         return None
-    height, across = rows.literal_value, vectors.literal_value
+    sizes, kinds = allowed
     integer = types.int64
     operands = (a, integer, table, integer, integer, b, integer, integer, integer, c, integer, integer)
-    signature = types.void(*operands, rows, vectors)
+    signature = types.void(*operands, *kinds)
 
     def generate(context, builder, signature, args):
         left, first, right, target = pointers_of(context, builder, signature, args, (0, 2, 5, 9))
@@ -261,20 +313,20 @@ def shifted_tile(typingctx, a, a_at, table, p_at, o_at, b, b_at, s_at, depth, c,
         index = ir.IntType(64)
         start = context.make_array(signature.args[2])(context, builder, table).data
         factors, cells = builder.gep(start, [o_at]), builder.gep(start, [s_at])
-        columns = []
-        for m in range(height):
-            place = builder.load(builder.gep(first, [ir.Constant(index, m)]))
-            columns.append(builder.gep(left, [place]))
+        kind, size = vector_type(left.type.pointee)
 
         def of_table(pointer):
             return lambda i: builder.load(builder.gep(pointer, [i]))
 
-        sums = outer_sums(builder, columns, of_table(factors), right, of_table(cells), depth, across)
-        kind, size = vector_type(left.type.pointee)
-        for m in range(height):
-            row = builder.gep(target, [builder.mul(c_row, ir.Constant(index, m))])
-            for v in range(across):
-                store_vector(builder, sums[m * across + v], row, ir.Constant(index, v * kind.count), kind, size)
+        def tile(height, across):
+            columns = _gathered_rows(builder, left, first, height)
+            sums = outer_sums(builder, columns, of_table(factors), right, of_table(cells), depth, across)
+            for m in range(height):
+                row = builder.gep(target, [builder.mul(c_row, ir.Constant(index, m))])
+                for v in range(across):
+                    store_vector(builder, sums[m * across + v], row, ir.Constant(index, v * kind.count), kind, size)
+
+        for_sizes(builder, sizes, args[12:], tile)
         return context.get_dummy_value()
 
     return signature, generate

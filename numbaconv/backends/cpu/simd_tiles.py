@@ -9,12 +9,39 @@ from numba import types
 from numba.extending import intrinsic
 
 from ..toom_cook import matrices
-from .simd import accumulate, load_vector, multiply_add_of, pointers_of, splat_of, store_vector, vector_type
+from .simd import (
+    ROWS,
+    accumulate,
+    choose,
+    for_sizes,
+    load_vector,
+    multiply_add_of,
+    pointers_of,
+    sizes_of,
+    splat_of,
+    store_vector,
+    vector_type,
+)
 
-__all__ = ["DATA", "OUTPUT", "WEIGHT", "linear_tile", "plane_tile", "transpose_lanes", "transpose_sum"]
+__all__ = [
+    "DATA",
+    "MODES",
+    "OUTPUT",
+    "OUTPUT_OF_TAPS",
+    "WEIGHT",
+    "WEIGHT_OF_OUTPUTS",
+    "linear_tile",
+    "plane_tile",
+    "transpose_lanes",
+    "transpose_sum",
+]
 
-#: Which matrix of `toom_cook.matrices` a `linear_tile` applies.
-OUTPUT, WEIGHT, DATA = 0, 1, 2
+#: The filterings there are, by their number: (outputs, taps) down and across.
+MODES = (((4, 3), (4, 3)), ((2, 3), (2, 3)), ((1, 1), (4, 3)), ((4, 3), (1, 1)), ((2, 5), (2, 5)))
+
+#: Which matrix of `toom_cook.matrices` a `linear_tile` applies. For the gradient by the weight outputs and taps change
+#: places: a tile of the output gradient is the filter, and the taps are what comes out.
+OUTPUT, WEIGHT, DATA, OUTPUT_OF_TAPS, WEIGHT_OF_OUTPUTS = 0, 1, 2, 3, 4
 
 
 class _Lines:
@@ -79,22 +106,24 @@ def _mirrored(one, other):
     return len(one) > 1 and all(a == sign * b for a, b, sign in zip(one, other, signs, strict=True))
 
 
+def _maps(which, mode):
+    """The matrices of a linear tile, down and across."""
+    turned = which > DATA
+    pairs = [pair[::-1] if turned else pair for pair in MODES[mode]]
+    return [matrices(*pair)[which - OUTPUT_OF_TAPS if turned else which] for pair in pairs]
+
+
 @intrinsic(prefer_literal=True)
-def linear_tile(
-    typingctx, source, s_at, s_row, s_column, target, t_at, t_row, t_column, which, down, down_taps, across, across_taps
-):
-    """``target = L source R^T`` for a grid of vectors; ``L`` and ``R`` are a matrix of ``F(down, down_taps)`` and of
-    ``F(across, across_taps)``, the one that ``which`` names. All five are constants.
+def linear_tile(typingctx, source, s_at, s_row, s_column, target, t_at, t_row, t_column, which, mode):
+    """``target = L source R^T`` for a grid of vectors; ``L`` and ``R`` are matrices of a mode's two filterings, those
+    that ``which`` names, a constant.
 
     Element ``(i, j)`` of a grid is the vector at its offset plus ``i * row + j * column``.
     """
-    literals = (which, down, down_taps, across, across_taps)
-    if not all(isinstance(each, types.IntegerLiteral) for each in literals):
+    if not isinstance(which, types.IntegerLiteral):
         return None
-    name, m, r, columns, column_taps = (each.literal_value for each in literals)
-    left, right = matrices(m, r)[name], matrices(columns, column_taps)[name]
     integer = types.int64
-    signature = types.void(source, integer, integer, integer, target, integer, integer, integer, *literals)
+    signature = types.void(source, integer, integer, integer, target, integer, integer, integer, which, integer)
 
     def generate(context, builder, signature, args):
         cells, results = pointers_of(context, builder, signature, args, (0, 4))
@@ -106,13 +135,16 @@ def linear_tile(
             down = builder.mul(args[row], ir.Constant(index, i))
             return builder.add(down, builder.mul(args[column], ir.Constant(index, j)))
 
-        columns = []
-        for j in range(right.shape[1]):
-            read = [load_vector(builder, cells, place(2, 3, i, j), kind, size) for i in range(left.shape[1])]
-            columns.append(lines.apply(left, read))
-        for i in range(left.shape[0]):
-            for j, value in enumerate(lines.apply(right, [column[i] for column in columns])):
-                store_vector(builder, value, results, place(6, 7, i, j), kind, size)
+        def tile(left, right):
+            columns = []
+            for j in range(right.shape[1]):
+                read = [load_vector(builder, cells, place(2, 3, i, j), kind, size) for i in range(left.shape[1])]
+                columns.append(lines.apply(left, read))
+            for i in range(left.shape[0]):
+                for j, value in enumerate(lines.apply(right, [column[i] for column in columns])):
+                    store_vector(builder, value, results, place(6, 7, i, j), kind, size)
+
+        choose(builder, args[9], {number: _maps(which.literal_value, number) for number in range(len(MODES))}, tile)
         return context.get_dummy_value()
 
     return signature, generate
@@ -125,14 +157,16 @@ def plane_tile(
     """``c[m, :] = sum over k of a[k, m] * b[k, :] + bias[m]``, added to what ``c`` holds where ``keep`` is not 0.
 
     ``a[k, m]`` lies at ``a_at + k * a_step + m``, the vectors ``b[k, :]`` at ``b_at + offsets[o_at + k]``, ``c[m, :]``
-    at ``c_at + m * c_row``: neighbouring cells each, wherever they are. ``rows`` and ``vectors`` are constants.
+    at ``c_at + m * c_row``: neighbouring cells each, wherever they are. ``rows`` and ``vectors`` are constants, or half
+    of ROWS or all of them, and from 1 up to VECTORS.
     """
-    if not (isinstance(rows, types.IntegerLiteral) and isinstance(vectors, types.IntegerLiteral)):
+    allowed = sizes_of(rows, vectors, (ROWS // 2, ROWS))
+    if allowed is None:
         return None
-    height, across = rows.literal_value, vectors.literal_value
+    sizes, kinds = allowed
     integer = types.int64
     left, right = (a, integer, integer), (b, integer, offsets, integer, integer)
-    signature = types.void(*left, *right, c, integer, integer, bias, integer, integer, rows, vectors)
+    signature = types.void(*left, *right, c, integer, integer, bias, integer, integer, *kinds)
 
     def generate(context, builder, signature, args):
         left, right, table, target, added = pointers_of(context, builder, signature, args, (0, 3, 5, 8, 11))
@@ -143,30 +177,33 @@ def plane_tile(
         def constant(value):
             return ir.Constant(ir.IntType(64), value)
 
-        def step(i, sums):
-            factors = builder.gep(left, [builder.mul(i, a_step)])
-            cells = builder.gep(right, [builder.load(builder.gep(table, [i]))])
-            read = [load_vector(builder, cells, constant(v * kind.count), kind, size) for v in range(across)]
-            following = []
-            for m in range(height):
-                factor = splat_of(builder, builder.load(builder.gep(factors, [constant(m)])), kind)
-                for v in range(across):
-                    following.append(builder.call(multiply_add, [factor, read[v], sums[m * across + v]]))
-            return following
+        def tile(height, across):
+            def step(i, sums):
+                factors = builder.gep(left, [builder.mul(i, a_step)])
+                cells = builder.gep(right, [builder.load(builder.gep(table, [i]))])
+                read = [load_vector(builder, cells, constant(v * kind.count), kind, size) for v in range(across)]
+                following = []
+                for m in range(height):
+                    factor = splat_of(builder, builder.load(builder.gep(factors, [constant(m)])), kind)
+                    for v in range(across):
+                        following.append(builder.call(multiply_add, [factor, read[v], sums[m * across + v]]))
+                return following
 
-        nothing = ir.Constant(kind, [0.0] * kind.count)
-        sums = accumulate(builder, depth, [nothing] * (height * across), step)
-        lines = [builder.gep(target, [builder.mul(c_row, constant(m))]) for m in range(height)]
-        with builder.if_else(builder.icmp_signed("!=", keep, constant(0))) as (add, replace):
-            for branch in (add, replace):
-                with branch:
-                    for m, line in enumerate(lines):
-                        offset = splat_of(builder, builder.load(builder.gep(added, [constant(m)])), kind)
-                        for v in range(across):
-                            place, value = constant(v * kind.count), sums[m * across + v]
-                            if branch is add:
-                                value = builder.fadd(load_vector(builder, line, place, kind, size), value)
-                            store_vector(builder, builder.fadd(value, offset), line, place, kind, size)
+            nothing = ir.Constant(kind, [0.0] * kind.count)
+            sums = accumulate(builder, depth, [nothing] * (height * across), step)
+            lines = [builder.gep(target, [builder.mul(c_row, constant(m))]) for m in range(height)]
+            with builder.if_else(builder.icmp_signed("!=", keep, constant(0))) as (add, replace):
+                for branch in (add, replace):
+                    with branch:
+                        for m, line in enumerate(lines):
+                            offset = splat_of(builder, builder.load(builder.gep(added, [constant(m)])), kind)
+                            for v in range(across):
+                                place, value = constant(v * kind.count), sums[m * across + v]
+                                if branch is add:
+                                    value = builder.fadd(load_vector(builder, line, place, kind, size), value)
+                                store_vector(builder, builder.fadd(value, offset), line, place, kind, size)
+
+        for_sizes(builder, sizes, args[14:], tile)
         return context.get_dummy_value()
 
     return signature, generate

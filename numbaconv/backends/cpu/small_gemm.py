@@ -84,57 +84,22 @@ def small_gemm_tasks(begin, end, source, w, bias, residual, out, table, fill, ac
                 while v < vectors:
                     across, b_at = panel_width(vectors - v), v * lanes
                     c_at = tile + b_at
-                    if across == 3:
-                        shifted_tile(
-                            w,
-                            a_at,
-                            table,
-                            places,
-                            factors,
-                            scratch,
-                            b_at,
-                            cells,
-                            depth,
-                            scratch,
-                            c_at,
-                            tile_row,
-                            ROWS,
-                            3,
-                        )
-                    elif across == 2:
-                        shifted_tile(
-                            w,
-                            a_at,
-                            table,
-                            places,
-                            factors,
-                            scratch,
-                            b_at,
-                            cells,
-                            depth,
-                            scratch,
-                            c_at,
-                            tile_row,
-                            ROWS,
-                            2,
-                        )
-                    else:
-                        shifted_tile(
-                            w,
-                            a_at,
-                            table,
-                            places,
-                            factors,
-                            scratch,
-                            b_at,
-                            cells,
-                            depth,
-                            scratch,
-                            c_at,
-                            tile_row,
-                            ROWS,
-                            1,
-                        )
+                    shifted_tile(
+                        w,
+                        a_at,
+                        table,
+                        places,
+                        factors,
+                        scratch,
+                        b_at,
+                        cells,
+                        depth,
+                        scratch,
+                        c_at,
+                        tile_row,
+                        ROWS,
+                        across,
+                    )
                     v += across
                 for m in range(m0, min(m0 + ROWS, rows)):
                     offset = bias[g * rows + m] if bias.size else out.dtype.type(0)

@@ -10,7 +10,7 @@ from numba import types
 
 from ...arrays import Array
 from ...plan import CONSTANT, ZERO, ConvPlan
-from ..base import NO_EPILOGUE, Direction, Epilogue
+from ..base import NO_EPILOGUE, About, Direction, Epilogue
 from . import small_gemm
 from .activation import ACTIVATION, check_raised
 from .gather import TABLE, PhasedAxis
@@ -219,4 +219,16 @@ def _worthwhile(direction: Direction, plan: ConvPlan) -> str | None:
 
 
 #: The algorithm, for the two directions it computes.
-SMALL_GEMM = both_directions("small_gemm", _refusal, _run, launch=_launch, flat=True, worthwhile=_worthwhile)
+SMALL_GEMM = both_directions(
+    "small_gemm",
+    _refusal,
+    _run,
+    launch=_launch,
+    flat=True,
+    worthwhile=_worthwhile,
+    about=About(
+        does="products over shifted patches, vectors of positions, weights read as they are given",
+        cost="the definition's products, and those of cells between rows; one kernel call, nothing packed but a patch",
+        chosen=f"up to {_MOST_WORK:,} products a sample; up to {_MOST_WORK_OF_FEW:,} with few result channels",
+    ),
+)

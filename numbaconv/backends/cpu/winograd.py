@@ -27,7 +27,7 @@ import numpy as np
 from .channels import stage_rows
 from .jit import inner, kernel, part
 from .simd import VECTORS
-from .simd_tiles import DATA, WEIGHT, linear_tile, transpose_lanes
+from .simd_tiles import DATA, MODES, WEIGHT, WEIGHT_OF_OUTPUTS, linear_tile, transpose_lanes
 
 __all__ = [
     "MODES",
@@ -39,52 +39,6 @@ __all__ = [
     "transform_weights",
     "weights_tasks",
 ]
-
-#: The filterings there are: (outputs, taps) down and across. A kernel gets one by its number.
-MODES = (((4, 3), (4, 3)), ((2, 3), (2, 3)), ((1, 1), (4, 3)), ((4, 3), (1, 1)), ((2, 5), (2, 5)))
-
-
-@inner
-def _data_tile(mode, a, at, row, column, b, to, to_row, to_column):
-    if mode == 0:
-        linear_tile(a, at, row, column, b, to, to_row, to_column, DATA, 4, 3, 4, 3)
-    elif mode == 1:
-        linear_tile(a, at, row, column, b, to, to_row, to_column, DATA, 2, 3, 2, 3)
-    elif mode == 2:
-        linear_tile(a, at, row, column, b, to, to_row, to_column, DATA, 1, 1, 4, 3)
-    elif mode == 3:
-        linear_tile(a, at, row, column, b, to, to_row, to_column, DATA, 4, 3, 1, 1)
-    else:
-        linear_tile(a, at, row, column, b, to, to_row, to_column, DATA, 2, 5, 2, 5)
-
-
-@inner
-def _grad_tile(mode, a, at, row, column, b, to, to_row, to_column):
-    """For the gradient by the weight outputs and taps change places: a tile of the output gradient is the filter."""
-    if mode == 0:
-        linear_tile(a, at, row, column, b, to, to_row, to_column, WEIGHT, 3, 4, 3, 4)
-    elif mode == 1:
-        linear_tile(a, at, row, column, b, to, to_row, to_column, WEIGHT, 3, 2, 3, 2)
-    elif mode == 2:
-        linear_tile(a, at, row, column, b, to, to_row, to_column, WEIGHT, 1, 1, 3, 4)
-    elif mode == 3:
-        linear_tile(a, at, row, column, b, to, to_row, to_column, WEIGHT, 3, 4, 1, 1)
-    else:
-        linear_tile(a, at, row, column, b, to, to_row, to_column, WEIGHT, 5, 2, 5, 2)
-
-
-@inner
-def _weight_tile(mode, a, at, row, column, b, to, to_row, to_column):
-    if mode == 0:
-        linear_tile(a, at, row, column, b, to, to_row, to_column, WEIGHT, 4, 3, 4, 3)
-    elif mode == 1:
-        linear_tile(a, at, row, column, b, to, to_row, to_column, WEIGHT, 2, 3, 2, 3)
-    elif mode == 2:
-        linear_tile(a, at, row, column, b, to, to_row, to_column, WEIGHT, 1, 1, 4, 3)
-    elif mode == 3:
-        linear_tile(a, at, row, column, b, to, to_row, to_column, WEIGHT, 4, 3, 1, 1)
-    else:
-        linear_tile(a, at, row, column, b, to, to_row, to_column, WEIGHT, 2, 5, 2, 5)
 
 
 @inner
@@ -135,7 +89,9 @@ def transform_weights(stage, w, to, at, panel, frequency, g, vector, vectors, ch
                 for kd in range(here):
                     cell = ((c * here + kd) * taps + (taps - 1 if backwards else 0)) * lanes
                     place = at + i * lanes + ((first_tap + kd) * pitch + c0 + c) * panel
-                    _weight_tile(mode, stage, cell, sign * width, sign, to, place, products * frequency, frequency)
+                    linear_tile(
+                        stage, cell, sign * width, sign, to, place, products * frequency, frequency, WEIGHT, mode
+                    )
 
 
 @inner
@@ -242,6 +198,6 @@ def transform_tasks(begin, end, source, v, shape, cells, origins, steps, downs, 
                 cell = tile_at + (acrosses[t] - acrosses[0]) * lanes
                 place, down = to + t * tile_step, products_across * frequency
                 if panel_rows:
-                    _grad_tile(mode, patch, cell, row_step, step, v, place, down, frequency)
+                    linear_tile(patch, cell, row_step, step, v, place, down, frequency, WEIGHT_OF_OUTPUTS, mode)
                 else:
-                    _data_tile(mode, patch, cell, row_step, step, v, place, down, frequency)
+                    linear_tile(patch, cell, row_step, step, v, place, down, frequency, DATA, mode)

@@ -14,7 +14,7 @@ from numba import types
 
 from ...arrays import Array
 from ...plan import ConvPlan
-from ..base import Algorithm, Direction, Epilogue, PackedWeight, Packing, Runner, Weight
+from ..base import About, Algorithm, Direction, Epilogue, PackedWeight, Packing, Runner, Weight
 from ..toom_cook import error_factor
 from . import winograd, winograd_product
 from .activation import ACTIVATION, check_raised
@@ -26,7 +26,7 @@ from .winograd_schedule import bundle_of, schedule_of, stretch_of
 from .winograd_tiling import Tiling, mode_of, tiling_of
 from .workspace import aligned_empty, workspace
 
-__all__ = ["TRANSFORM", "WINOGRAD", "unsuited"]
+__all__ = ["TRANSFORM", "WINOGRAD", "WINOGRADS", "unsuited"]
 
 _INTEGERS = types.Array(types.int64, 1, "C")
 
@@ -264,7 +264,25 @@ def _worthwhile(direction: Direction, tile: int, plan: ConvPlan) -> str | None:
     return f"its transforms and products are estimated at {cost / plain:.2f} times the cost of plain products"
 
 
-def _algorithm(name: str, direction: Direction, tile: int) -> Algorithm:
+#: What is said of it in the documentation, of all directions.
+WINOGRADS = About(
+    does="minimal filtering: F(4x4, 3x3), F(2x2, 5x5), 3 taps along one axis, depths summed",
+    cost="36 products instead of 144 a tile (3x3) or 100 (5x5), 6 instead of 12 along one axis; transforms of input, "
+    "weight and result",
+    chosen="stride 1, zero padding, where its transforms pay",
+    bound="of the largest values: `a (n + 40)` for `n` channels, `a` = 176; 14 along one axis",
+    reach="over a tile of results, its group's channels",
+)
+_OF_SMALL_TILES = About(
+    does="F(2x2, 3x3): less gain, smaller errors",
+    cost="16 products instead of 36 a tile, and the transforms",
+    chosen="where that tile pays and the larger does not",
+    bound="as `winograd`, `a` = 16",
+    reach="as `winograd`",
+)
+
+
+def _algorithm(name: str, direction: Direction, tile: int, about: About) -> Algorithm:
     def mode(plan: ConvPlan) -> int:
         found = mode_of(plan, tile)
         assert found is not None
@@ -287,11 +305,15 @@ def _algorithm(name: str, direction: Direction, tile: int) -> Algorithm:
         worthwhile=partial(_worthwhile, direction, tile),
         ready=ready,
         family="winograd",
+        about=about,
     )
 
 
 #: For each direction: tiles of 4 outputs along an axis of 3 taps (2 for 5 taps), and of 2.
 WINOGRAD = {
-    direction: (_algorithm("winograd", direction, 4), _algorithm("winograd_2x2", direction, 2))
+    direction: (
+        _algorithm("winograd", direction, 4, WINOGRADS),
+        _algorithm("winograd_2x2", direction, 2, _OF_SMALL_TILES),
+    )
     for direction in (Direction.FORWARD, Direction.INPUT_GRAD)
 }

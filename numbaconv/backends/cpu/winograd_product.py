@@ -25,86 +25,10 @@ from .simd import ROWS, call_row, fma_tile
 from .simd_tiles import OUTPUT, linear_tile, transpose_lanes
 from .winograd import panel_at, panels_of, stage_size, transform_weights
 
-__all__ = ["DEPTH", "multiply_tasks", "rows_product"]
+__all__ = ["DEPTH", "multiply_tasks"]
 
 #: Channels summed in registers before a tile is written back.
 DEPTH = 128
-
-
-@inner
-def _output_tile(mode, a, at, row, column, b, to, to_row, to_column):
-    if mode == 0:
-        linear_tile(a, at, row, column, b, to, to_row, to_column, OUTPUT, 4, 3, 4, 3)
-    elif mode == 1:
-        linear_tile(a, at, row, column, b, to, to_row, to_column, OUTPUT, 2, 3, 2, 3)
-    elif mode == 2:
-        linear_tile(a, at, row, column, b, to, to_row, to_column, OUTPUT, 1, 1, 4, 3)
-    elif mode == 3:
-        linear_tile(a, at, row, column, b, to, to_row, to_column, OUTPUT, 4, 3, 1, 1)
-    else:
-        linear_tile(a, at, row, column, b, to, to_row, to_column, OUTPUT, 2, 5, 2, 5)
-
-
-@inner
-def rows_product(a, at, a_step, a_row, b, b_at, depth, c, to, keep, rows, vectors):
-    """From half of ROWS up to ROWS rows of a panel."""
-    if vectors == 3:
-        if ROWS == 8:
-            if rows == 8:
-                fma_tile(a, at, a_step, a_row, b, b_at, depth, c, to, keep, 8, 3)
-            elif rows == 7:
-                fma_tile(a, at, a_step, a_row, b, b_at, depth, c, to, keep, 7, 3)
-            elif rows == 6:
-                fma_tile(a, at, a_step, a_row, b, b_at, depth, c, to, keep, 6, 3)
-            elif rows == 5:
-                fma_tile(a, at, a_step, a_row, b, b_at, depth, c, to, keep, 5, 3)
-            else:
-                fma_tile(a, at, a_step, a_row, b, b_at, depth, c, to, keep, 4, 3)
-        else:
-            if rows == 4:
-                fma_tile(a, at, a_step, a_row, b, b_at, depth, c, to, keep, 4, 3)
-            elif rows == 3:
-                fma_tile(a, at, a_step, a_row, b, b_at, depth, c, to, keep, 3, 3)
-            else:
-                fma_tile(a, at, a_step, a_row, b, b_at, depth, c, to, keep, 2, 3)
-    elif vectors == 2:
-        if ROWS == 8:
-            if rows == 8:
-                fma_tile(a, at, a_step, a_row, b, b_at, depth, c, to, keep, 8, 2)
-            elif rows == 7:
-                fma_tile(a, at, a_step, a_row, b, b_at, depth, c, to, keep, 7, 2)
-            elif rows == 6:
-                fma_tile(a, at, a_step, a_row, b, b_at, depth, c, to, keep, 6, 2)
-            elif rows == 5:
-                fma_tile(a, at, a_step, a_row, b, b_at, depth, c, to, keep, 5, 2)
-            else:
-                fma_tile(a, at, a_step, a_row, b, b_at, depth, c, to, keep, 4, 2)
-        else:
-            if rows == 4:
-                fma_tile(a, at, a_step, a_row, b, b_at, depth, c, to, keep, 4, 2)
-            elif rows == 3:
-                fma_tile(a, at, a_step, a_row, b, b_at, depth, c, to, keep, 3, 2)
-            else:
-                fma_tile(a, at, a_step, a_row, b, b_at, depth, c, to, keep, 2, 2)
-    else:
-        if ROWS == 8:
-            if rows == 8:
-                fma_tile(a, at, a_step, a_row, b, b_at, depth, c, to, keep, 8, 1)
-            elif rows == 7:
-                fma_tile(a, at, a_step, a_row, b, b_at, depth, c, to, keep, 7, 1)
-            elif rows == 6:
-                fma_tile(a, at, a_step, a_row, b, b_at, depth, c, to, keep, 6, 1)
-            elif rows == 5:
-                fma_tile(a, at, a_step, a_row, b, b_at, depth, c, to, keep, 5, 1)
-            else:
-                fma_tile(a, at, a_step, a_row, b, b_at, depth, c, to, keep, 4, 1)
-        else:
-            if rows == 4:
-                fma_tile(a, at, a_step, a_row, b, b_at, depth, c, to, keep, 4, 1)
-            elif rows == 3:
-                fma_tile(a, at, a_step, a_row, b, b_at, depth, c, to, keep, 3, 1)
-            else:
-                fma_tile(a, at, a_step, a_row, b, b_at, depth, c, to, keep, 2, 1)
 
 
 @inner
@@ -116,7 +40,7 @@ def _multiply(a, at, a_row, tiles, b, b_at, panel, vectors, depth, c, to, keep):
     row, left = 0, -(-tiles // ROWS)
     while row < tiles:
         some = max(-(-(tiles - row) // left), ROWS // 2)
-        rows_product(a, at + row * a_row, 1, a_row, b, b_at, depth, c, to + row * panel, keep, some, vectors)
+        fma_tile(a, at + row * a_row, 1, a_row, b, b_at, depth, c, to + row * panel, keep, some, vectors)
         row, left = row + some, max(left - 1, 1)
 
 
@@ -316,8 +240,7 @@ def multiply_tasks(
             for t in range(some_tiles):
                 at, to = (line * some_tiles + t) * breadth, (acrosses[t0 + t] - left) * breadth
                 for i in range(across):
-                    _output_tile(
-                        mode,
+                    linear_tile(
                         m,
                         at + i * lanes,
                         products_across * m_frequency,
@@ -326,6 +249,8 @@ def multiply_tasks(
                         to + i * lanes,
                         pitch * breadth,
                         steps[1] * breadth,
+                        OUTPUT,
+                        mode,
                     )
             for i in range(across):
                 for p in range(0, positions, lanes):

@@ -22,11 +22,10 @@ Error factor: see `winograd_weight_conv`.
 import numpy as np
 
 from .channels import deliver_panel
-from .jit import inner, kernel
-from .simd import ROWS
-from .simd_tiles import OUTPUT, linear_tile
+from .jit import kernel
+from .simd import ROWS, fma_tile
+from .simd_tiles import OUTPUT_OF_TAPS, linear_tile
 from .winograd import panel_around, panel_at, panels_of
-from .winograd_product import rows_product
 
 __all__ = ["back_tasks", "sum_tiles_tasks"]
 
@@ -57,22 +56,8 @@ def sum_tiles_tasks(begin, end, v, y, sums, shape):
                 from_v = f * v_frequency + k0 * padded + g * channels + c
                 from_y = f * y_frequency + first * tiles + k0 * breadth
                 to = f * s_frequency + first * (channels + ROWS) + c * breadth
-                rows_product(v, from_v, padded, 1, y, from_y, depth, sums, to, keep + k0, some, across)
+                fma_tile(v, from_v, padded, 1, y, from_y, depth, sums, to, keep + k0, some, across)
                 c, left = c + some, max(left - 1, 1)
-
-
-@inner
-def _back_tile(mode, a, at, row, column, b, to, to_row, to_column):
-    if mode == 0:
-        linear_tile(a, at, row, column, b, to, to_row, to_column, OUTPUT, 3, 4, 3, 4)
-    elif mode == 1:
-        linear_tile(a, at, row, column, b, to, to_row, to_column, OUTPUT, 3, 2, 3, 2)
-    elif mode == 2:
-        linear_tile(a, at, row, column, b, to, to_row, to_column, OUTPUT, 1, 1, 3, 4)
-    elif mode == 3:
-        linear_tile(a, at, row, column, b, to, to_row, to_column, OUTPUT, 3, 4, 1, 1)
-    else:
-        linear_tile(a, at, row, column, b, to, to_row, to_column, OUTPUT, 5, 2, 5, 2)
 
 
 @kernel
@@ -93,8 +78,7 @@ def back_tasks(begin, end, sums, w, shape):
         some = min(lanes, channels - first)
         at = (g * vectors + v) * lanes * (channels + ROWS) + (vector - v) * lanes
         for c in range(some):
-            _back_tile(
-                mode,
+            linear_tile(
                 sums,
                 at + (first + c) * breadth,
                 products_across * frequency,
@@ -103,6 +87,8 @@ def back_tasks(begin, end, sums, w, shape):
                 c * taps * lanes,
                 width * lanes,
                 lanes,
+                OUTPUT_OF_TAPS,
+                mode,
             )
         to = (g * rows + vector * lanes) * channels * taps + first * taps
         deliver_panel(w, to, channels * taps, stage, 0, some * taps, lanes, 1, lanes, lanes, block)

@@ -20,7 +20,7 @@ from . import winograd, winograd_weight
 from .launch import Kernel, integers
 from .operands import contiguous, deliver
 from .simd import ROWS, VECTOR_BYTES
-from .winograd_conv import TRANSFORM, unsuited
+from .winograd_conv import TRANSFORM, WINOGRADS, unsuited
 from .winograd_schedule import NEAR, bundle_of
 from .winograd_tiling import Tiling, frequency_cells, mode_of, tiling_of
 from .workspace import workspace
@@ -316,4 +316,5 @@ WINOGRAD_WEIGHT = Algorithm(
     spreading=True,
     worthwhile=_worthwhile,
     ready=_ready,
+    about=WINOGRADS,
 )

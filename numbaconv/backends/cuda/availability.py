@@ -6,6 +6,7 @@ __all__ = ["device_name", "unavailable"]
 
 #: A compute capability that every toolkit knows; naming one needs no context.
 _ANY = (8, 0)
+_INSTALL = "pip install 'numbaconv[cu13]', or 'numbaconv[cu12]' for CUDA 12"
 #: The process that has initialised the driver, and whether everything needed is a simulator.
 _initialised: int | None = None
 _simulated = False
@@ -27,7 +28,7 @@ def unavailable(problem: ImportError | None) -> str | None:
 def _refusal(problem: ImportError | None) -> str | None:
     global _initialised, _simulated
     if problem is not None:
-        return f"Numba's CUDA target cannot be imported ({_one_line(problem)}); install numbaconv[cu12] or [cu13]"
+        return f"Numba's CUDA target cannot be imported ({_one_line(problem)}); {_INSTALL}"
     from numba import cuda, types
 
     from .jit import SIMULATED
@@ -42,7 +43,7 @@ def _refusal(problem: ImportError | None) -> str | None:
         try:
             cuda.compile_ptx(_nothing, (types.int32,), device=True, cc=_ANY)
         except Exception as error:
-            return f"kernels cannot be compiled ({_one_line(error)}); install numbaconv[cu12] or [cu13]"
+            return f"kernels cannot be compiled ({_one_line(error)}); {_INSTALL}"
     _simulated, _initialised = SIMULATED, os.getpid()
     return None
 

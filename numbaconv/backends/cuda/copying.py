@@ -8,8 +8,13 @@ from numba import cuda
 
 from .jit import kernel
 from .launching import THREADS, blocks_for, launch
+from .scratch import Kept, settled
 
 __all__ = ["copy_elements"]
+
+
+#: The tables of the newest copies.
+_tables: Kept[Any] = Kept(256)
 
 
 @kernel
@@ -41,5 +46,5 @@ def copy_elements(
     """Copy five axes of elements between flat arrays of one dtype; strides may be negative."""
     count = prod(shape)
     entries = (count, *shape, source_begin, *source_strides, target_begin, *target_strides)
-    table = cuda.to_device(np.array(entries, np.int64), stream=stream)
+    table = _tables.of(entries, settled, np.array(entries, np.int64), stream)
     launch(_copy, blocks_for(count), THREADS, stream, source, target, table)

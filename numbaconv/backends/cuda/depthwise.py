@@ -1,24 +1,24 @@
 """The depthwise algorithm on the device: walks chosen, tables made, kernels launched."""
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from functools import partial
 from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import cuda
 
 from ...arrays import Array
 from ...plan import ConvPlan
-from ..base import Algorithm, Direction, any_order_factor
+from ..base import About, Algorithm, Direction, any_order_factor
 from ..tables import fill_value, source_table, stepping
 from .depthwise_kernels import ALONG, DOTS_HEAD, DOWN, LAST, SWEEP_HEAD, dots_kernel, sweep_kernel
-from .device import Tensor, empty, in_layout_of, settled, settled_words
+from .device import Tensor, empty, in_layout_of, settled
 from .division import divisor
 from .epilogue import DeviceEpilogue
 from .implicit_gemm import common_refusal, reachable, steps_of_sample
 from .launching import blocks_for, launch
 from .running import Launch, algorithm
+from .scratch import Kept, settled_words
 from .walks import RESULTS, Walk, forward_lists, forward_walk, input_lists, input_walk
 from .weight_gemm import sum_kernel
 
@@ -53,18 +53,12 @@ class _Depthwise:
         self.compute = np.dtype(plan.compute_dtype)
         self.fill = fill_value(plan, self.compute)
         self.constant = any(axis.mode == "constant" for axis in plan.axes)
-        self._made: dict[Hashable, _Made] = {}
+        self._made: Kept[_Made] = Kept()
 
     def made(self, make: Callable[..., _Made], *operands: Tensor, stream: Any) -> _Made:
         """Tables and what the kernel is compiled for, for these operands."""
         layouts = tuple((each.strides, each.dtype) for each in operands)
-        key = (cuda.current_context(), layouts)
-        found = self._made.get(key)
-        if found is None:
-            found = self._made[key] = make(*operands, stream)
-            while len(self._made) > 8:
-                self._made.pop(next(iter(self._made)))
-        return found
+        return self._made.of(layouts, make, *operands, stream)
 
 
 def _order(height: int, last: bool, along: bool) -> str:
@@ -254,6 +248,11 @@ def _of(direction: Direction) -> Algorithm:
         partial(_refusal, direction),
         partial(any_order_factor, direction),
         worthwhile=partial(_worthwhile, direction),
+        about=About(
+            does="several neighbouring results a thread, sums in registers",
+            cost="the definition's products; each result channel of a group reads the group's input again",
+            chosen=f"groups of one channel on one side and up to {_MOST_ROWS} result channels",
+        ),
     )
 
 

@@ -1,6 +1,5 @@
 """Operands in the device's memory as kernels take them: a flat array, extents, and strides counted in elements."""
 
-import ctypes
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -12,25 +11,23 @@ import numpy as np
 from numba import cuda
 
 from ...arrays import Array
-from ...device_arrays import DeviceArray
+from ...device_arrays import READY, DeviceArray
 from .copying import copy_elements
 from .elements import storage
 from .jit import SIMULATED
+from .scratch import at_address, settled, take
 
 __all__ = [
     "Tensor",
     "adopt",
-    "canonical",
     "current",
     "empty",
     "fresh",
     "in_canonical_order",
     "in_layout_of",
     "memory",
-    "memory_at",
     "placed",
     "settled",
-    "settled_words",
     "span",
     "stream_of",
     "synchronize",
@@ -47,7 +44,7 @@ class Tensor:
     Attributes
     ----------
     data : device array
-        One axis, from the first element to the last; bfloat16 as uint16.
+        One axis, from the first element to the last, or longer; bfloat16 as uint16.
     dtype : numpy.dtype
     shape : tuple of int
     strides : tuple of int
@@ -109,8 +106,8 @@ def _dense_strides(shape: tuple[int, ...], order: tuple[int, ...]) -> tuple[int,
 
 
 def memory(elements: int, dtype: np.dtype, stream: Any) -> Any:
-    """New memory; never none at all, which has no address."""
-    return cuda.device_array(max(elements, 1), storage(dtype), stream=stream)
+    """New memory, at least so much, as long as the call runs that asks for it; never none, which has no address."""
+    return take(max(elements, 1), storage(dtype), stream)
 
 
 def empty(shape: tuple[int, ...], dtype: np.dtype, stream: Any = 0) -> Tensor:
@@ -121,11 +118,6 @@ def empty(shape: tuple[int, ...], dtype: np.dtype, stream: Any = 0) -> Tensor:
 def fresh(shape: tuple[int, ...], dtype: np.dtype, order: tuple[int, ...], stream: Any = 0) -> Tensor:
     """New memory with the axes in an order, slowest first."""
     return Tensor(memory(prod(shape), dtype, stream), dtype, shape, _dense_strides(shape, order))
-
-
-def canonical(data: Any, shape: tuple[int, ...], dtype: np.dtype) -> Tensor:
-    """The first elements of an array in canonical order."""
-    return Tensor(data, dtype, shape, _dense_strides(shape, tuple(range(len(shape)))))
 
 
 def _flat(array: Array, order: tuple[int, ...]) -> Array:
@@ -151,10 +143,11 @@ def download(tensor: Tensor, array: Array, stream: Any = 0) -> None:
     if not array.size:
         return
     view = array.transpose(_memory_order(array.shape, array.strides))
+    data = tensor.data if tensor.data.size == array.size else tensor.data[: array.size]
     if view.flags.c_contiguous:
-        tensor.data.copy_to_host(view.reshape(-1).view(storage(array.dtype)), stream=stream)
+        data.copy_to_host(view.reshape(-1).view(storage(array.dtype)), stream=stream)
     else:
-        view[...] = tensor.data.copy_to_host(stream=stream).view(array.dtype).reshape(view.shape)
+        view[...] = data.copy_to_host(stream=stream).view(array.dtype).reshape(view.shape)
 
 
 @cache
@@ -172,25 +165,13 @@ def wait_for(other: int, stream: Any) -> None:
 
 def synchronize(handle: int) -> None:
     """Wait until a stream, given by its handle, has done what it was told."""
+    if handle == READY:
+        return
     stream = stream_of(handle)
     if stream:
         stream.synchronize()
     else:
         cuda.synchronize()
-
-
-def settled(values: Array, stream: Any) -> Any:
-    """A table on the device that later calls read too, on whatever stream: it is there when this returns."""
-    found = cuda.to_device(values, stream=stream)
-    if stream:
-        stream.synchronize()
-    return found
-
-
-def settled_words(pieces: list[Any], stream: Any) -> Any:
-    """Integers, signed and unsigned ones, as a table of 32 bits each, as `settled`."""
-    values = np.concatenate([np.asarray(piece, np.int64) for piece in pieces])
-    return settled(values.astype(np.uint32).view(np.int32), stream)
 
 
 def current() -> int:
@@ -206,21 +187,10 @@ def placed(device: int) -> AbstractContextManager[Any]:
     return found
 
 
-def memory_at(address: int, elements: int, dtype: np.dtype, owner: Any) -> Any:
-    """Memory that is somebody's, as a flat device array that keeps the owner alive."""
-    dtype = storage(dtype)
-    if SIMULATED:
-        memory = (ctypes.c_char * (elements * dtype.itemsize)).from_address(address)
-        memory._owner = owner  # type: ignore[attr-defined]
-        return cuda.simulator.cudadrv.devicearray.FakeCUDAArray(np.frombuffer(memory, dtype=dtype))  # type: ignore[call-overload]
-    interface = {
-        "shape": (elements,),
-        "strides": None,
-        "typestr": dtype.str,
-        "data": (address, False),
-        "version": 2,
-    }
-    return cuda.from_cuda_array_interface(interface, owner=owner, sync=False)
+def _at(array: DeviceArray, first: int, elements: int) -> Any:
+    """So many elements of an array's memory from one on, counted from its first, as a flat device array."""
+    dtype = storage(array.dtype)
+    return at_address(array.address + first * dtype.itemsize, elements, dtype, array.owner)
 
 
 def adopt(array: DeviceArray, stream: Any) -> Tensor:
@@ -230,11 +200,10 @@ def adopt(array: DeviceArray, stream: Any) -> Tensor:
     if not array.size:
         return Tensor(memory(0, array.dtype, stream), array.dtype, array.shape, strides)
     if min(strides, default=0) >= 0:
-        there = memory_at(array.address, span(array.shape, strides), array.dtype, array.owner)
-        return Tensor(there, array.dtype, array.shape, strides)
+        return Tensor(_at(array, 0, span(array.shape, strides)), array.dtype, array.shape, strides)
     first = sum((n - 1) * s for n, s in zip(array.shape, strides, strict=True) if s < 0)
     count = span(array.shape, tuple(map(abs, strides)))
-    whole = memory_at(array.address + first * itemsize, count, array.dtype, array.owner)
+    whole = _at(array, first, count)
     made = empty(array.shape, array.dtype, stream)
     copy_elements(whole, strides, -first, made.data, made.strides, 0, array.shape, stream)
     return made
@@ -265,7 +234,7 @@ def _give_back(made: Tensor, array: DeviceArray, stream: Any) -> None:
     strides = tuple(step // itemsize for step in array.strides)
     first = sum((n - 1) * s for n, s in zip(array.shape, strides, strict=True) if s < 0)
     count = span(array.shape, tuple(map(abs, strides)))
-    whole = memory_at(array.address + first * itemsize, count, array.dtype, array.owner)
+    whole = _at(array, first, count)
     copy_elements(made.data, made.strides, 0, whole, strides, -first, array.shape, stream)
 
 

@@ -6,16 +6,16 @@ from math import prod
 from typing import Any
 
 import numpy as np
-from numba import cuda
 
 from ...plan import ConvPlan
-from ..base import Direction, any_order_factor
+from ..base import About, Direction, any_order_factor
 from ..tables import fill_value
 from . import direct
-from .device import Tensor, settled, span
+from .device import Tensor, memory, settled, span
 from .epilogue import DeviceEpilogue
 from .launching import THREADS, blocks_for, launch
 from .running import Launch, algorithm
+from .scratch import Kept
 from .tables import axes_table, integers
 
 __all__ = ["DIRECT"]
@@ -25,35 +25,31 @@ _LEAST_THREADS, _LEAST_CELLS, _MOST_CHUNKS = 65536, 32, 512
 
 
 class _Direct:
-    """What follows from the plan; and, kept by the operands' strides, the integers on the device.
-
-    The tables of one plan are few: operands have another layout now and then, and there are a few devices.
-    """
+    """What follows from the plan; and, kept by the operands' strides, the integers on the device."""
 
     def __init__(self, plan: ConvPlan):
         self.plan = plan
-        self._tables: dict[Any, tuple[Any, bool]] = {}
+        self._tables: Kept[tuple[Any, bool]] = Kept()
 
     def table(
         self, threads: int, extents: tuple[int, ...], weights: int, operands: tuple[Tensor, ...], stream: Any
     ) -> tuple[Any, bool]:
         """The integers on the device, and whether they are narrow."""
-        plan = self.plan
         strides = tuple(each.strides for each in operands)
-        key = (cuda.current_context(), strides)
-        found = self._tables.get(key)
-        if found is None:
-            cells = plan.batch * prod(plan.y_shape[2:])
-            head = [threads, plan.x_channels // plan.groups, plan.y_channels // plan.groups]
-            head += [step for each in strides for step in each] + [*extents, weights, cells]
-            values = head + axes_table(plan.axes3, direct.AXES)
-            spans = (span(each.shape, each.strides) for each in operands)
-            positions = (max(axis.padded, axis.used) + axis.extent for axis in plan.axes3)
-            made = integers(values, *spans, *positions, blocks_for(threads) * THREADS)
-            found = self._tables[key] = settled(made.values, stream), made.narrow
-            while len(self._tables) > 8:
-                self._tables.pop(next(iter(self._tables)))
-        return found
+        return self._tables.of(strides, self._table, threads, extents, weights, operands, stream)
+
+    def _table(
+        self, threads: int, extents: tuple[int, ...], weights: int, operands: tuple[Tensor, ...], stream: Any
+    ) -> tuple[Any, bool]:
+        plan = self.plan
+        cells = plan.batch * prod(plan.y_shape[2:])
+        head = [threads, plan.x_channels // plan.groups, plan.y_channels // plan.groups]
+        head += [step for each in operands for step in each.strides] + [*extents, weights, cells]
+        values = head + axes_table(plan.axes3, direct.AXES)
+        spans = (span(each.shape, each.strides) for each in operands)
+        positions = (max(axis.padded, axis.used) + axis.extent for axis in plan.axes3)
+        made = integers(values, *spans, *positions, blocks_for(threads) * THREADS)
+        return settled(made.values, stream), made.narrow
 
     def dtypes(self, *operands: Tensor) -> tuple[str, ...]:
         return tuple(each.dtype.name for each in operands)
@@ -91,7 +87,7 @@ class _WeightGrad(_Direct):
         plan, compute = self.plan, np.dtype(self.plan.compute_dtype)
         chunks = chunk_count(w.size, plan.batch * prod(plan.y_shape[2:]))
         rows, taps = w.shape[0] * w.shape[1], w.shape[2:]
-        data, dtype = (w.data, w.dtype) if chunks == 1 else (_sums(chunks * w.size, compute, stream), compute)
+        data, dtype = (w.data, w.dtype) if chunks == 1 else (memory(chunks * w.size, compute, stream), compute)
         threads = chunks * w.size
         table, narrow = self.table(threads, (chunks, rows, *taps), w.size, (x, w, y), stream)
         kernel = direct.weight_grad_kernel(compute.name, (x.dtype.name, dtype.name, y.dtype.name), narrow)
@@ -102,18 +98,22 @@ class _WeightGrad(_Direct):
             launch(total, blocks_for(w.size), THREADS, stream, data, w.data, w.size, chunks)
 
 
-def _sums(count: int, dtype: np.dtype, stream: Any) -> Any:
-    return cuda.device_array(count, dtype, stream=stream)
-
-
 _MAKERS: dict[Direction, Callable[[ConvPlan], Launch]] = {
     Direction.FORWARD: _Forward,
     Direction.INPUT_GRAD: _InputGrad,
     Direction.WEIGHT_GRAD: _WeightGrad,
 }
 
+_ABOUT = About(
+    does="a thread for each result: every mode, every dtype",
+    cost="the definition's products, each operand read from memory or cache for each",
+    chosen="what is left",
+    bound="`n + 3`, for `n` products summed",
+)
 #: The direct algorithm of each direction.
 DIRECT = {
-    direction: algorithm("direct", direction, make, lambda plan: None, partial(any_order_factor, direction))
+    direction: algorithm(
+        "direct", direction, make, lambda plan: None, partial(any_order_factor, direction), about=_ABOUT
+    )
     for direction, make in _MAKERS.items()
 }

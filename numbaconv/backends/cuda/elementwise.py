@@ -17,6 +17,7 @@ from .elements import number, reader, storage, writer
 from .epilogue import compiled
 from .jit import kernel
 from .launching import THREADS, blocks_for, launch
+from .scratch import Kept, Lease
 
 __all__ = ["RESIDENCE", "activation_grad"]
 
@@ -82,6 +83,10 @@ def _channel_kernel(compute: str, dtype: str) -> Any:
     return sums_of_chunks
 
 
+#: The tables of the newest sums over channels' positions.
+_tables: Kept[Any] = Kept(256)
+
+
 def _five(array: DeviceArray) -> DeviceArray:
     """With axes of extent 1 behind, up to five."""
     return array[(*(slice(None),) * array.ndim, *(None,) * (5 - array.ndim))]
@@ -94,8 +99,12 @@ def _dense(array: DeviceArray, stream: Any) -> Any:
 
 
 def _made(like: DeviceArray, shape: tuple[int, ...], dtype: np.dtype) -> DeviceArray:
-    """New memory on an array's device, in C order."""
+    """New memory on an array's device, in C order; from its library's pool, if that has one."""
     with device.placed(like.device):
+        if like.library.pools:
+            found = device_array(like.library.empty(shape, dtype, like.device, like.stream))
+            assert found is not None
+            return found.on(like.stream)
         return _described(device.memory(prod(shape), dtype, device.stream_of(like.stream)), shape, dtype, like)
 
 
@@ -145,8 +154,9 @@ def scale(
         with device.placed(grad.device):
             if saved.stream != grad.stream:
                 device.wait_for(saved.stream, stream)
-            operands = (_dense(grad, stream), _dense(saved, stream), device.adopt(_five(made), stream).data)
-            launch(found, blocks_for(grad.size), THREADS, stream, *operands, grad.size)
+            with Lease(made):
+                operands = (_dense(grad, stream), _dense(saved, stream), device.adopt(_five(made), stream).data)
+                launch(found, blocks_for(grad.size), THREADS, stream, *operands, grad.size)
 
     return made, fill
 
@@ -154,13 +164,13 @@ def scale(
 def channel_sum(view: DeviceArray, sums: DeviceArray, compute: str) -> None:
     """The sums of a canonical view over all axes but the second: chunks first, then those of a channel in order."""
     stream = device.stream_of(view.stream)
-    with device.placed(view.device):
+    with device.placed(view.device), Lease(sums):
         tensor, out = device.adopt(_five(view), stream), device.adopt(_five(sums), stream)
         batch, channels, *extents = tensor.shape
         cells = batch * prod(extents)
         chunks = max(min(cells // _LEAST_CELLS, _MOST_CHUNKS), 1)
-        values = [channels, chunks, cells, batch, *extents, *tensor.strides]
-        table = cuda.to_device(np.array(values, np.int64), stream=stream)
+        values = (channels, chunks, cells, batch, *extents, *tensor.strides)
+        table = _tables.of(values, device.settled, np.array(values, np.int64), stream)
         partial = device.memory(chunks * channels, np.dtype(compute), stream)
         summed = _channel_kernel(compute, view.dtype.name)
         launch(summed, blocks_for(chunks * channels), THREADS, stream, tensor.data, partial, table)

@@ -6,12 +6,11 @@ from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import cuda
 
 from ...arrays import Array
 from ...device_arrays import DeviceArray
 from ...plan import ConvPlan
-from ..base import Direction, PackedWeight, Packing, any_order_factor
+from ..base import About, Direction, PackedWeight, Packing, any_order_factor
 from ..tables import fill_value
 from .device import Tensor, adopt, current, empty, in_layout_of, settled, span, synchronize, upload
 from .epilogue import DeviceEpilogue
@@ -19,10 +18,12 @@ from .gather import COLUMN_BLOCKS, ROW_BLOCKS, Gather, gather_of, gather_phases
 from .gather_gemm import EACH, FLAT, QUADS, gather_kernel, pack_kernel
 from .launching import THREADS, blocks_for, launch
 from .running import Launch, algorithm
+from .scratch import Kept
 from .tiles import TILES, Tile, choose_tile
 
 __all__ = [
     "BESIDE_CHANNELS",
+    "GATHERED",
     "IMPLICIT_GEMM",
     "common_refusal",
     "forward_launch",
@@ -92,29 +93,19 @@ class _Gathered:
         self.plan, self.by_input = plan, by_input
         self.compute = np.dtype(plan.compute_dtype)
         self.fill = fill_value(plan, self.compute)
-        self._made: dict[Hashable, _Made] = {}
-        self._tables: dict[Hashable, _PackTables] = {}
+        self._made: Kept[_Made] = Kept()
+        self._tables: Kept[_PackTables] = Kept()
 
     def packed(self, w: Tensor, stream: Any) -> Any:
         """A weight that was not prepared."""
-        key = (cuda.current_context(), w.strides)
-        if key not in self._tables:
-            self._tables[key] = _pack_tables(self.plan, self.by_input, w.strides, stream)
-            while len(self._tables) > 8:
-                self._tables.pop(next(iter(self._tables)))
-        return _packed(self._tables[key], w, self.compute, stream)
+        tables = self._tables.of(w.strides, _pack_tables, self.plan, self.by_input, w.strides, stream)
+        return _packed(tables, w, self.compute, stream)
 
     def made(self, source: Tensor, out: Tensor, stream: Any) -> _Made:
         """Tables and tile for these operands."""
         last = out.strides[1] == 1 and out.shape[1] > 1
         aligned = is_aligned(source, BESIDE_CHANNELS), is_aligned(out, BESIDE_CHANNELS if last else BESIDE_POSITIONS)
-        key = (cuda.current_context(), source.strides, out.strides, aligned)
-        found = self._made.get(key)
-        if found is None:
-            found = self._made[key] = self._make(source, out, last, *aligned, stream)
-            while len(self._made) > 8:
-                self._made.pop(next(iter(self._made)))
-        return found
+        return self._made.of((source.strides, out.strides, aligned), self._make, source, out, last, *aligned, stream)
 
     def _make(self, source: Tensor, out: Tensor, last: bool, quads: bool, stores: bool, stream: Any) -> _Made:
         plan = self.plan
@@ -247,6 +238,14 @@ def _worthwhile(by_input: bool, plan: ConvPlan) -> str | None:
     return None
 
 
+#: What is said of it in the documentation, of all directions.
+GATHERED = About(
+    does="products of tiles in shared memory and registers, gathered by tables of distances",
+    cost="the definition's products; rows and columns that a tile has too many are computed and dropped",
+    chosen="groups of enough channels to fill a tile",
+)
+
+
 def _gathered(direction: Direction) -> Any:
     by_input = direction is Direction.INPUT_GRAD
     return algorithm(
@@ -257,6 +256,7 @@ def _gathered(direction: Direction) -> Any:
         partial(any_order_factor, direction),
         packing=Packing(partial(_packing_key, by_input), partial(_pack, by_input)),
         worthwhile=partial(_worthwhile, by_input),
+        about=GATHERED,
     )
 
 

@@ -1,13 +1,11 @@
 """The implicit GEMM algorithm of WEIGHT_GRAD on the device: chunks of positions, tables, two kernels launched."""
 
-from collections.abc import Hashable
 from functools import partial
 from itertools import product
 from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import cuda
 
 from ...plan import ConvPlan
 from ..base import Direction, any_order_factor
@@ -16,9 +14,10 @@ from .device import Tensor, empty, settled
 from .division import inverse
 from .epilogue import DeviceEpilogue
 from .gather import forward_axis
-from .implicit_gemm import BESIDE_CHANNELS, common_refusal, is_aligned, reachable, steps_of_sample
+from .implicit_gemm import BESIDE_CHANNELS, GATHERED, common_refusal, is_aligned, reachable, steps_of_sample
 from .launching import THREADS, blocks_for, launch
 from .running import algorithm
+from .scratch import Kept
 from .tiles import DEPTH, WEIGHT_TILES, Tile, choose_tile
 from .weight_gemm import EACH, HEAD, QUADS, sum_kernel, weight_kernel
 
@@ -59,18 +58,12 @@ class _Weight:
         self.plan = plan
         self.compute = np.dtype(plan.compute_dtype)
         self.fill = fill_value(plan, self.compute)
-        self._made: dict[Hashable, _Made] = {}
+        self._made: Kept[_Made] = Kept()
 
     def made(self, x: Tensor, w: Tensor, y: Tensor, stream: Any) -> _Made:
         """Tables and tile for these operands."""
         aligned = is_aligned(x, BESIDE_CHANNELS) and is_aligned(y, BESIDE_CHANNELS)
-        key = (cuda.current_context(), x.strides, w.strides, y.strides, aligned)
-        found = self._made.get(key)
-        if found is None:
-            found = self._made[key] = self._make(x, w, y, aligned, stream)
-            while len(self._made) > 8:
-                self._made.pop(next(iter(self._made)))
-        return found
+        return self._made.of((x.strides, w.strides, y.strides, aligned), self._make, x, w, y, aligned, stream)
 
     def _make(self, x: Tensor, w: Tensor, y: Tensor, aligned: bool, stream: Any) -> _Made:
         plan = self.plan
@@ -150,4 +143,5 @@ IMPLICIT_GEMM_WEIGHT = algorithm(
     common_refusal,
     partial(any_order_factor, Direction.WEIGHT_GRAD),
     worthwhile=_worthwhile,
+    about=GATHERED,
 )

@@ -6,19 +6,23 @@ An algorithm is written for operands on the device. ``make(plan)`` returns its `
   packing made of a weight;
 - the operand to fill is one stretch of memory, with its axes in some order (`Tensor.is_dense`), and holds anything;
 - ``epilogue`` is a `DeviceEpilogue`: kernels call its ``finish`` and hand it ``extras``;
-- everything is launched on ``stream``, in order, and nothing waits for it.
+- everything is launched on ``stream``, in order, and nothing waits for it;
+- memory from `device.empty` and its like is the call's own and given back when all is launched. What later calls read,
+  too, is made by `device.settled` and remembered in a `Kept`: so a second call like the first neither allocates nor
+  waits, and can be captured in a CUDA graph (`scratch.py`).
 """
 
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
 from ...arrays import Array
-from ...device_arrays import DeviceArray
+from ...device_arrays import READY, DeviceArray
 from ...plan import ConvPlan
 from ..base import Algorithm, Direction, Epilogue, PackedWeight, Packing
 from . import device
 from .device import Tensor
 from .epilogue import DeviceEpilogue, finisher
+from .scratch import Lease, hold
 
 __all__ = ["Launch", "algorithm"]
 
@@ -69,14 +73,18 @@ class _Runner:
     def __call__(self, x: Any, w: Any, y: Any, epilogue: Epilogue) -> None:
         filled = (x, w, y)[self._at]
         if not isinstance(filled, DeviceArray):
-            self._run((x, w, y), filled, epilogue, 0)
+            with Lease(None):
+                self._run((x, w, y), filled, epilogue, 0)
             return
         with device.placed(filled.device):
             stream = device.stream_of(filled.stream)
             for other in {each.stream for each in (x, w, y, *epilogue) if isinstance(each, DeviceArray)}:
-                if other != filled.stream:
+                if other not in (filled.stream, READY):
                     device.wait_for(other, stream)
-            self._run((x, w, y), filled, epilogue, stream)
+            with Lease(filled):
+                if isinstance(w, PackedWeight):  # a prepared layer keeps it, and a bias
+                    hold((w, epilogue.bias))
+                self._run((x, w, y), filled, epilogue, stream)
 
     def _run(self, operands: tuple[Any, Any, Any], filled: Any, epilogue: Epilogue, stream: Any) -> None:
         target, deliver = device.target(filled, stream)

@@ -1,81 +1,292 @@
-"""Scratch memory that calls take again and again.
+"""Memory that a call needs beside its operands, kept from one call to the next; and what CUDA graphs hold on to.
 
-Memory from the driver takes longer to get, and to give back, than many a convolution. So what a thread uses on a stream
-is kept for its later calls there, whose kernels run after those of the earlier ones. A call that a CUDA graph captures
-gets memory of the graph's own, by nodes that allocate and free it: the graph may run at any time, beside other calls.
+An allocation takes longer than a small convolution, giving memory back makes the device wait, and neither is allowed
+while a stream is captured in a graph. So a call *leases* its memory::
+
+    with Lease(result):          kernels of another call on the same stream run before or after, so that a block
+        take -> kernels          which was given back can be taken at once; two threads that launch on one stream
+        take -> kernels          at the same time never have the same block
+                                 <- everything is given back
+
+Operands of PyTorch and CuPy: the blocks are those of their own pools, which know streams and captures. Else they are of
+a pool here, by device and stream, of `MOST_BYTES` at most; what was unused for longest goes first.
+
+A graph reads and writes the same addresses whenever it runs, on whatever stream. So what a captured call takes from
+the pool here, of any of the device's streams, is that graph's from then on; and so are the tables (`Kept`) and packed
+weights that it reads. Nobody says when a graph is gone: `free_scratch` does.
 """
 
-from collections import OrderedDict
-from collections.abc import Hashable, Iterator
-from contextlib import contextmanager
-from importlib import import_module
-from importlib.util import find_spec
-from threading import Lock, get_ident
-from typing import Any
+import ctypes
+import os
+import threading
+from collections.abc import Callable, Hashable
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from numba import cuda
 
-from .device import current, memory, memory_at
+from ...arrays import Array
+from ...device_arrays import DeviceArray, device_array
+from ...errors import BackendError
 from .jit import SIMULATED
 
-__all__ = ["scratch"]
+__all__ = ["MOST_BYTES", "Kept", "Lease", "at_address", "free_scratch", "hold", "settled", "settled_words", "take"]
 
-#: Pairs of a thread and a stream that memory is kept for.
-_MOST_KEPT = 4
+T = TypeVar("T")
 
-_kept: OrderedDict[Hashable, list[Any]] = OrderedDict()
-_lock = Lock()
-#: What numba-cuda speaks to the driver by. Numba's own CUDA target does so itself, and knows nothing of captures.
-_driver: Any = None
-if not SIMULATED and find_spec("cuda") and find_spec("cuda.bindings"):
-    _driver = import_module("cuda.bindings.driver")
+#: Bytes of idle blocks that are kept, of all devices and streams.
+MOST_BYTES = 2**29
 
-
-def _is_captured(stream: Any) -> bool:
-    """Whether a graph captures what the stream is told; nothing can capture the default stream."""
-    if _driver is None or not stream:
-        return False
-    error, status = _driver.cuStreamIsCapturing(int(stream))
-    return int(error) == 0 and status == _driver.CUstreamCaptureStatus.CU_STREAM_CAPTURE_STATUS_ACTIVE
+_BYTES = np.dtype(np.uint8)
+_local = threading.local()
+_lock = threading.Lock()
+#: Idle blocks by context, stream, dtype and elements; the newest last.
+_idle: dict[tuple[Any, int, str, int], list[Any]] = {}
+_idle_bytes = 0
+#: What captures hold: by context, capture and stream.
+_captured: dict[tuple[Any, int, int], "_Capture"] = {}
 
 
-def _check(error: Any, what: str) -> None:
-    if int(error):
-        raise MemoryError(f"scratch memory in a CUDA graph: {what} failed with {error}")
+def _after_fork_in_child() -> None:
+    global _lock
+    _lock = threading.Lock()  # another thread of the parent may have held it
 
 
-@contextmanager
-def _of_graph(sizes: tuple[int, ...], dtype: np.dtype, stream: Any) -> Iterator[list[Any]]:
-    pointers: list[Any] = []
-    try:
-        for size in sizes:
-            error, pointer = _driver.cuMemAllocAsync(max(size, 1) * dtype.itemsize, int(stream))
-            _check(error, "cuMemAllocAsync")
-            pointers.append(pointer)
-        yield [memory_at(int(each), max(size, 1), dtype, None) for each, size in zip(pointers, sizes, strict=True)]
-    finally:
-        for pointer in pointers:
-            _check(_driver.cuMemFreeAsync(pointer, int(stream))[0], "cuMemFreeAsync")
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
-@contextmanager
-def scratch(sizes: tuple[int, ...], dtype: np.dtype, stream: Any) -> Iterator[list[Any]]:
-    """Flat arrays of at least so many elements, which hold anything, for what is launched on a stream meanwhile."""
-    if _is_captured(stream):
-        with _of_graph(sizes, dtype, stream) as arrays:
-            yield arrays
-        return
-    context = current() if SIMULATED else cuda.current_context()  # of which the simulator makes one each time
-    key = (context, get_ident(), int(stream) if stream else 0, dtype, len(sizes))
+def context() -> Any:
+    """What memory on the current device belongs to; the simulator, which makes it anew each time, has one."""
+    return None if SIMULATED else cuda.current_context()
+
+
+class _Capture:
+    """Blocks that a capture took and gave back, for its next calls; and what must not be forgotten."""
+
+    def __init__(self) -> None:
+        self.blocks: dict[tuple[str, int], list[Any]] = {}
+        self.held: dict[int, object] = {}
+
+
+def capture_of(handle: int) -> int:
+    """The number of the graph that a stream is being captured in; 0: none. The default stream cannot be."""
+    if SIMULATED or handle in (0, 1):
+        return 0
+    ask = getattr(cuda.cudadrv.driver.driver, "cuStreamGetCaptureInfo", None)
+    if ask is None:  # a target without that function
+        return 0
+    status, number = ask(handle)[:2]
+    return int(number) if int(status) == 1 else 0
+
+
+def at_address(address: int, elements: int, dtype: np.dtype, owner: Any) -> Any:
+    """Memory that is somebody's, as a flat device array that keeps the owner alive."""
+    if SIMULATED:
+        memory = (ctypes.c_char * (elements * dtype.itemsize)).from_address(address)
+        memory._owner = owner  # type: ignore[attr-defined]
+        return cuda.simulator.cudadrv.devicearray.FakeCUDAArray(np.frombuffer(memory, dtype=dtype))  # type: ignore[call-overload]
+    interface = {
+        "shape": (elements,),
+        "strides": None,
+        "typestr": dtype.str,
+        "data": (address, False),
+        "version": 2,
+    }
+    return cuda.from_cuda_array_interface(interface, owner=owner, sync=False)
+
+
+def _room(elements: int) -> int:
+    """Elements of a block for so many: up to a quarter more, so that problems of like sizes share blocks.
+
+    In the simulator exactly so many: there, what lies beyond is found out.
+    """
+    if SIMULATED:
+        return elements
+    step = 1 << max(elements.bit_length() - 3, 0)
+    return -(-elements // step) * step
+
+
+class Lease:
+    """The memory of one call, from its first launch to its last: a context manager.
+
+    Parameters
+    ----------
+    array : DeviceArray, optional
+        The result: whose library, device and stream it is; None for arrays of the host.
+    """
+
+    __slots__ = ("_context", "_handle", "_outer", "_result", "_taken", "capture")
+
+    def __init__(self, array: DeviceArray | None):
+        self._result = array
+        self._handle = 0 if array is None else array.stream
+        self._taken: list[tuple[str, int, Any]] = []
+
+    def __enter__(self) -> "Lease":
+        self._context = context()
+        self._outer: Lease | None = getattr(_local, "lease", None)
+        self.capture: _Capture | None = None
+        number = capture_of(self._handle)
+        if number:
+            with _lock:
+                self.capture = _captured.setdefault((self._context, number, self._handle), _Capture())
+        _local.lease = self
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        _local.lease = self._outer
+        if self._taken:
+            with _lock:
+                for dtype, elements, block in self._taken:
+                    if self.capture is not None:
+                        self.capture.blocks.setdefault((dtype, elements), []).append(block)
+                    else:
+                        _put((self._context, self._handle, dtype, elements), block)
+
+    def take(self, elements: int, dtype: np.dtype) -> Any:
+        """A flat device array of at least so many elements, which hold anything."""
+        result = self._result
+        if result is not None and result.library.pools:
+            made = result.library.empty((elements * dtype.itemsize,), _BYTES, result.device, self._handle)
+            there = device_array(made)
+            assert there is not None
+            return at_address(there.address, elements, dtype, made)
+        room = _room(elements)
+        with _lock:
+            block = self._found(dtype.str, room)
+        if block is None:
+            _refuse_captured("scratch memory")
+            block = cuda.device_array(room, dtype, stream=0 if result is None else _stream(self._handle))
+        self._taken.append((dtype.str, room, block))
+        return block
+
+    def _found(self, dtype: str, room: int) -> Any:
+        """An idle block, or None."""
+        if self.capture is None:
+            return _popped((self._context, self._handle, dtype, room))
+        mine = self.capture.blocks.get((dtype, room))
+        if mine:
+            return mine.pop()
+        for key in list(_idle):  # whoever captures has waited for all that was launched before
+            if (key[0], *key[2:]) == (self._context, dtype, room):
+                return _popped(key)
+        return None
+
+
+def _stream(handle: int) -> Any:
+    return cuda.external_stream(handle) if handle else 0
+
+
+def _popped(key: tuple[Any, int, str, int]) -> Any:
+    global _idle_bytes
+    blocks = _idle.get(key)
+    if not blocks:
+        return None
+    block = blocks.pop()
+    if not blocks:
+        del _idle[key]
+    _idle_bytes -= block.nbytes
+    return block
+
+
+def _put(key: tuple[Any, int, str, int], block: Any) -> None:
+    global _idle_bytes
+    blocks = _idle.pop(key, [])
+    blocks.append(block)
+    _idle[key] = blocks
+    _idle_bytes += block.nbytes
+    while _idle_bytes > MOST_BYTES:
+        _popped(next(iter(_idle)))
+
+
+def take(elements: int, dtype: np.dtype, stream: Any) -> Any:
+    """Memory for a flat device array: the running call's, or where none runs, new memory for whoever holds it."""
+    lease: Lease | None = getattr(_local, "lease", None)
+    if lease is None:
+        return cuda.device_array(elements, dtype, stream=stream)
+    return lease.take(elements, dtype)
+
+
+def _refuse_captured(what: str) -> None:
+    """Say that a call cannot be captured before it was made once.
+
+    Raises
+    ------
+    BackendError
+        If the running call is being captured.
+    """
+    lease: Lease | None = getattr(_local, "lease", None)
+    if lease is not None and lease.capture is not None:
+        raise BackendError(
+            f"the stream is being captured in a CUDA graph, but there is no {what} for this call yet, and none can be "
+            "made now: make the same call once before, and wait for it"
+        )
+
+
+def settled(values: Array, stream: Any) -> Any:
+    """A table on the device that later calls read too, on whatever stream: it is there when this returns."""
+    _refuse_captured("tables")
+    found = cuda.to_device(values, stream=stream)
+    if stream:
+        stream.synchronize()
+    return found
+
+
+def settled_words(pieces: list[Any], stream: Any) -> Any:
+    """Integers, signed and unsigned ones, as a table of 32 bits each, as `settled`."""
+    values = np.concatenate([np.asarray(piece, np.int64) for piece in pieces])
+    return settled(values.astype(np.uint32).view(np.int32), stream)
+
+
+def hold(thing: object) -> None:
+    """Keep something as long as the graph that the running call is being captured in, if it is."""
+    lease: Lease | None = getattr(_local, "lease", None)
+    if lease is not None and lease.capture is not None:
+        lease.capture.held[id(thing)] = thing
+
+
+class Kept(Generic[T]):
+    """What follows from a plan and a few layouts, on the device: the newest ``most`` of them.
+
+    Parameters
+    ----------
+    most : int
+        Operands have another layout now and then, and there are a few devices.
+    """
+
+    def __init__(self, most: int = 8):
+        self._most = most
+        self._found: dict[Hashable, T] = {}
+
+    def of(self, key: Hashable, make: Callable[..., T], *arguments: Any) -> T:
+        """What was made for a key on the current device, or is made now by ``make(*arguments)``."""
+        place = context(), key
+        found = self._found.get(place)
+        if found is None:
+            found = self._found[place] = make(*arguments)
+            while len(self._found) > self._most:
+                self._found.pop(next(iter(self._found)), None)
+        hold(found)
+        return found
+
+
+def free_scratch(*, captured: bool = False) -> None:
+    """Give back the memory that calls left for later ones.
+
+    Parameters
+    ----------
+    captured : bool
+        Also what CUDA graphs hold on to: none that was captured before may run again.
+
+    Examples
+    --------
+    >>> from numbaconv.backends.cuda.scratch import free_scratch
+    >>> free_scratch()
+    """
+    global _idle_bytes
     with _lock:
-        arrays = _kept.pop(key, [None] * len(sizes))
-    for at, size in enumerate(sizes):
-        if arrays[at] is None or arrays[at].size < size:
-            arrays[at] = None  # given back before more is taken
-            arrays[at] = memory(size, dtype, stream)
-    yield arrays
-    with _lock:
-        _kept[key] = arrays
-        while len(_kept) > _MOST_KEPT:
-            _kept.popitem(last=False)
+        _idle.clear()
+        _idle_bytes = 0
+        if captured:
+            _captured.clear()

@@ -4,28 +4,26 @@
 shares a piece with which changes no bit, so pieces may follow from the batch.
 """
 
-from collections.abc import Hashable
 from functools import lru_cache, partial
 from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import cuda
 
 from ...arrays import Array
 from ...device_arrays import DeviceArray
 from ...plan import ConvPlan, plan_conv
-from ..base import NO_EPILOGUE, Algorithm, Direction, PackedWeight, Packing
+from ..base import NO_EPILOGUE, About, Algorithm, Direction, PackedWeight, Packing
 from ..tables import fill_value, stepping
 from ..toom_cook import error_factor
-from .device import Tensor, adopt, canonical, current, empty, settled, settled_words, synchronize, upload
+from .device import Tensor, adopt, current, empty, settled, synchronize, upload
 from .division import divisor
 from .epilogue import DeviceEpilogue, finisher
 from .gather import GatheredAxis, forward_axis, input_grad_axis
 from .implicit_gemm import common_refusal, forward_launch, is_aligned, reachable, steps_of_sample
 from .launching import blocks_for, launch
 from .running import Launch, algorithm
-from .scratch import scratch
+from .scratch import Kept, settled_words
 from .tiles import DEPTH
 from .winograd_kernels import HEAD, THREADS, grid_of, result_kernel, source_kernel, weight_kernel
 
@@ -150,8 +148,8 @@ class _Winograd:
             )
         )
         self.unfinished = DeviceEpilogue(finisher(self.compute.name, NO_EPILOGUE), ())
-        self._made: dict[Hashable, _Made] = {}
-        self._tables: dict[Hashable, Any] = {}
+        self._made: Kept[_Made] = Kept()
+        self._tables: Kept[Any] = Kept()
 
     def made(self, source: Tensor, out: Tensor, stream: Any) -> _Made:
         """The table, and what kernels are compiled for, for these operands."""
@@ -160,13 +158,8 @@ class _Winograd:
         if out.strides[4] == 1 and not last[1]:
             possible = (each for each in (4, 2) if each <= self.tiling.outputs and out.shape[4] % each == 0)
             wide = next((each for each in possible if is_aligned(out, (0, 1, 2, 3), each)), 1)
-        key = (cuda.current_context(), source.strides, out.strides, wide)
-        found = self._made.get(key)
-        if found is None:
-            found = self._made[key] = self._make(source, out, (last[0], last[1]), wide, stream)
-            while len(self._made) > 8:
-                self._made.pop(next(iter(self._made)))
-        return found
+        key = source.strides, out.strides, wide
+        return self._made.of(key, self._make, source, out, (last[0], last[1]), wide, stream)
 
     def _make(self, source: Tensor, out: Tensor, last: tuple[bool, bool], wide: int, stream: Any) -> _Made:
         tiling = self.tiling
@@ -194,24 +187,19 @@ class _Winograd:
         there = source_kernel(tiling.outputs, source.dtype.name, made.last[0], self.constant, compute)
         back = result_kernel(tiling.outputs, out.dtype.name, made.last[1], made.wide, compute, epilogue.finish)
         tiles = tiling.of_sample * self.plan.batch
-        with scratch((prod(self.shapes[0]), prod(self.shapes[1])), self.compute, stream) as arrays:
-            v, products = (canonical(*each, self.compute) for each in zip(arrays, self.shapes, strict=True))
-            for first in range(0, tiles, self.pitch):
-                place = (*divmod(first, tiling.of_sample), min(self.pitch, tiles - first))
-                read = source.data, v.data, made.table, source.strides[0], *place, self.fill
-                launch(there, made.blocks[0], THREADS, stream, *read)
-                self.multiply(v, packed, products, self.unfinished, stream)
-                written = products.data, out.data, epilogue.extras, made.table, out.strides[0], *place
-                launch(back, made.blocks[1], THREADS, stream, *written)
+        v, products = (empty(shape, self.compute, stream) for shape in self.shapes)
+        for first in range(0, tiles, self.pitch):
+            place = (*divmod(first, tiling.of_sample), min(self.pitch, tiles - first))
+            read = source.data, v.data, made.table, source.strides[0], *place, self.fill
+            launch(there, made.blocks[0], THREADS, stream, *read)
+            self.multiply(v, packed, products, self.unfinished, stream)
+            written = products.data, out.data, epilogue.extras, made.table, out.strides[0], *place
+            launch(back, made.blocks[1], THREADS, stream, *written)
 
     def _packed(self, w: Tensor, stream: Any) -> Any:
         """A weight that was not prepared."""
-        key = (cuda.current_context(), w.strides)
-        if key not in self._tables:
-            self._tables[key] = _weight_table(self.by_input, self.tiling, self.plan, w.strides, stream)
-            while len(self._tables) > 8:
-                self._tables.pop(next(iter(self._tables)))
-        return _packed(self.tiling, self.compute, self._tables[key], w, stream)
+        table = self._tables.of(w.strides, _weight_table, self.by_input, self.tiling, self.plan, w.strides, stream)
+        return _packed(self.tiling, self.compute, table, w, stream)
 
 
 def _weight_table(by_input: bool, tiling: _Tiling, plan: ConvPlan, strides: tuple[int, ...], stream: Any) -> Any:
@@ -312,8 +300,27 @@ def _winograd(direction: Direction, name: str, outputs: int) -> Algorithm:
         spreading=True,
         worthwhile=partial(_worthwhile, by_input, outputs),
         family="winograd",
+        about=_ABOUT[outputs],
     )
 
+
+#: What is said of them in the documentation, by the results of a tile along an axis.
+_ABOUT = {
+    4: About(
+        does="minimal filtering: F(4x4, 3x3), whose products are those of `implicit_gemm`",
+        cost="36 products instead of 144 a tile; transforms of input, weight and result, and scratch memory between",
+        chosen="3x3 kernels of stride 1 and enough channels, by a model of products and bytes",
+        bound="of the largest values: `a (n + 40)` for `n` channels, `a` = 176",
+        reach="over a tile of results, its group's channels",
+    ),
+    2: About(
+        does="minimal filtering: F(2x2, 3x3), whose products are those of `implicit_gemm`",
+        cost="16 products instead of 36 a tile; transforms as above",
+        chosen="where its tiles fit a small result better",
+        bound="of the largest values: `a (n + 40)` for `n` channels, `a` = 16",
+        reach="over a tile of results, its group's channels",
+    ),
+}
 
 #: Results of a tile along both axes, by the names of the algorithms.
 _OUTPUTS = {"winograd": 4, "winograd_2x2": 2}

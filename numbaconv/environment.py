@@ -1,0 +1,64 @@
+"""Every environment variable that rules this package: the one place that names it and says what it does.
+
+The code that reads a variable takes its name from here, and the tables of the README and of the documentation are made
+of `VARIABLES` and `NUMBA_VARIABLES`.
+"""
+
+from typing import NamedTuple
+
+__all__ = [
+    "ALGORITHM_VARIABLE",
+    "BACKEND_VARIABLE",
+    "CACHE_VARIABLE",
+    "DISABLE_VARIABLE",
+    "NUMBA_VARIABLES",
+    "PRECISION_VARIABLE",
+    "TUNE_VARIABLE",
+    "VARIABLES",
+    "Variable",
+]
+
+BACKEND_VARIABLE = "NUMBACONV_BACKEND"
+ALGORITHM_VARIABLE = "NUMBACONV_ALGORITHM"
+DISABLE_VARIABLE = "NUMBACONV_DISABLE"
+PRECISION_VARIABLE = "NUMBACONV_PRECISION"
+TUNE_VARIABLE = "NUMBACONV_TUNE"
+CACHE_VARIABLE = "NUMBACONV_CACHE_DIR"
+
+
+class Variable(NamedTuple):
+    """An environment variable, and what it does: one row of a table, in Markdown."""
+
+    name: str
+    meaning: str
+
+
+#: Read at each call, unless said otherwise; an empty value is as good as none.
+VARIABLES = (
+    Variable(BACKEND_VARIABLE, "the backend of calls that name none"),
+    Variable(ALGORITHM_VARIABLE, "forces an algorithm; a problem that it refuses is an error with the reason"),
+    Variable(
+        DISABLE_VARIABLE,
+        "algorithms that are never chosen, separated by commas; `winograd` stands for all its variants; a name that "
+        "no backend has is an error",
+    ),
+    Variable(
+        PRECISION_VARIABLE,
+        "`tf32` or `float32` (the default): what float32 operands may be rounded to in calls that name no `precision=`",
+    ),
+    Variable(
+        TUNE_VARIABLE,
+        "`1`: a problem is tuned at its first call; `0`: what was tuned is ignored; unset: it is used",
+    ),
+    Variable(CACHE_VARIABLE, "the folder of the file with what was tuned, instead of the user's cache folder"),
+)
+
+#: Numba's own, which it reads when it is imported.
+NUMBA_VARIABLES = (
+    Variable("NUMBA_NUM_THREADS", "how many threads compute; `numba.set_num_threads` lowers it later"),
+    Variable("NUMBA_THREADING_LAYER", "the library of the threads: `omp`, `tbb`, `workqueue`"),
+    Variable("NUMBA_CACHE_DIR", "the folder of compiled kernels, instead of `__pycache__` beside their files"),
+    Variable("NUMBA_CPU_NAME", "`generic`: kernels for any processor of the kind, with vectors of 16 bytes"),
+    Variable("NUMBA_DISABLE_JIT", "`1`: the backend `cpu` is not there; `reference` is"),
+    Variable("NUMBA_ENABLE_CUDASIM", "`1`: the backend `cuda` runs in Numba's simulator, slowly, without a GPU"),
+)
