@@ -127,7 +127,7 @@ def _toys() -> list[Any]:
     turned["output_padding"] = (1, 0)
     return [
         Layer("toy/strided", False, (1, 8, 4, 3), (5, 8, 3, 2), plain, (1, 5, 2, 3), 0.0, False),
-        Layer("toy/3x3", False, (1, 3, 3, 4), (4, 3, 3, 3), small, (1, 4, 3, 3), 0.0, False),
+        Layer("toy/3x3", False, (2, 3, 3, 4), (4, 3, 3, 3), small, (2, 4, 3, 3), 0.0, False),
         Layer("toy/depthwise", False, (1, 4, 5), (4, 1, 3), grouped, (1, 4, 5), 0.0, False),
         Layer("toy/transposed", True, (1, 3, 2, 2), (3, 4, 3, 2), turned, (1, 4, 4, 4), 0.0, False),
     ]

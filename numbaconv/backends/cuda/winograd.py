@@ -315,7 +315,7 @@ _ABOUT = {
     ),
     2: About(
         does="minimal filtering: F(2x2, 3x3), whose products are those of `implicit_gemm`",
-        cost="16 products instead of 36 a tile; transforms as above",
+        cost="16 products instead of 36 a tile; the transforms and scratch memory of `winograd`",
         chosen="where its tiles fit a small result better",
         bound="of the largest values: `a (n + 40)` for `n` channels, `a` = 16",
         reach="over a tile of results, its group's channels",
