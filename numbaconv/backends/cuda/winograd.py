@@ -38,11 +38,12 @@ _MOST_ELEMENTS = 2**31
 _TAPS = 3
 
 #: The choice, by a model of the time for a sample in multiply-adds of float32, which nobody has measured yet.
-#: ``_PLAIN``: what a multiply-add of `implicit_gemm` takes beside one of the products here, whose kernel is the same.
+#: ``_PLAIN``: what a multiply-add of `implicit_gemm` takes beside one of the products here, whose kernel is the same;
+#: a tenth less, since errors are larger here. Where something else computes plain products faster, this is to change.
 #: ``_PER_BYTE``: what a byte of scratch memory takes (an H100: 33e12 multiply-adds a second and, from its second-level
-#: cache, some 4e12 bytes). ``_LAUNCHES``: what two more launches take. Weights and launches are those of a batch, of
+#: cache, some 4e12 bytes). ``_LAUNCHES``: what two more launches take (6 us). Weights and launches are those of a batch, of
 #: which the choice must not know: ``_SAMPLES`` share them.
-_PLAIN, _PER_BYTE, _LAUNCHES, _SAMPLES = 1.0, 8.0, 2e8, 8
+_PLAIN, _PER_BYTE, _LAUNCHES, _SAMPLES = 0.9, 8.0, 2e8, 8
 
 
 class _Tiling(NamedTuple):
@@ -260,7 +261,8 @@ def _error_factor(by_input: bool, outputs: int, plan: ConvPlan) -> float:
 def _cost(tiling: _Tiling, itemsize: int) -> float:
     """The estimated time for a sample, in multiply-adds."""
     products = tiling.area * tiling.of_sample * tiling.groups * tiling.channels * tiling.rows
-    scratch = 2 * tiling.moved * tiling.of_sample + 2 * tiling.area * tiling.weight_size / _SAMPLES
+    # Written and read; of the weight, which may be prepared, only read.
+    scratch = 2 * tiling.moved * tiling.of_sample + tiling.area * tiling.weight_size / _SAMPLES
     return products + scratch * itemsize * _PER_BYTE + _LAUNCHES / _SAMPLES
 
 
