@@ -41,8 +41,8 @@ _TAPS = 3
 #: ``_PLAIN``: what a multiply-add of `implicit_gemm` takes beside one of the products here, whose kernel is the same;
 #: a tenth less, since errors are larger here. Where something else computes plain products faster, this is to change.
 #: ``_PER_BYTE``: what a byte of scratch memory takes (an H100: 33e12 multiply-adds a second and, from its second-level
-#: cache, some 4e12 bytes). ``_LAUNCHES``: what two more launches take (6 us). Weights and launches are those of a batch, of
-#: which the choice must not know: ``_SAMPLES`` share them.
+#: cache, some 4e12 bytes). ``_LAUNCHES``: what two more launches take (6 us). Weights and launches are those of a
+#: batch, of which the choice must not know: ``_SAMPLES`` share them.
 _PLAIN, _PER_BYTE, _LAUNCHES, _SAMPLES = 0.9, 8.0, 2e8, 8
 
 

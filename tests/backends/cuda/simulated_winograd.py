@@ -218,7 +218,7 @@ def check_choice():
             note(resolve("cuda").select("conv2d", plan, FORWARD, None).name == chosen, "choice", channels, extent)
     _, said = answers(8, 14)
     note(all("times the cost of plain products" in each for each in said.values()), said)
-    _, said = answers(256, 14)
+    _, said = answers(256, 56)
     note("times the cost of tiles of 4x4 results" in (said["winograd_2x2"] or ""), said)
     for x_shape, w_shape, options, word in (
         ((1, 8, 9, 9), (8, 8, 3, 3), {"stride": 2}, "stride of 1"),

@@ -144,7 +144,8 @@ def check_winograd(case):
         by = int(case.name.split()[-1]) if " by " in case.name else 1
         halves = 2 if (dtype, by) == ("float64", 4) else 1  # quads of 64 bits are two accesses
         wanted = results // by * halves if kind == "result" else area
-        assert stores == wanted, f"{label}: {stores}"
+        most = 2 * wanted if (kind, dtype, by) == ("result", "bfloat16", 1) else wanted  # NaN is stored by itself
+        assert wanted <= stores <= most, f"{label}: {stores}"
         least = 9 if kind == "weight" else area
         assert least <= loads <= least + 80, f"{label}: {loads}"
         assert any(name.startswith("STG.E.128") for name in operations) == case.wide, label
