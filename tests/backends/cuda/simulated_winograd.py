@@ -32,7 +32,8 @@ def _same(spatial, **options):
     return Problem(spatial, (3, 3), **{"pads": ((1, 1), (1, 1)), **options})
 
 
-#: Each visits an edge: of tiles of both sizes in both directions, of channels, rows, groups, and padding.
+#: Each visits an edge: of tiles of both sizes in both directions, of channels, rows, groups, and padding. Modes that
+#: are not here are in the conformance tests, which `test_simulator.py` runs.
 PROBLEMS = {
     "tiles that end early": _same((5, 6), c_in=3, c_out=5),
     "whole tiles": _same((8, 4), c_in=8, c_out=4),
@@ -44,11 +45,8 @@ PROBLEMS = {
     "groups": _same((4, 3), batch=2, c_in=6, c_out=9, groups=3),
     "constant": _same((3, 4), c_in=2, c_out=2, pads=((2, 1), (1, 2)), modes=("constant",) * 2, value=3),
     "constant rows, zero columns": _same((3, 2), pads=((2, 2), (2, 2)), modes=("constant", "zeros"), value=5),
-    "zero rows, constant columns": _same((3, 2), pads=((2, 2), (2, 2)), modes=("zeros", "constant"), value=5),
-    "reflect, circular": _same((4, 5), c_in=2, c_out=2, pads=((2, 3), (4, 1)), modes=("reflect", "circular")),
-    "replicate, symmetric": _same((3, 4), c_in=2, c_out=2, pads=((2, 3), (4, 1)), modes=("replicate", "symmetric")),
+    "symmetric, circular": _same((3, 5), c_in=2, c_out=2, pads=((2, 1), (3, 1)), modes=("symmetric", "circular")),
     "slices": Problem((2, 3, 3), (1, 3, 3), batch=2, c_in=2, c_out=2, pads=((1, 0), (1, 1), (0, 1))),
-    "no input channels": _same((3, 3), c_in=0, c_out=2),
     "empty batch": _same((3, 3), batch=0, c_in=3, c_out=2),
     "a stride that leads nowhere": _same((2, 3), c_in=2, c_out=2, stride=(5, 1)),
 }
@@ -148,9 +146,7 @@ def check_bits():
     implicit_gemm.choose_tile = lambda *arguments: tiles.Tile(32, 16, 4, 8)
     same("another tile", results(problem, x, w, g))
     implicit_gemm.choose_tile = tiles.choose_tile
-    for n in range(problem.batch):
-        one = replace(problem, batch=1)
-        same("one sample", results(one, x[n : n + 1], w, g[n : n + 1]), slice(n, n + 1))
+    same("one sample", results(replace(problem, batch=1), x[1:], w, g[1:]), slice(1, 2))
 
 
 def check_epilogue():
@@ -186,10 +182,10 @@ def check_strides():
 
 def check_nan():
     """NaN and infinity stay in their group and sample, and none comes from scratch memory or from behind the source."""
-    problem = _same((3, 5), batch=2, c_in=6, c_out=10, groups=2)
+    problem = _same((3, 5), batch=2, c_in=4, c_out=6, groups=2)
     for each in (run, run_last):
         x, w, g = operands(problem, np.random.default_rng(11), np.float32)
-        x[1, 3:, 2, 4], g[1, 5:, 0, 0] = np.nan, np.inf
+        x[1, 2:, 2, 4], g[1, 3:, 0, 0] = np.nan, np.inf
         for name in NAMES:
             for direction in (FORWARD,) if (each is run) == (name == NAMES[0]) else (INPUT_GRAD,):
                 each(direction, problem, x, w, g, **forced(name))
