@@ -123,15 +123,17 @@ def _layers(arguments: argparse.Namespace) -> list[Any]:
 
 
 def _toys() -> list[Any]:
-    """Layers that the simulator computes in a second or two: strides and uneven padding, groups, transposed."""
+    """Layers that the simulator computes in a second or two: strides and uneven padding, 3x3, groups, transposed."""
     from numbaconv.bench.layer_table import Layer
 
     plain = {"stride": (2, 1), "padding": ((1, 1), (0, 1)), "dilation": (1, 1), "groups": 1}
     grouped = {"stride": (1,), "padding": ((1, 1),), "dilation": (1,), "groups": 4}
+    small = {"stride": (1, 1), "padding": ((1, 1), (1, 0)), "dilation": (1, 1), "groups": 1}
     turned = {"stride": (2, 2), "padding": ((1, 1), (0, 0)), "dilation": (1, 1), "groups": 1}
     turned["output_padding"] = (1, 0)
     return [
         Layer("toy/strided", False, (1, 8, 4, 3), (5, 8, 3, 2), plain, (1, 5, 2, 3), 0.0, False),
+        Layer("toy/3x3", False, (2, 3, 3, 4), (4, 3, 3, 3), small, (2, 4, 3, 3), 0.0, False),
         Layer("toy/depthwise", False, (1, 4, 5), (4, 1, 3), grouped, (1, 4, 5), 0.0, False),
         Layer("toy/transposed", True, (1, 3, 2, 2), (3, 4, 3, 2), turned, (1, 4, 4, 4), 0.0, False),
     ]

@@ -181,6 +181,7 @@ ALLOWED = {
     "backends.base": {"arrays", "plan", "environment", "errors", "backends.activations"},
     "backends.activations": {"errors"},
     "backends.tables": {"arrays", "plan"},
+    "backends.toom_cook": {"arrays"},
     "backends.cuda": {
         "arrays",
         "device_arrays",
@@ -188,10 +189,19 @@ ALLOWED = {
         "errors",
         "backends.base",
         "backends.tables",
+        "backends.toom_cook",
         "backends.activations",
     },
     "backends.reference": {"arrays", "plan", "errors", "backends.base", "backends.tables", "backends.activations"},
-    "backends.cpu": {"arrays", "plan", "errors", "backends.base", "backends.tables", "backends.activations"},
+    "backends.cpu": {
+        "arrays",
+        "plan",
+        "errors",
+        "backends.base",
+        "backends.tables",
+        "backends.toom_cook",
+        "backends.activations",
+    },
 }
 #: Which third-party packages each room may import; NumPy is allowed wherever a room is not listed.
 OUTSIDE = {

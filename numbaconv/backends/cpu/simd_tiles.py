@@ -8,6 +8,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
+from ..toom_cook import matrices
 from .simd import (
     ROWS,
     accumulate,
@@ -21,7 +22,6 @@ from .simd import (
     store_vector,
     vector_type,
 )
-from .toom_cook import matrices
 
 __all__ = [
     "DATA",

@@ -1,11 +1,6 @@
 """The Winograd algorithm of FORWARD and INPUT_GRAD: tiles from the plan, blocks, kernels launched.
 
-Error factor: transforms, products and sums are sums of products; each rounding is amplified by at most the entries of
-the three matrices together. With ``a = max over outputs i and taps k of sum over f of |A^T[i, f]| |G[f, k]| sum over j
-of |B^T[f, j]|``, squared for two axes, an output's error is at most ``a * (n + 40)`` roundings of ``max|x| * sum|w|``,
-where n is the number of channels and depth taps summed (Higham 2002, section 3.1, for the sums; 40 bounds the
-additions and multiplications of all three transforms of both axes). It spreads over the neighbourhood: an
-element may be off by roundings of its neighbours, and NaN or infinity in the input reach a whole tile.
+Error factor: see `toom_cook`; what is summed are channels and depth taps.
 """
 
 from contextlib import ExitStack
@@ -20,18 +15,18 @@ from numba import types
 from ...arrays import Array
 from ...plan import ConvPlan
 from ..base import About, Algorithm, Direction, Epilogue, PackedWeight, Packing, Runner, Weight
+from ..toom_cook import error_factor
 from . import winograd, winograd_product
 from .activation import ACTIVATION, check_raised
 from .launch import Kernel, integers, reads
 from .operands import contiguous, deliver, flat_epilogue, flat_target
 from .simd import ROWS, VECTOR_BYTES
 from .threads import parallel_threads
-from .toom_cook import matrices
 from .winograd_schedule import bundle_of, schedule_of, stretch_of
 from .winograd_tiling import Tiling, mode_of, tiling_of
 from .workspace import aligned_empty, workspace
 
-__all__ = ["TRANSFORM", "WINOGRAD", "WINOGRADS", "amplification", "unsuited"]
+__all__ = ["TRANSFORM", "WINOGRAD", "WINOGRADS", "unsuited"]
 
 _INTEGERS = types.Array(types.int64, 1, "C")
 
@@ -226,19 +221,13 @@ def _refusal(direction: Direction, tile: int, plan: ConvPlan) -> str | None:
     return unsuited(tile, plan.y_channels if direction is Direction.INPUT_GRAD else plan.x_channels, plan)
 
 
-def amplification(outputs: int, taps: int) -> float:
-    """How much the three matrices of a filtering can amplify a rounding."""
-    output, weight, data = (np.abs(matrix) for matrix in matrices(outputs, taps))
-    return float(np.max(np.einsum("if,fk,fj->ik", output, weight, data)))
-
-
 def _error_factor(direction: Direction, tile: int, plan: ConvPlan) -> float:
     mode = mode_of(plan, tile)
     if mode is None:
         return 0.0
     tiling = tiling_of(direction, mode, plan)
     down, across = winograd.MODES[mode]
-    return amplification(*down) * amplification(*across) * (tiling.channels * tiling.depth_taps.size + 40)
+    return error_factor(down, across, tiling.channels * tiling.depth_taps.size)
 
 
 def _cost(direction: Direction, mode: int, plan: ConvPlan) -> float:

@@ -1,7 +1,7 @@
 """The Winograd algorithm of WEIGHT_GRAD: tiles from the plan, parts and pieces, kernels launched.
 
-Error factor: as in `winograd_conv`, with the matrices of ``F(taps, outputs)`` and one product a tile: an element is off
-by at most ``a * (n + 40)`` roundings of ``max|x| * sum|y|``, where n is the number of tiles of all samples.
+Error factor: see `toom_cook`, with the matrices of ``F(taps, outputs)``; what is summed are the tiles of all samples,
+and the bound is relative to ``max|x| * sum|y|``.
 """
 
 from functools import lru_cache, partial
@@ -15,11 +15,12 @@ from numba import types
 from ...arrays import Array
 from ...plan import ConvPlan
 from ..base import Algorithm, Direction, Epilogue, Runner
+from ..toom_cook import error_factor
 from . import winograd, winograd_weight
 from .launch import Kernel, integers
 from .operands import contiguous, deliver
 from .simd import ROWS, VECTOR_BYTES
-from .winograd_conv import TRANSFORM, WINOGRADS, amplification, unsuited
+from .winograd_conv import TRANSFORM, WINOGRADS, unsuited
 from .winograd_schedule import NEAR, bundle_of
 from .winograd_tiling import Tiling, frequency_cells, mode_of, tiling_of
 from .workspace import workspace
@@ -303,7 +304,7 @@ def _error_factor(plan: ConvPlan) -> float:
     tiling = _tiling(plan)
     (down, down_taps), (across, across_taps) = winograd.MODES[tiling.mode]
     tiles = plan.batch * tiling.target[0] * tiling.downs.size * tiling.acrosses.size
-    return amplification(down_taps, down) * amplification(across_taps, across) * (tiles + 40)
+    return error_factor((down_taps, down), (across_taps, across), tiles)
 
 
 #: The algorithm.

@@ -13,12 +13,12 @@ from ..base import About, Algorithm, Direction, any_order_factor
 from ..tables import fill_value, source_table, stepping
 from .depthwise_kernels import ALONG, DOTS_HEAD, DOWN, LAST, SWEEP_HEAD, dots_kernel, sweep_kernel
 from .device import Tensor, empty, in_layout_of, settled
-from .division import inverse
+from .division import divisor
 from .epilogue import DeviceEpilogue
 from .implicit_gemm import common_refusal, reachable, steps_of_sample
 from .launching import blocks_for, launch
 from .running import Launch, algorithm
-from .scratch import Kept
+from .scratch import Kept, settled_words
 from .walks import RESULTS, Walk, forward_lists, forward_walk, input_lists, input_walk
 from .weight_gemm import sum_kernel
 
@@ -77,16 +77,6 @@ def _offsets(cells: Array, step: int) -> Array:
     return np.where(cells < 0, cells, cells * step)
 
 
-def _split(extent: int) -> list[int]:
-    return [extent, *inverse(max(extent, 1))]
-
-
-def _on_device(pieces: list[Any], stream: Any) -> Any:
-    """Integers in one array of 32 bits on the device."""
-    values = np.concatenate([np.asarray(piece, np.int64) for piece in pieces])
-    return settled(values.astype(np.uint32).view(np.int32), stream)
-
-
 class _Sweep(_Depthwise):
     """FORWARD and INPUT_GRAD."""
 
@@ -114,7 +104,7 @@ class _Sweep(_Depthwise):
         row_step, channel_step = (w_steps[1], w_steps[0]) if by_input else (w_steps[0], w_steps[1])
         head = [units, blocks]
         for extent in (*extents[order], rows):
-            head += _split(extent)
+            head += divisor(extent)
         head += [channels, x_steps[0], y_steps[0], *(y_steps[1 + axis] for axis in (a, b, d))]
         head += [outputs * w_steps[0], row_step, channel_step, w_steps[2 + a]]
         first_b = SWEEP_HEAD + walk.line.size
@@ -130,7 +120,7 @@ class _Sweep(_Depthwise):
             pairs += each.taps.size
             of_cells = _offsets(each.cells, x_steps[1 + axis])
             entries.append(np.stack([of_cells, each.taps * w_steps[2 + axis]], axis=-1).ravel())
-        return _on_device([*pieces, [0] * (begin % 2), *entries], stream), walk, blocks
+        return settled_words([*pieces, [0] * (begin % 2), *entries], stream), walk, blocks
 
     def _make(self, source: Tensor, w: Tensor, out: Tensor, stream: Any) -> _Made:
         strided = self.by_input and stepping(self.plan.axes3[2]).stride > 1
@@ -187,7 +177,7 @@ class _Weight(_Depthwise):
         x_steps, y_steps = steps_of_sample(x), steps_of_sample(y)
         head = [pairs, *tiles, pair_blocks, length]
         for extent in (of_sample, *extents, outputs, inputs):
-            head += _split(extent)
+            head += divisor(extent)
         head += [x_steps[0], y_steps[0], *(y_steps[1 + axis] for axis in (a, b, d))]
         of_lines = [
             _line(plan.axes3[axis], count, deep, x_steps[1 + axis])
@@ -207,7 +197,7 @@ class _Weight(_Depthwise):
         chosen = (walk.pattern, lines, order, self.constant, THREADS, beside, dtypes, self.compute.name)
         return _Made(
             partial(dots_kernel, *chosen),
-            _on_device([head, _offsets(walk.line, x_steps[1 + a]), *of_lines], stream),
+            settled_words([head, _offsets(walk.line, x_steps[1 + a]), *of_lines], stream),
             prod(tiles) * pair_blocks * chunks,
             of_sample * plan.batch,
             chunks * pairs * taps,

@@ -38,7 +38,7 @@ import numpy as np
 from numba import cuda
 
 from ...plan import CONSTANT
-from .division import divided
+from .division import divided, remainder
 from .elements import number, reader, writer
 from .intrinsics import inlined, load2
 from .jit import kernel
@@ -209,13 +209,6 @@ X_START, X_ADVANCE, X_UNIT, X_SHIFT, LINE_B, LINE_D, W_TAPS, TAPS_ALONG, TAPS_AC
 DOTS_HEAD = 43
 
 
-@inlined
-def _remainder(value, table, at):
-    """A quotient and what is left, by the extent and its inverse at a place of the table."""
-    quotient = divided(value, np.uint32(table[at + 1]), table[at + 2])
-    return quotient, np.uint32(value - np.uint32(quotient * np.uint32(table[at])))
-
-
 @cache
 def _dots_of_line(pattern: Pattern, order: str, constant: bool, dtype: str, compute: str, kb: int) -> Any:
     """A device function: a line's cells times the gradients, added to the sums of its tile's taps."""
@@ -298,17 +291,17 @@ def dots_kernel(
             length = np.uint32(min(np.uint64(table[CHUNK]), np.uint64(units) - begin))
             first_sample = np.uint64(begin // np.uint64(table[SPLIT]))
             first = np.uint32(begin - first_sample * np.uint64(table[SPLIT]))
-            x_channel, _ = _remainder(pair, table, SPLIT + 9)
-            y_channel, _ = _remainder(pair, table, SPLIT + 12)
+            x_channel, _ = remainder(pair, table, SPLIT + 9)
+            y_channel, _ = remainder(pair, table, SPLIT + 12)
             x_start = first_sample * np.uint64(x_batch) + np.uint64(np.uint32(x_channel * np.uint32(table[X_CHANNEL])))
             y_start = first_sample * np.uint64(y_batch) + np.uint64(np.uint32(y_channel * np.uint32(table[Y])))
             x_line = np.int32(np.int32(table[X_START]) + np.int32(np.int32(along) * np.int32(table[X_SHIFT])))
             tap_b = np.uint32(np.uint32(table[LINE_B]) + np.uint32(across * np.uint32(table[LINE_B + 2])))
             tap_d = np.uint32(np.uint32(table[LINE_D]) + np.uint32(kd * np.uint32(table[LINE_D + 2])))
             for at in range(thread // np.uint32(beside), length, np.uint32(in_turn)):
-                sample, inside = _remainder(np.uint32(first + np.uint32(at)), table, SPLIT)
-                rest, t = _remainder(inside, table, SPLIT + 3)
-                d, b = _remainder(rest, table, SPLIT + 6)
+                sample, inside = remainder(np.uint32(first + np.uint32(at)), table, SPLIT)
+                rest, t = remainder(inside, table, SPLIT + 3)
+                d, b = remainder(rest, table, SPLIT + 6)
                 if down:
                     t, b = b, t
                 x_at = x_start + np.uint64(sample) * np.uint64(x_batch)

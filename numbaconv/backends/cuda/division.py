@@ -4,7 +4,7 @@ import numpy as np
 
 from .intrinsics import inlined
 
-__all__ = ["divided", "inverse"]
+__all__ = ["divided", "divisor", "inverse", "remainder"]
 
 
 def inverse(extent: int) -> tuple[int, int]:
@@ -17,7 +17,19 @@ def inverse(extent: int) -> tuple[int, int]:
     return -(-(1 << shift) // extent), shift
 
 
+def divisor(extent: int) -> list[int]:
+    """What a table holds of an extent that `remainder` divides by."""
+    return [extent, *inverse(max(extent, 1))]
+
+
 @inlined
 def divided(value, multiplier, shift):
     """The quotient, in kernels."""
     return np.uint32((np.uint64(value) * np.uint64(multiplier)) >> np.uint64(shift))
+
+
+@inlined
+def remainder(value, table, at):
+    """In kernels, a quotient and what is left, by the `divisor` at a place of the table."""
+    quotient = divided(value, np.uint32(table[at + 1]), table[at + 2])
+    return quotient, np.uint32(value - np.uint32(quotient * np.uint32(table[at])))

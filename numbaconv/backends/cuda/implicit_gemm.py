@@ -17,7 +17,7 @@ from .epilogue import DeviceEpilogue
 from .gather import COLUMN_BLOCKS, ROW_BLOCKS, Gather, gather_of, gather_phases
 from .gather_gemm import EACH, FLAT, QUADS, gather_kernel, pack_kernel
 from .launching import THREADS, blocks_for, launch
-from .running import algorithm
+from .running import Launch, algorithm
 from .scratch import Kept
 from .tiles import TILES, Tile, choose_tile
 
@@ -26,6 +26,7 @@ __all__ = [
     "GATHERED",
     "IMPLICIT_GEMM",
     "common_refusal",
+    "forward_launch",
     "is_aligned",
     "reachable",
     "steps_of_sample",
@@ -43,12 +44,12 @@ _LEAST_ROWS = 4
 BESIDE_CHANNELS, BESIDE_POSITIONS = (0, 2, 3, 4), (0, 1)
 
 
-def is_aligned(tensor: Tensor, beside: tuple[int, ...]) -> bool:
-    """Whether a quad of neighbours may begin at the first element, and wherever steps along these axes lead."""
+def is_aligned(tensor: Tensor, beside: tuple[int, ...], count: int = 4) -> bool:
+    """Whether ``count`` neighbours may begin at the first element, and wherever steps along these axes lead."""
     pointer = getattr(tensor.data, "device_ctypes_pointer", None)  # the simulator's memory has no such requirements
     first = 0 if pointer is None else pointer.value or 0
     steps = (tensor.strides[axis] for axis in beside if tensor.shape[axis] > 1)
-    return first % min(4 * tensor.dtype.itemsize, 16) == 0 and all(step % 4 == 0 for step in steps)
+    return first % min(count * tensor.dtype.itemsize, 16) == 0 and all(step % count == 0 for step in steps)
 
 
 def steps_of_sample(tensor: Tensor) -> tuple[int, ...]:
@@ -146,6 +147,11 @@ class _Gathered:
             out.strides[0],
             self.fill,
         )
+
+
+def forward_launch(plan: ConvPlan) -> Launch:
+    """FORWARD of a plan that is not refused, for other algorithms that come down to one."""
+    return _Gathered(False, plan)
 
 
 def _packing_key(by_input: bool, plan: ConvPlan) -> Hashable:

@@ -1,6 +1,8 @@
 """Numba's CUDA target: where it comes from, its flags, and whether it is the simulator."""
 
+import sys
 from collections.abc import Callable
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -18,6 +20,20 @@ vars(np).setdefault("row_stack", np.vstack)
 
 #: Whether kernels run in Numba's simulator: threads of the interpreter, and arrays in the host's memory.
 SIMULATED = bool(config.ENABLE_CUDASIM)
+
+if SIMULATED:
+    _making = Lock()
+
+    def _shared_array(self, shape, dtype):  # type: ignore[no-untyped-def]
+        """The simulator's own looks for an array and then makes one: two threads at once got one each."""
+        made_at = sys._getframe(1)
+        key = made_at.f_code.co_filename, made_at.f_lineno
+        with _making:
+            if key not in self._allocations:
+                self._allocations[key] = np.empty(shape, dtype)
+            return self._allocations[key]
+
+    cuda.simulator.kernelapi.FakeCUDAShared.array = _shared_array
 
 #: A kernel. Products and sums may be contracted to one rounding (the compiler's default); nothing else may change.
 kernel: Callable[..., Any] = cuda.jit

@@ -31,7 +31,18 @@ from ...device_arrays import DeviceArray, device_array
 from ...errors import BackendError
 from .jit import SIMULATED
 
-__all__ = ["MOST_BYTES", "Kept", "Lease", "at_address", "drop_oldest", "free_scratch", "hold", "settled", "take"]
+__all__ = [
+    "MOST_BYTES",
+    "Kept",
+    "Lease",
+    "at_address",
+    "drop_oldest",
+    "free_scratch",
+    "hold",
+    "settled",
+    "settled_words",
+    "take",
+]
 
 T = TypeVar("T")
 
@@ -264,6 +275,12 @@ def settled(values: Array, stream: Any) -> Any:
     if stream:
         stream.synchronize()
     return found
+
+
+def settled_words(pieces: list[Any], stream: Any) -> Any:
+    """Integers, signed and unsigned ones, as a table of 32 bits each, as `settled`."""
+    values = np.concatenate([np.asarray(piece, np.int64) for piece in pieces])
+    return settled(values.astype(np.uint32).view(np.int32), stream)
 
 
 def hold(thing: object) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 from numba.cuda import types
 
 from numbaconv.backends.base import NO_EPILOGUE
-from numbaconv.backends.cuda import depthwise, depthwise_kernels, gather_gemm, weight_gemm
+from numbaconv.backends.cuda import depthwise, depthwise_kernels, gather_gemm, weight_gemm, winograd_kernels
 from numbaconv.backends.cuda.epilogue import finisher
 from numbaconv.backends.cuda.tiles import TILES, WEIGHT_TILES
 from numbaconv.backends.cuda.walks import forward_walk, input_walk
@@ -128,3 +128,27 @@ def depthwise_cases():
                 operation,
                 False,
             )
+
+
+def winograd_cases():
+    """The transforms; ``wide``: whether there are accesses of 128 bits. Their products are a gather's."""
+    for dtype, outputs in product(DTYPES, (2, 4)):
+        compute = "float64" if dtype == "float64" else "float32"
+        scalar, operation = getattr(types, compute), "DADD" if compute == "float64" else "FADD"
+        finish, table, sums = finisher(compute, NO_EPILOGUE), array("int32"), array(compute)
+        steps, threads = [types.int64] * 4, winograd_kernels.THREADS
+        label = f"{dtype} {outputs}x{outputs}"
+        for last, constant in ((False, False), (False, True), (True, False)):
+            kernel = winograd_kernels.source_kernel(outputs, dtype, last, constant, compute)
+            signature = types.void(array(dtype), sums, table, *steps, scalar)
+            place = ("last" if last else "first") + (" constant" if constant else "")
+            yield Case(f"source {label} {place}", kernel, signature, threads, operation, False)
+        for last, wide in ((False, 1), (False, 2), (False, 4), (True, 1)):
+            if wide <= outputs:
+                kernel = winograd_kernels.result_kernel(outputs, dtype, last, wide, compute, finish)
+                signature = types.void(sums, array(dtype), types.Tuple(()), table, *steps)
+                place = "last" if last else f"first by {wide}"
+                whole = wide * array(dtype).dtype.bitwidth >= 128
+                yield Case(f"result {label} {place}", kernel, signature, threads, operation, whole)
+        kernel = winograd_kernels.weight_kernel(outputs, dtype, compute)
+        yield Case(f"weight {label}", kernel, types.void(array(dtype), sums, array("int64")), threads, operation, False)

@@ -28,10 +28,11 @@ if ABSENT is None:
     ALL = {str(case): case for case in kernels.cases()}
     SMALL = {str(case): case for case in kernels.small_cases()}
     DEPTHWISE = {str(case): case for case in kernels.depthwise_cases()}
+    WINOGRAD = {str(case): case for case in kernels.winograd_cases()}
     ENDS = {str(case): case for case in more_kernels.epilogue_cases()}
     OTHERS = {str(case): case for case in (*more_kernels.direct_cases(), *more_kernels.elementwise_cases())}
 else:
-    ALL = SMALL = DEPTHWISE = ENDS = OTHERS = {}
+    ALL = SMALL = DEPTHWISE = WINOGRAD = ENDS = OTHERS = {}
 
 
 def in_short(name):
@@ -59,6 +60,7 @@ def test_what_this_needs_is_installed():
     assert DEPTHWISE
     assert ENDS
     assert OTHERS
+    assert WINOGRAD
 
 
 def check(case):
@@ -185,3 +187,41 @@ def test_other_kernels(name):
 @pytest.mark.parametrize("name", [name for name in OTHERS if name not in SHORT_OTHERS])
 def test_all_other_kernels(name):
     check_other(OTHERS[name])
+
+
+def check_winograd(case):
+    codes = compile_check.to_ltoir(case.kernel, case.signature, ARCHITECTURES[0])
+    kind, dtype, tile, *_ = case.name.split()
+    area = {"2x2": 16, "4x4": 36}[tile]
+    for cc in ARCHITECTURES:
+        found = compile_check.link(codes, cc)
+        label = f"{case} for {cc}"
+        assert (found.spilled, found.stack) == (0, 0), label
+        # Four blocks of a transform on a multiprocessor.
+        assert found.registers * case.threads * 4 <= 65536, f"{label}: {found.registers}"
+        operations = found.operations
+        loads = sum(count for name, count in operations.items() if name.startswith("LDG"))
+        stores = sum(count for name, count in operations.items() if name.startswith("STG"))
+        results = {"2x2": 4, "4x4": 16}[tile]
+        by = int(case.name.split()[-1]) if " by " in case.name else 1
+        halves = 2 if (dtype, by) == ("float64", 4) else 1  # quads of 64 bits are two accesses
+        wanted = results // by * halves if kind == "result" else area
+        most = 2 * wanted if (kind, dtype, by) == ("result", "bfloat16", 1) else wanted  # NaN is stored by itself
+        assert wanted <= stores <= most, f"{label}: {stores}"
+        least = 9 if kind == "weight" else area
+        assert least <= loads <= least + 80, f"{label}: {loads}"
+        assert any(name.startswith("STG.E.128") for name in operations) == case.wide, label
+
+
+SHORT_WINOGRAD = [name for name in WINOGRAD if "float32 4x4" in name or name in ("source float16 2x2 last",)]
+
+
+@pytest.mark.parametrize("name", SHORT_WINOGRAD)
+def test_winograd_kernels(name):
+    check_winograd(WINOGRAD[name])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in WINOGRAD if name not in SHORT_WINOGRAD])
+def test_all_winograd_kernels(name):
+    check_winograd(WINOGRAD[name])

@@ -53,9 +53,14 @@ def test_end_to_end(tmp_path):
     done = report("--merge", *parts, "--output", whole)
     assert done.returncode == 0, done.stderr[-3000:]
     found = content(whole)
-    layers = {"toy/strided", "toy/depthwise", "toy/transposed"}
+    layers = {"toy/strided", "toy/3x3", "toy/depthwise", "toy/transposed"}
     assert {record["layer"] for record in found["checks"]} == layers
-    assert {record["algorithm"] for record in found["checks"]} >= {"direct", "implicit_gemm"}
+    assert {record["algorithm"] for record in found["checks"]} >= {
+        "direct",
+        "implicit_gemm",
+        "winograd",
+        "winograd_2x2",
+    }
     assert {record["direction"] for record in found["checks"]} == {"forward", "input", "weight"}
     assert {record["batch"] for record in found["checks"]} == {1, 2}
     assert all(record["same bits"] and 0 <= record["of the bound"] <= 1 for record in found["checks"])
@@ -68,7 +73,7 @@ def test_end_to_end(tmp_path):
     if find_spec("torch") is None:
         assert not found["times"]
         return
-    assert len(found["times"]) == 3 * 3 * 2
+    assert len(found["times"]) == 4 * 3 * 2
     assert not any(record["errors"] for record in found["times"])
     assert {name for record in found["times"] for name in record["times"]} == {
         "numbaconv",
