@@ -1,10 +1,12 @@
 """Convolutions inside njit functions: the results and errors of those outside, wherever they are called from."""
 
+import _thread
 import doctest
 import os
 import subprocess
 import sys
 import textwrap
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -196,6 +198,19 @@ def test_errors_at_run_time():
         assert str(found.value) == str(wanted.value)
         assert type(found.value) is type(wanted.value)
         assert caught(*operands) == 1
+    said = []
+
+    def elsewhere():  # in a thread that the module threading does not know
+        try:
+            inside(X, W, 0)
+        except BaseException as error:
+            said.append(error)
+        done.set()
+
+    done = threading.Event()
+    _thread.start_new_thread(elsewhere, ())
+    assert done.wait(60)
+    assert [type(each) for each in said] == [numbaconv.ArgumentError]
     w = draw(RNG, (2, 4, 3, 3), np.float32)
     assert caught(X, w, 1) == 0
     same(inside(X, w, 1), outside(X, w, 1))

@@ -72,7 +72,7 @@ _AS_IT_WAS, _HANDED_OVER = -1, -2
 def _take() -> tuple[int, str]:
     """What `fail` is to do about this thread's error, and its message."""
     error = _failed.pop(threading.get_ident())
-    if _in_parallel():
+    if _in_parallel(sys._getframe().f_back is not None):
         _hand_over(error)
         return _HANDED_OVER, ""
     for place, kind in enumerate(_RAISED):
@@ -110,15 +110,15 @@ def _omp_runs() -> bool:
     return _omp_level()() > 0
 
 
-def _in_parallel() -> bool:
+def _in_parallel(called_by_python: bool) -> bool:
     """Whether this is the body of a ``prange`` whose errors have to be handed over.
 
-    That can be told of threads that Numba started, and under OpenMP of a main thread that entered the loop. Under
-    workqueue who enters only waits. Under tbb it works, too, which nothing tells, and as in loops that other threads
-    enter, Numba makes a SystemError of what is raised there, with the error as its cause.
+    That can be told of threads that Numba started, in which no Python code is below the compiled, and under OpenMP of a
+    main thread that entered the loop. Under workqueue who enters only waits. Under tbb it works, too, which nothing
+    tells, and as in loops that other threads enter, Numba makes a SystemError of what is raised there, with the error
+    as its cause.
     """
-    thread = threading.current_thread()
-    return _is_numbas(thread) or (thread is threading.main_thread() and _omp_runs())
+    return not called_by_python or (threading.current_thread() is threading.main_thread() and _omp_runs())
 
 
 class _Told:
@@ -203,6 +203,10 @@ def _call(context: Any, builder: Any, callee: Any, kinds: tuple, values: list, a
     if answered is not types.none:
         with builder.if_then(there):
             native = pyapi.to_native_value(answered, answer)
+            with builder.if_then(native.is_error, likely=False):
+                pyapi.decref(answer)
+                pyapi.gil_release(gil)
+                context.call_conv.return_exc(builder)
             builder.store(native.value, found)
             if native.cleanup is not None:
                 native.cleanup()

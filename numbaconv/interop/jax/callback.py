@@ -45,7 +45,7 @@ class Call:
         return self.channels_last, self.weight_format
 
     @property
-    def how(self) -> dict[str, str]:
+    def how(self) -> dict[str, Any]:
         return {"backend": self.backend, "precision": self.precision}
 
     def plain(self) -> Call:
