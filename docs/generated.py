@@ -43,6 +43,8 @@ _EXTRAS = {
     "safetensors": "`.safetensors` files of layers",
     "torch": "`numbaconv.interop.torch`: operators of PyTorch",
     "jax": "`numbaconv.interop.jax`: functions of JAX",
+    "onnx": "`numbaconv.interop.onnx`: operators for ONNX's reference evaluator, a backend",
+    "dask": "`numbaconv.interop.dask`: convolutions of Dask arrays",
     "bench": "`numbaconv bench` against PyTorch and ONNX Runtime",
     "cu12": "the `cuda` backend, CUDA 12",
     "cu13": "the `cuda` backend, CUDA 13",
