@@ -15,8 +15,8 @@ EXAMPLES = Path(__file__).parent.parent.parent / "examples" / "interop"
 
 
 def library(name):
-    """The library; `NUMBACONV_REQUIRE_INTEROP` says that it must be there."""
-    if os.environ.get("NUMBACONV_REQUIRE_INTEROP"):
+    """The library; `NUMBACONV_REQUIRE_LIBRARIES` says that it must be there."""
+    if os.environ.get("NUMBACONV_REQUIRE_LIBRARIES"):
         return import_module(name)
     return pytest.importorskip(name)
 

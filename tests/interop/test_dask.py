@@ -14,7 +14,7 @@ from numbaconv import grad
 from numbaconv.backends.base import Direction
 from numbaconv.backends.registry import resolve
 
-if os.environ.get("NUMBACONV_REQUIRE_INTEROP"):
+if os.environ.get("NUMBACONV_REQUIRE_LIBRARIES"):
     for each in ("dask.array", "distributed", "zarr"):
         import_module(each)
 da = pytest.importorskip("dask.array")

@@ -9,7 +9,7 @@ import pytest
 import numbaconv
 from numbaconv import grad
 
-if os.environ.get("NUMBACONV_REQUIRE_INTEROP"):
+if os.environ.get("NUMBACONV_REQUIRE_LIBRARIES"):
     for each in ("dask.array", "distributed", "zarr"):
         import_module(each)
 da = pytest.importorskip("dask.array")

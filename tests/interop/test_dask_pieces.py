@@ -10,7 +10,7 @@ import pytest
 from numbaconv.plan import PADDING_MODES, Axis
 from numbaconv.plan.axis import kernel_extent, output_extent
 
-if os.environ.get("NUMBACONV_REQUIRE_INTEROP"):
+if os.environ.get("NUMBACONV_REQUIRE_LIBRARIES"):
     import_module("dask.array")
 pytest.importorskip("dask.array")
 pieces = import_module("numbaconv.interop.dask.pieces")

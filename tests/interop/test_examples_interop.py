@@ -21,7 +21,7 @@ def _run(*command):
 
 def _printed(library, name, *arguments):
     """What an example prints; it must succeed."""
-    if os.environ.get("NUMBACONV_REQUIRE_INTEROP"):
+    if os.environ.get("NUMBACONV_REQUIRE_LIBRARIES"):
         import_module(library)
     pytest.importorskip(library)
     done = _run("-W", "error", str(EXAMPLES / name), *arguments)
@@ -49,7 +49,7 @@ def test_dask_volume():
 
 def test_the_block_of_the_readme():
     """Those that need a library are fenced as ``py``: the other tests of the README run where there is none."""
-    if os.environ.get("NUMBACONV_REQUIRE_INTEROP"):
+    if os.environ.get("NUMBACONV_REQUIRE_LIBRARIES"):
         import_module("dask.array")
     pytest.importorskip("dask.array")
     text = (EXAMPLES.parents[1] / "README.md").read_text()

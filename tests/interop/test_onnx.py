@@ -15,7 +15,7 @@ import numbaconv
 import oracle
 from numbaconv import functional
 
-if os.environ.get("NUMBACONV_REQUIRE_INTEROP"):
+if os.environ.get("NUMBACONV_REQUIRE_LIBRARIES"):
     import_module("onnx")
 onnx = pytest.importorskip("onnx")
 helper = import_module("onnx.helper")
