@@ -42,6 +42,7 @@ from .elements import number, reader, writer
 from .gather import CONSTANT_CODE, ZERO_CODE
 from .intrinsics import inlined, load4, shared_tile, store4
 from .jit import kernel
+from .lookups import cell_at
 from .products import kernel_function, place_of, steps_of
 from .tiles import DEPTH, Tile
 
@@ -57,19 +58,6 @@ INVERSES, EXTENTS, Y, X_GROUP, Y_GROUP, LINES, STEP = 7, 13, 15, 18, 19, 20, 23
 HEAD = 26
 #: Where a chunk's first sample begins in both operands, behind the positions of two steps.
 FIRST_SPOT = 2 * 2 * DEPTH
-
-
-@inlined
-def _cell(table, line_d, line_h, line_w, entry, step_d, step_h, step_w):
-    """Where a tap reads in its channel, or a negative code."""
-    d = table[np.uint32(line_d + np.uint32(entry[1]))]
-    h = table[np.uint32(line_h + np.uint32(entry[2]))]
-    w = table[np.uint32(line_w + np.uint32(entry[3]))]
-    if (d | h | w) >= 0:
-        return np.int64(
-            np.uint32(np.uint32(entry[0]) + np.uint32(d) * step_d + np.uint32(h) * step_h + np.uint32(w) * step_w)
-        )
-    return np.int64(w if w < 0 else (h if h < 0 else d))
 
 
 @inlined
@@ -196,7 +184,7 @@ def weight_kernel(tile: Tile, x_dtype: str, y_dtype: str, how: str, compute: str
                             and np.uint32(first_column + column) < all_columns
                         ):
                             entry = load4(table, np.uint32(entries_at + np.uint32(4) * column), 0)
-                            cell = _cell(
+                            cell = cell_at(
                                 table,
                                 lines[np.uint32(np.uint32(3) * from_slot)],
                                 lines[np.uint32(np.uint32(3) * from_slot + np.uint32(1))],
@@ -234,7 +222,7 @@ def weight_kernel(tile: Tile, x_dtype: str, y_dtype: str, how: str, compute: str
                         value = zero
                         if there and np.uint32(first_column + column) < all_columns:
                             entry = load4(table, np.uint32(entries_at + np.uint32(4) * column), 0)
-                            cell = _cell(table, line_d, line_h, line_w, entry, step_d, step_h, step_w)
+                            cell = cell_at(table, line_d, line_h, line_w, entry, step_d, step_h, step_w)
                             if cell >= 0:
                                 value = scalar(read_x(x, at + np.uint64(cell)))
                             elif cell == CONSTANT_CODE:
