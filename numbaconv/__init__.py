@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from . import errors, functional, grad
 from ._version import __version__
-from .backends.registry import get_backend, register_backend, set_backend, use_backend
+from .backends.registry import (
+    get_backend,
+    get_precision,
+    register_backend,
+    set_backend,
+    use_backend,
+    use_precision,
+)
 from .errors import AlgorithmError, ArgumentError, BackendError, ConvError, DTypeError, ShapeError
 from .explain import Explanation, explain
 from .functional import (
@@ -83,6 +90,7 @@ __all__ = [
     "fold",
     "functional",
     "get_backend",
+    "get_precision",
     "grad",
     "layers",
     "output_shape",
@@ -99,4 +107,5 @@ __all__ = [
     "tune",
     "unfold",
     "use_backend",
+    "use_precision",
 ]

@@ -52,6 +52,7 @@ class GradOptions(TypedDict, total=False):
     stream: object
     algorithm: str | None
     backend: str | None
+    precision: str | None
 
 
 class ConvGradOptions(GradOptions, total=False):
@@ -194,6 +195,7 @@ def _prepare(
     weight_format: str | None = None,
     algorithm: str | None = None,
     backend: str | None = None,
+    precision: str | None = None,
     **more: Any,
 ) -> tuple[Route, Any, Any, Any, Any]:
     """`find_route` of the primitive that produces an operand's gradient; conjugation makes it the adjoint.
@@ -210,7 +212,7 @@ def _prepare(
             more["padding_value"] = _conjugate(more["padding_value"])
         names, values = (*names, *more), (*values, *more.values())
     formats = (data_format, weight_format)
-    return find_route(site, rank, array, grad, names, values, *formats, backend, algorithm, size=size)
+    return find_route(site, rank, array, grad, names, values, *formats, backend, algorithm, precision, size=size)
 
 
 def gradient(

@@ -17,6 +17,7 @@ from .backends.registry import (
     forced_algorithm,
     is_in_use,
     resolve,
+    resolve_precision,
 )
 from .backends.winners import recall, tuning_mode
 from .device_arrays import DeviceArray, found_on_device, on_device
@@ -123,7 +124,11 @@ def named_backend(op: str, backend: str | None, on_device: bool = False) -> Back
 
 
 def plan_of(
-    call: Call, shapes: Mapping[str, tuple[int, ...]], operands: dict[str, np.dtype], extras: dict[str, np.dtype]
+    call: Call,
+    shapes: Mapping[str, tuple[int, ...]],
+    operands: dict[str, np.dtype],
+    extras: dict[str, np.dtype],
+    precision: str | None,
 ) -> tuple[ConvPlan, np.dtype]:
     """The plan of a call, and the dtype of its result.
 
@@ -144,6 +149,7 @@ def plan_of(
         "bias" in extras,
         dtype_name(common),
         dtype_name(dtype),
+        resolve_precision(call.op, precision),
     )
     return plan, dtype
 
@@ -174,6 +180,7 @@ def admit(
     activation: object = None,
     backend: str | None = None,
     algorithm: str | None = None,
+    precision: str | None = None,
 ) -> Admitted:
     """Check all of a call but ``out``, and choose what computes it.
 
@@ -197,6 +204,7 @@ def admit(
         shapes,
         {GIVEN_NAMES[name]: array.dtype for name, array in arrays.items()},
         {name: array.dtype for name, array in extras.items()},
+        precision,
     )
     there = found_on_device(op, {**{GIVEN_NAMES[name]: each for name, each in arrays.items()}, **extras})
     _check_given(op, plan, shapes)
@@ -255,6 +263,7 @@ def find_route(
     weight_format: str | None,
     backend: str | None,
     algorithm: str | None,
+    precision: str | None,
     bias: object = None,
     residual: object = None,
     activation: object = None,
@@ -266,8 +275,8 @@ def find_route(
     Parameters are `admit`'s, and so is what is returned, as a plain tuple: ``route, *arrays``, for `Route.call` or
     `Route.job` to take with ``out``. ``automatic`` is the backend where none was chosen.
     """
-    name, forced, disabled, tuning = choices(backend, algorithm, automatic)
-    values = (*arguments, data_format, weight_format, name, forced, disabled)
+    name, forced, disabled, rounding, tuning = choices(backend, algorithm, precision, automatic)
+    values = (*arguments, data_format, weight_format, name, forced, disabled, rounding)
     key = call_key(site, rank, names, first, second, values, tuning, size, bias, residual, activation)
     if key is not None:
         route = _routes.get(key)
@@ -288,6 +297,7 @@ def find_route(
                 weight_format,
                 backend,
                 algorithm,
+                precision,
                 bias,
                 residual,
                 activation,
@@ -309,6 +319,7 @@ def find_route(
         activation=activation,
         backend=backend,
         algorithm=algorithm,
+        precision=precision,
     )
     given = (first, second, bias, residual)
     if key is not None and all(found is each for found, each in zip(admitted[1:], given, strict=True)):

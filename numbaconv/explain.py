@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any
 
-from .backends.base import Candidate, Direction
-from .backends.registry import disabled_algorithms, forced_algorithm, resolve
+from .backends.base import Algorithm, Candidate, Direction
+from .backends.registry import disabled_algorithms, forced_algorithm, resolve, resolve_precision
 from .backends.winners import Winner, recall, tuning_mode
 from .errors import AlgorithmError, ArgumentError
 from .plan import ConvPlan, Ints, dtype_rule, plan_conv
@@ -35,6 +35,8 @@ class Explanation:
         Why this one.
     transfers : tuple of int, optional
         Of a backend of a device: bytes that go there and that come back where the arrays are the host's.
+    rounding : str, optional
+        Where float32 operands may be rounded to TF32: whether the choice does that.
     """
 
     plan: ConvPlan
@@ -44,6 +46,7 @@ class Explanation:
     algorithm: str | None
     note: str
     transfers: tuple[int, int] | None = None
+    rounding: str | None = None
 
     def __str__(self) -> str:
         lines = [str(self.plan), f"  {self.direction.name} on backend {self.backend!r}"]
@@ -55,6 +58,8 @@ class Explanation:
         if self.transfers is not None:
             there, back = self.transfers
             lines.append(f"  arrays of the host: {there:,} bytes to the device, {back:,} back")
+        if self.rounding is not None:
+            lines.append(f"  {self.rounding}")
         return "\n".join([*lines, f"  {self.note}"])
 
 
@@ -65,6 +70,7 @@ def explain(
     direction: str = "forward",
     backend: str | None = None,
     algorithm: str | None = None,
+    precision: str | None = None,
     **arguments: Any,
 ) -> Explanation:
     """What a convolution of these shapes would run, and every candidate's acceptance or refusal.
@@ -74,7 +80,7 @@ def explain(
     input_shape, weight_shape : sequence of int
     direction : {"forward", "input", "weight"}
         The call itself, or its gradient by input or weight.
-    backend, algorithm : str, optional
+    backend, algorithm, precision : str, optional
         As in `numbaconv.conv`.
     **arguments
         As in `numbaconv.plan_conv`.
@@ -101,7 +107,7 @@ def explain(
         -> numpy: accepts
       'numpy' is the first that accepts and is worth it
     """
-    plan = plan_conv(input_shape, weight_shape, **arguments)
+    plan = plan_conv(input_shape, weight_shape, precision=resolve_precision("explain", precision), **arguments)
     return explain_plan(plan, primitive_of("explain", plan, direction), backend, algorithm)
 
 
@@ -126,8 +132,11 @@ def explain_plan(plan: ConvPlan, primitive: Direction, backend: str | None, algo
     winner = recall(chosen, plan, primitive) if tuning_mode() != "off" else None
     tuned = None if winner is None else winner.algorithm
     candidates = tuple(chosen.candidates(plan, primitive, disabled))
+    rounding = None
     try:
-        name: str | None = chosen.select("explain", plan, primitive, forced, disabled, tuned).name
+        found = chosen.select("explain", plan, primitive, forced, disabled, tuned)
+        name: str | None = found.name
+        rounding = _rounding(plan, chosen.name, found)
         worth = any(each.name == name and each.passed_over is None for each in candidates)
         first = f"{name!r} is the first that accepts" + (" and is worth it" if worth else "; none is worth it")
         note = f"{name!r} is forced" if forced else first
@@ -136,7 +145,16 @@ def explain_plan(plan: ConvPlan, primitive: Direction, backend: str | None, algo
     except AlgorithmError as error:
         name, note = None, str(error)
     transfers = None if chosen.residence is None else _transfers(plan, primitive)
-    return Explanation(plan, primitive, chosen.name, candidates, name, note, transfers)
+    return Explanation(plan, primitive, chosen.name, candidates, name, note, transfers, rounding)
+
+
+def _rounding(plan: ConvPlan, backend: str, algorithm: Algorithm) -> str | None:
+    """What becomes of the permission to round operands to TF32."""
+    if plan.precision != "tf32":
+        return None
+    if algorithm.rounds_to_tf32(plan):
+        return f"precision 'tf32': {algorithm.name!r} rounds operands to TF32 as it multiplies them"
+    return f"precision 'tf32' is allowed, but {algorithm.name!r} on backend {backend!r} keeps float32"
 
 
 def _transfers(plan: ConvPlan, primitive: Direction) -> tuple[int, int]:

@@ -65,6 +65,7 @@ def _conv(
     stream: object = None,
     algorithm: str | None = None,
     backend: str | None = None,
+    precision: str | None = None,
 ) -> Array:
     """Convolution (cross-correlation) of an input with a weight: ``torch.nn.functional.conv{d}``, and more.
 
@@ -107,6 +108,10 @@ def _conv(
         in order there. Else their library's current one.
     algorithm, backend : str, optional
         Force one by name; see `numbaconv.explain` and `numbaconv.backends`.
+    precision : {{"float32", "tf32"}}, optional
+        "tf32" allows that float32 operands are rounded to TF32, with 10 bits of mantissa, as they are multiplied, where
+        a device is faster with it; sums remain float32. Where nothing else says so: "float32". See
+        `numbaconv.use_precision`.
 
     Returns
     -------
@@ -142,6 +147,7 @@ def _conv(
         weight_format,
         backend,
         algorithm,
+        precision,
         bias,
         residual,
         activation,
@@ -170,6 +176,7 @@ def _conv_transpose(
     stream: object = None,
     algorithm: str | None = None,
     backend: str | None = None,
+    precision: str | None = None,
 ) -> Array:
     """Transposed convolution: ``torch.nn.functional.conv_transpose{d}``, and more.
 
@@ -193,7 +200,7 @@ def _conv_transpose(
     padding_mode : str or one str an axis
         The adjoint of the convolution with that mode: what falls on padding is added to the cell that the
         padding repeats. "constant" is refused: it has no adjoint.
-    data_format, weight_format, activation, residual, out, stream, algorithm, backend
+    data_format, weight_format, activation, residual, out, stream, algorithm, backend, precision
         As in `numbaconv.conv{d}`.
 
     Returns
@@ -227,6 +234,7 @@ def _conv_transpose(
         weight_format,
         backend,
         algorithm,
+        precision,
         bias,
         residual,
         activation,
@@ -253,6 +261,7 @@ def _depthwise_conv(
     stream: object = None,
     algorithm: str | None = None,
     backend: str | None = None,
+    precision: str | None = None,
 ) -> Array:
     """Depthwise convolution: each input channel with its own filters (``groups`` = input channels).
 
@@ -263,7 +272,7 @@ def _depthwise_conv(
         For channels last: ({kernel}, 1, C * multiplier), or Keras' ({kernel}, C, multiplier).
     bias : array of shape (C * multiplier,), optional
     stride, padding, dilation, padding_mode, padding_value, data_format, weight_format, activation, \
-residual, out, stream, algorithm, backend
+residual, out, stream, algorithm, backend, precision
         As in `numbaconv.conv{d}`.
 
     Returns
@@ -297,6 +306,7 @@ residual, out, stream, algorithm, backend
         weight_format,
         backend,
         algorithm,
+        precision,
         bias,
         residual,
         activation,
@@ -324,6 +334,7 @@ def _separable_conv(
     stream: object = None,
     algorithm: str | None = None,
     backend: str | None = None,
+    precision: str | None = None,
 ) -> Array:
     """Depthwise-separable convolution: a depthwise one, then a pointwise (1x1) one (Chollet 2017, Xception).
 
@@ -340,7 +351,7 @@ def _separable_conv(
     bias : array of shape (O,), optional
     stride, padding, dilation, padding_mode, padding_value
         Of the depthwise convolution, as in `numbaconv.conv{d}`.
-    data_format, weight_format, activation, residual, out, stream, algorithm, backend
+    data_format, weight_format, activation, residual, out, stream, algorithm, backend, precision
         As in `numbaconv.conv{d}`; a forced algorithm is forced on both.
 
     Returns
@@ -376,6 +387,7 @@ def _separable_conv(
         stream=stream,
         backend=backend,
         algorithm=algorithm,
+        precision=precision,
     )
 
 

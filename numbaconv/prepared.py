@@ -21,7 +21,7 @@ from .errors import DTypeError
 from .explain import Explanation, explain_plan
 from .functional import CONV, CONV_TRANSPOSE, Activation
 from .plan import Geometry, Ints, Padding, PaddingMode, Scalar, dtype_name
-from .plan.arguments import shape
+from .plan.arguments import check_precision, shape
 from .routes import Memory, Route, array_key
 
 __all__ = ["PreparedConv", "prepare"]
@@ -77,11 +77,14 @@ class PreparedConv:
         self._options = {**options, **{name: getattr(call.geometry, name) for name in _GEOMETRY}}
         self._arguments = tuple(self._options[name] for name in _GEOMETRY)
         self._named = {
-            name: options[name] for name in ("data_format", "weight_format", "activation", "algorithm", "backend")
+            name: options[name]
+            for name in ("data_format", "weight_format", "activation", "algorithm", "backend", "precision")
         }
         resolve_activation(call.op, options["activation"], "float32")  # that there is such a one
         if options["backend"] is not None:
             named_backend(call.op, options["backend"])
+        if options["precision"] is not None:
+            check_precision(call.op, "precision", options["precision"])
         self._ready: Memory[_Ready] = Memory(_MOST_ROUTES)
         self._packed: Memory[PackedWeight] = Memory(_MOST_PACKED)
         self._there: Memory[tuple[Any, Any]] = Memory(_MOST_DEVICES)
@@ -112,16 +115,16 @@ class PreparedConv:
         ShapeError, ArgumentError, DTypeError, BackendError, AlgorithmError
             As the convolution itself.
         """
-        backend, algorithm = self._named["backend"], self._named["algorithm"]
+        asked = self._named["backend"], self._named["algorithm"], self._named["precision"]
         if type(input) is ndarray:
-            choice = choices(backend, algorithm)
+            choice = choices(*asked)
         else:
             automatic = AUTOMATIC
             if on_device(input):
                 input = as_array(self._op, "input", input)
                 residual = None if residual is None else as_array(self._op, "residual", residual)
                 automatic = AUTOMATIC_ON_DEVICE if isinstance(input, DeviceArray) else AUTOMATIC
-            choice = choices(backend, algorithm, automatic)
+            choice = choices(*asked, automatic)
         one, other = array_key(input), None if residual is None else array_key(residual)
         key = None
         if one is not None and (residual is None) == (other is None):
@@ -208,6 +211,7 @@ class PreparedConv:
             {"input": shape(self._op, "input_shape", input_shape), "weight": self.weight.shape},
             {"input": given, "weight": self.weight.dtype},
             {} if self.bias is None else {"bias": self.bias.dtype},
+            self._named["precision"],
         )
         return explain_plan(plan, self._site.direction, self._named["backend"], self._named["algorithm"])
 
@@ -274,6 +278,7 @@ def prepare(
     weight_format: str | None = None,
     algorithm: str | None = None,
     backend: str | None = None,
+    precision: str | None = None,
 ) -> PreparedConv:
     """A convolution with its weight packed once, for many inputs.
 
@@ -289,7 +294,7 @@ def prepare(
     transposed : bool
         Prepare a transposed convolution.
     stride, padding, dilation, groups, padding_mode, padding_value, data_format, weight_format, activation, \
-algorithm, backend
+algorithm, backend, precision
         As in `numbaconv.conv`. An activation that is a function must be picklable if the result is to be.
     output_padding, output_size
         As in `numbaconv.conv_transpose`.
@@ -329,5 +334,6 @@ algorithm, backend
         "activation": activation,
         "algorithm": algorithm,
         "backend": backend,
+        "precision": precision,
     }
     return PreparedConv(weight, bias, options)

@@ -139,6 +139,7 @@ def separable(
     stream: object,
     backend: str | None,
     algorithm: str | None,
+    precision: str | None,
 ) -> Array:
     """Check both steps, choose their algorithms, and run them; or know all that from a call like this one.
 
@@ -147,8 +148,9 @@ def separable(
     there = type(input) is not np.ndarray and on_device(input) and device_array(input) is not None
     if stream is not None and not there:
         raise ArgumentError(f"{_SITE.op(rank)}: stream is for arrays on a device, but input is in the host's memory")
-    name, forced, disabled, tuning = choices(backend, algorithm, AUTOMATIC_ON_DEVICE if there else AUTOMATIC)
-    values = (*arguments, data_format, weight_format, name, forced, disabled)
+    automatic = AUTOMATIC_ON_DEVICE if there else AUTOMATIC
+    name, forced, disabled, rounding, tuning = choices(backend, algorithm, precision, automatic)
+    values = (*arguments, data_format, weight_format, name, forced, disabled, rounding)
     key = call_key(_SITE, rank, names, input, depthwise_weight, values, tuning, None, bias, residual, activation)
     of_pointwise = array_key(pointwise_weight)
     both = None if key is None or of_pointwise is None else (key, of_pointwise)
@@ -166,6 +168,7 @@ def separable(
         "weight_format": weight_format,
         "backend": backend,
         "algorithm": algorithm,
+        "precision": precision,
     }
     first = admit(_SITE, found_rank, x, w, (*names, "groups"), (*arguments, groups), size=None, **formats)
     between: Any = np.broadcast_to(first.route.dtype.type(0), first.route.shape)  # only its shape and dtype count

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .backends.base import Direction
-from .backends.registry import disabled_algorithms, resolve
+from .backends.registry import disabled_algorithms, resolve, resolve_precision
 from .errors import ArgumentError
 from .explain import primitive_of
 from .plan import ConvPlan, plan_conv
@@ -67,6 +67,7 @@ def tune(
     *,
     direction: str = "forward",
     backend: str | None = None,
+    precision: str | None = None,
     **arguments: Any,
 ) -> Tuning:
     """Measure every algorithm that can compute a problem, and remember the fastest for later calls.
@@ -83,7 +84,7 @@ def tune(
         the parameters of this function that differ; there is a progress bar if the package rich is installed.
     direction : {"forward", "input", "weight"}
         The call itself, or its gradient by input or weight.
-    backend : str, optional
+    backend, precision : str, optional
         As in `numbaconv.conv`.
     **arguments
         As in `numbaconv.plan_conv`.
@@ -109,7 +110,7 @@ def tune(
     >>> [row.direction.name for row in found.rows]
     ['FORWARD', 'WEIGHT_GRAD']
     """
-    common = {"direction": direction, "backend": backend, **arguments}
+    common = {"direction": direction, "backend": backend, "precision": precision, **arguments}
     if weight_shape is not None:
         problems = [{"input_shape": input_shape, "weight_shape": weight_shape, **common}]
     else:
@@ -131,9 +132,14 @@ def _checked(problems: Any) -> list[Mapping[str, Any]]:
 
 
 def _job(
-    input_shape: Any, weight_shape: Any, direction: str, backend: str | None, **arguments: Any
+    input_shape: Any,
+    weight_shape: Any,
+    direction: str,
+    backend: str | None,
+    precision: str | None,
+    **arguments: Any,
 ) -> tuple[ConvPlan, Direction, str]:
-    plan = plan_conv(input_shape, weight_shape, **arguments)
+    plan = plan_conv(input_shape, weight_shape, precision=resolve_precision("tune", precision), **arguments)
     if not plan.macs:
         raise ArgumentError(f"tune: there is nothing to measure in {str(plan).splitlines()[0]}")
     primitive = primitive_of("tune", plan, direction)

@@ -77,6 +77,8 @@ def test_explain(capsys):
     assert [each["name"] for each in found["candidates"]] == [each.name for each in wanted.candidates]
     assert tuple(found["plan"]["output_shape"]) == wanted.plan.output_shape
     assert found["plan"]["flops"] == wanted.plan.flops
+    assert answer(capsys, "explain", *words, "--precision", "tf32")["plan"]["precision"] == "tf32"
+    assert "precision must be 'float32' or 'tf32'" in error(capsys, "explain", *words, "--precision", "half")
 
 
 @pytest.mark.parametrize(

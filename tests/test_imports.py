@@ -119,7 +119,7 @@ ALLOWED = {
         "backends.activations",
     },
     "backends": {"backends.registry"},
-    "backends.registry": {"backends.base", "backends.winners", "errors"},
+    "backends.registry": {"backends.base", "backends.winners", "plan", "errors"},
     "backends.winners": {"backends.base", "plan", "errors", "_version"},
     "backends.base": {"arrays", "plan", "errors", "backends.activations"},
     "backends.activations": {"errors"},

@@ -103,7 +103,8 @@ class Packing:
     Attributes
     ----------
     key : callable
-        ``key(plan)``: for plans of one weight and compute dtype, equal keys mean equal packed weights.
+        ``key(plan)``: for plans of one weight and compute dtype, equal keys mean equal packed weights. Where it
+        matters for these, the plan's precision is part of it.
     pack : callable
         ``pack(plan, w)`` for a canonical ``w`` of any strides and any supported dtype.
     """
@@ -114,6 +115,10 @@ class Packing:
 
 def _always_worthwhile(plan: ConvPlan) -> str | None:
     return None
+
+
+def _never_rounds(plan: ConvPlan) -> bool:
+    return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +157,9 @@ class Algorithm:
     flat : bool
         Whether such a runner takes operands as elements in canonical order alone, so that they need not have
         the axes of extent 1 which make them canonical.
+    rounds_to_tf32 : callable
+        ``rounds_to_tf32(plan)``: whether it makes use of the permission to round float32 operands to TF32, where the
+        plan's precision gives it. Its ``error_factor`` knows of that, too.
     """
 
     name: str
@@ -164,6 +172,7 @@ class Algorithm:
     ready: Callable[[ConvPlan], Runner] | None = None
     flat: bool = False
     family: str | None = None
+    rounds_to_tf32: Callable[[ConvPlan], bool] = _never_rounds
 
     def is_among(self, names: frozenset[str]) -> bool:
         """Whether its name or its family's is one of these."""

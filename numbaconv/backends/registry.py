@@ -1,9 +1,10 @@
 """Which backends there are, which can be used, and which one a call gets.
 
 Choice: the ``backend=`` argument, then ``use_backend``, then ``set_backend``, then the environment variable
-``NUMBACONV_BACKEND``, then automatic. A backend is a module with a `Backend` named ``BACKEND``; it is
-imported when it is first asked for. Other distributions add theirs through the entry-point group
-``numbaconv.backends`` (entry name: the backend's name, value: the module).
+``NUMBACONV_BACKEND``, then automatic; of a call's precision: ``precision=``, then ``use_precision``, then
+``NUMBACONV_PRECISION``. A backend is a module with a `Backend` named ``BACKEND``; it is imported when it is first asked
+for. Other distributions add theirs through the entry-point group ``numbaconv.backends`` (entry name: the backend's
+name, value: the module).
 """
 
 import os
@@ -14,6 +15,8 @@ from importlib import import_module
 from typing import NamedTuple
 
 from ..errors import AlgorithmError, BackendError
+from ..plan import PRECISIONS
+from ..plan.arguments import check_precision
 from .base import Backend
 from .winners import CACHE_VARIABLE, TUNE_VARIABLE, revision
 
@@ -26,23 +29,34 @@ __all__ = [
     "disabled_algorithms",
     "forced_algorithm",
     "get_backend",
+    "get_precision",
     "is_in_use",
     "register_backend",
     "resolve",
+    "resolve_precision",
     "set_backend",
     "use_backend",
+    "use_precision",
 ]
 
 ENTRY_POINTS = "numbaconv.backends"
 BACKEND_VARIABLE = "NUMBACONV_BACKEND"
 ALGORITHM_VARIABLE = "NUMBACONV_ALGORITHM"
 DISABLE_VARIABLE = "NUMBACONV_DISABLE"
+PRECISION_VARIABLE = "NUMBACONV_PRECISION"
 #: What computes where nothing was chosen: for arrays of the host, and for arrays on a device.
 AUTOMATIC, AUTOMATIC_ON_DEVICE = "cpu", "cuda"
 #: The variables' names as `os.environ` has them inside.
 _ENCODED = {
     name: getattr(os.environ, "encodekey", str)(name)
-    for name in (BACKEND_VARIABLE, ALGORITHM_VARIABLE, DISABLE_VARIABLE, TUNE_VARIABLE, CACHE_VARIABLE)
+    for name in (
+        BACKEND_VARIABLE,
+        ALGORITHM_VARIABLE,
+        DISABLE_VARIABLE,
+        PRECISION_VARIABLE,
+        TUNE_VARIABLE,
+        CACHE_VARIABLE,
+    )
 }
 _NAMES = frozenset(_ENCODED.values())
 
@@ -52,6 +66,7 @@ _entry_points_read = False
 _disabled: dict[str, frozenset[str]] = {}
 _default: str | None = None
 _scoped: ContextVar[str | None] = ContextVar("numbaconv_backend", default=None)
+_scoped_precision: ContextVar[str | None] = ContextVar("numbaconv_precision", default=None)
 
 
 class BackendStatus(NamedTuple):
@@ -220,6 +235,66 @@ def use_backend(name: str) -> Iterator[None]:
         _scoped.reset(token)
 
 
+@contextmanager
+def use_precision(name: str) -> Iterator[None]:
+    """Choose the precision of float32 products inside a ``with`` block, for this thread or task.
+
+    Parameters
+    ----------
+    name : {"float32", "tf32"}
+        As in `numbaconv.conv`.
+
+    Raises
+    ------
+    ArgumentError, DTypeError
+        For another name.
+
+    Examples
+    --------
+    >>> import numbaconv
+    >>> with numbaconv.use_precision("tf32"):
+    ...     numbaconv.get_precision()
+    'tf32'
+    """
+    token = _scoped_precision.set(check_precision("use_precision", "name", name))
+    try:
+        yield
+    finally:
+        _scoped_precision.reset(token)
+
+
+def get_precision() -> str:
+    """The precision of a call without ``precision=``.
+
+    Returns
+    -------
+    str
+        "float32" or "tf32".
+
+    Raises
+    ------
+    ArgumentError
+        If ``NUMBACONV_PRECISION`` is neither.
+
+    Examples
+    --------
+    >>> import numbaconv
+    >>> with numbaconv.use_precision("float32"):
+    ...     numbaconv.get_precision()
+    'float32'
+    """
+    return resolve_precision("get_precision", None)
+
+
+def resolve_precision(op: str, name: object) -> str:
+    """The precision of a call, given its ``precision=`` argument."""
+    if name is not None:
+        return check_precision(op, "precision", name)
+    return _scoped_precision.get() or check_precision(
+        op, PRECISION_VARIABLE, _variable(PRECISION_VARIABLE) or PRECISIONS[0]
+    )
+
+
 def _variable(name: str) -> str | None:
     """An environment variable, as `os.environ` has it now; empty ones count as missing.
 
@@ -241,18 +316,24 @@ def _chosen_backend(name: str | None, automatic: str) -> str:
 
 
 def choices(
-    backend: str | None, algorithm: str | None, automatic: str = AUTOMATIC
-) -> tuple[str, str | None, str | None, Hashable]:
-    """What rules a call's choice, unchecked: the backend's name, a forced algorithm's, what is disabled, tuning.
+    backend: str | None, algorithm: str | None, precision: str | None, automatic: str = AUTOMATIC
+) -> tuple[str, str | None, str | None, str | None, Hashable]:
+    """What rules a call's choice, unchecked: the names of the backend and of a forced algorithm, what is disabled,
+    precision, tuning.
 
     What a call runs is remembered under these and its plan, so whatever else comes to rule the choice belongs here.
     """
+    if precision is None:
+        precision = _scoped_precision.get()
     known = getattr(os.environ, "_data", None)
-    if known is not None and known.keys().isdisjoint(_NAMES):  # no variable is there: `_variable` five times at once
+    if known is not None and known.keys().isdisjoint(_NAMES):  # no variable is there: `_variable` six times at once
         name = backend if backend is not None else _scoped.get() or _default or automatic
-        return name, algorithm, None, (None, None, revision())
+        return name, algorithm, None, precision or PRECISIONS[0], (None, None, revision())
     tuning = (_variable(TUNE_VARIABLE), _variable(CACHE_VARIABLE), revision())
-    return _chosen_backend(backend, automatic), forced_algorithm(algorithm), _variable(DISABLE_VARIABLE), tuning
+    name, forced = _chosen_backend(backend, automatic), forced_algorithm(algorithm)
+    if precision is None:
+        precision = _variable(PRECISION_VARIABLE) or PRECISIONS[0]
+    return name, forced, _variable(DISABLE_VARIABLE), precision, tuning
 
 
 def is_in_use(name: str, backend: Backend) -> bool:

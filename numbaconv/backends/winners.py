@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from .._version import __version__
 from ..errors import AlgorithmError
-from ..plan import ConvPlan
+from ..plan import PRECISIONS, ConvPlan
 from .base import Backend, Direction
 
 if TYPE_CHECKING:
@@ -92,6 +92,8 @@ def _key(plan: ConvPlan, direction: Direction) -> str:
     axes = " ".join("/".join(map(str, asdict(axis).values())) for axis in plan.axes)
     weight = "".join(map(str, plan.weight_axes))
     dtypes = f"{plan.dtype}/{plan.compute_dtype}/{plan.output_dtype}"
+    if plan.precision != PRECISIONS[0]:
+        dtypes += f" as {plan.precision}"
     channels = f"{plan.x_channels}-{plan.y_channels} groups {plan.groups} channels {layout} weight {weight}"
     return f"{direction.name} {dtypes} {channels} axes {axes}"
 

@@ -22,14 +22,15 @@ def add(commands: Any) -> Any:
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--direction", default="forward", choices=("forward", "input", "weight"))
     parser.add_argument("--backend")
+    parser.add_argument("--precision", help="float32, or tf32: what float32 operands may be rounded to")
     parser.add_argument("--algorithm", help="as if it were forced")
     return parser
 
 
 def run(options: Namespace) -> Answer:
     """Plan, candidates and choice."""
-    names = ("padding_mode", "data_format", "weight_format", "bias", "dtype", "direction", "backend", "algorithm")
-    more = {name: getattr(options, name) for name in names}
+    names = ("padding_mode", "data_format", "weight_format", "bias", "dtype", "direction")
+    more = {name: getattr(options, name) for name in (*names, "backend", "algorithm", "precision")}
     found = explain(options.input, options.weight, **arguments_of(options), **more)
     return Answer(_data(found), lambda screen: screen.print(str(found), highlight=False, markup=False))
 
@@ -48,6 +49,7 @@ def _data(found: Explanation) -> dict[str, Any]:
             "dtype": plan.dtype,
             "compute_dtype": plan.compute_dtype,
             "output_dtype": plan.output_dtype,
+            "precision": plan.precision,
             "flops": plan.flops,
             "parameters": plan.parameters,
             "least_bytes": plan.least_bytes,

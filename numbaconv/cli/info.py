@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from .._version import __version__
-from ..backends.registry import backends, get_backend, resolve
+from ..backends.registry import backends, get_backend, get_precision, resolve
 from ..backends.winners import tuned_file, tuning_mode
 from .answers import Answer, table
 from .kernels import kernel_files
@@ -30,7 +30,12 @@ def run(options: Namespace) -> Answer:
         "machine": _machine(),
         "threads": _threads(),
         "backends": {name: status.reason or "can be used" for name, status in backends().items()},
-        "chosen": {"backend": get_backend(), "runs on": resolve(None).host(), "tuning": tuning_mode()},
+        "chosen": {
+            "backend": get_backend(),
+            "runs on": resolve(None).host(),
+            "tuning": tuning_mode(),
+            "precision": get_precision(),
+        },
         "caches": _caches(),
         "environment": {name: os.environ[name] for name in sorted(os.environ) if name.startswith(("NUMBA", "OMP_"))},
     }

@@ -17,6 +17,7 @@ def add(commands: Any) -> Any:
     parser.add_argument("--directions", nargs="+", default=["forward"], choices=("forward", "input", "weight"))
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--backend")
+    parser.add_argument("--precision", help="float32, or tf32: what float32 operands may be rounded to")
     return parser
 
 
@@ -33,7 +34,7 @@ def run(options: Namespace) -> Answer:
         for direction in options.directions
         for layer in chosen_layers(options)
     ]
-    found = tune(problems, dtype=options.dtype, backend=options.backend)
+    found = tune(problems, dtype=options.dtype, backend=options.backend, precision=options.precision)
     rows = [
         {
             "problem": str(row.plan).splitlines()[0],

@@ -16,6 +16,7 @@ from ..dispatch import named_backend
 from ..errors import ArgumentError, ShapeError
 from ..functional import Activation
 from ..plan import ConvPlan, Geometry, Ints, ReceptiveField, plan_conv, receptive_field
+from ..plan.arguments import check_precision
 from ..plan.axis import kernel_extent
 from ..plan.layout import is_channels_last
 from ..ranks import shape_names
@@ -59,16 +60,26 @@ class Layer(ABC):
             text = inspect.getdoc(cls.__mro__[1])
             cls.__doc__ = text and text.format(name=cls.__name__, **shape_names(cls.rank))
 
-    def __init__(self, activation: Activation, data_format: str | None, weight_format: str, backend: str | None):
+    def __init__(
+        self,
+        activation: Activation,
+        data_format: str | None,
+        weight_format: str,
+        backend: str | None,
+        precision: str | None,
+    ):
         is_channels_last(self._op, self.rank, data_format)  # that there is such a name, and such an activation
         resolve_activation(self._op, activation, "float32")
         if backend is not None:
             named_backend(self._op, backend)
+        if precision is not None:
+            check_precision(self._op, "precision", precision)
         self.activation = activation
         self._formats: dict[str, Any] = {
             "data_format": data_format,
             "weight_format": weight_format,
             "backend": backend,
+            "precision": precision,
         }
         self._newest: _Call | None = None
         for attribute in self._names.values():

@@ -76,7 +76,8 @@ class _Conv(ConvCore):
         As in `numbaconv.conv{d}`; `backward` needs a derivative.
     data_format : str, optional
         As in `numbaconv.conv{d}`. The weight keeps PyTorch's order of axes, (O, C / groups, {kernel}).
-    backend : str, optional
+    backend, precision : str, optional
+        As in `numbaconv.conv{d}`.
 
     Raises
     ------
@@ -110,8 +111,9 @@ class _Conv(ConvCore):
         activation: Activation = None,
         data_format: str | None = None,
         backend: str | None = None,
+        precision: str | None = None,
     ):
-        super().__init__(activation, data_format, _WEIGHT_FORMAT[self.rank], backend)
+        super().__init__(activation, data_format, _WEIGHT_FORMAT[self.rank], backend, precision)
         shape = layer_weight_shape(self._op, in_channels, out_channels, kernel_size, groups, self.rank)
         self._settle(stride=stride, padding=padding, dilation=dilation, groups=groups, padding_mode=padding_mode)
         self.kernel_size = shape[2:]
@@ -132,7 +134,7 @@ class _ConvTranspose(ConvCore):
     kernel_size : int or one int an axis
     stride, padding, output_padding, groups, dilation, padding_mode
         As in `numbaconv.conv_transpose{d}`.
-    bias, dtype, seed, activation, data_format, backend
+    bias, dtype, seed, activation, data_format, backend, precision
         As in `numbaconv.layers.Conv{d}`. The weight is (C, O / groups, {kernel}), and the fan in of its initial
         values is PyTorch's: that of its second axis.
 
@@ -171,8 +173,9 @@ class _ConvTranspose(ConvCore):
         activation: Activation = None,
         data_format: str | None = None,
         backend: str | None = None,
+        precision: str | None = None,
     ):
-        super().__init__(activation, data_format, _WEIGHT_FORMAT[self.rank], backend)
+        super().__init__(activation, data_format, _WEIGHT_FORMAT[self.rank], backend, precision)
         shape = layer_weight_shape(self._op, in_channels, out_channels, kernel_size, groups, self.rank, transposed=True)
         self._settle(
             stride=stride,
@@ -233,7 +236,7 @@ class _SeparableConv(SeparableCore):
         The depthwise convolution's, as in `numbaconv.separable_conv{d}`.
     depth_multiplier : int
         Channels that the depthwise convolution makes of each.
-    bias, dtype, seed, activation, data_format, backend
+    bias, dtype, seed, activation, data_format, backend, precision
         As in `numbaconv.layers.Conv{d}`. The weights are (C * multiplier, 1, {kernel}) and (O, C * multiplier, {ones}).
 
     Raises
@@ -268,8 +271,9 @@ class _SeparableConv(SeparableCore):
         activation: Activation = None,
         data_format: str | None = None,
         backend: str | None = None,
+        precision: str | None = None,
     ):
-        super().__init__(activation, data_format, _WEIGHT_FORMAT[self.rank], backend)
+        super().__init__(activation, data_format, _WEIGHT_FORMAT[self.rank], backend, precision)
         op = self._op
         if depth_multiplier < 1:
             raise ArgumentError(f"{op}: depth_multiplier must be at least 1, but is {depth_multiplier}")

@@ -9,7 +9,18 @@ from typing import SupportsIndex, TypeAlias
 from ..errors import ArgumentError, DTypeError
 from .axis import PADDING_MODES
 
-__all__ = ["PADDING_NAMES", "Geometry", "Ints", "Padding", "PaddingMode", "Scalar", "integers", "shape"]
+__all__ = [
+    "PADDING_NAMES",
+    "PRECISIONS",
+    "Geometry",
+    "Ints",
+    "Padding",
+    "PaddingMode",
+    "Scalar",
+    "check_precision",
+    "integers",
+    "shape",
+]
 
 Ints: TypeAlias = SupportsIndex | Iterable[SupportsIndex]
 Padding: TypeAlias = str | SupportsIndex | Iterable[SupportsIndex] | Iterable[Iterable[SupportsIndex]]
@@ -17,6 +28,8 @@ PaddingMode: TypeAlias = str | Iterable[str]
 Scalar: TypeAlias = int | float | complex
 
 PADDING_NAMES = ("valid", "same", "same_lower", "causal")
+#: What float32 operands may be rounded to: nothing less than themselves, or TF32 (10 bits of mantissa).
+PRECISIONS = ("float32", "tf32")
 
 
 def _integer(op: str, name: str, value: object) -> int:
@@ -60,6 +73,16 @@ def shape(op: str, name: str, value: object) -> tuple[int, ...]:
     if any(extent < 0 for extent in found):
         raise ArgumentError(f"{op}: {name} must not be negative, but is {found}")
     return found
+
+
+def check_precision(op: str, name: str, value: object) -> str:
+    """A name of `PRECISIONS`. ``name`` is where it was given."""
+    listed = " or ".join(map(repr, PRECISIONS))
+    if not isinstance(value, str):
+        raise DTypeError(f"{op}: {name} must be {listed}, but is {value!r} ({type(value).__name__})")
+    if value not in PRECISIONS:
+        raise ArgumentError(f"{op}: {name} must be {listed}, but is {value!r}")
+    return str(value)
 
 
 def _padding(op: str, value: object, rank: int) -> str | tuple[tuple[int, int], ...]:

@@ -10,7 +10,7 @@ from functools import cached_property, lru_cache
 from math import prod
 
 from ..errors import DTypeError, ShapeError
-from .arguments import Geometry, Ints, Padding, PaddingMode, Scalar, shape
+from .arguments import PRECISIONS, Geometry, Ints, Padding, PaddingMode, Scalar, check_precision, shape
 from .axis import Axis
 from .build import axis_of
 from .dtypes import dtype_name, dtype_rule
@@ -47,6 +47,9 @@ class ConvPlan:
         Counted as parameters.
     dtype, compute_dtype, output_dtype : str
         Of the operands, the accumulator and the result.
+    precision : str
+        ``"tf32"`` where float32 operands may be rounded to TF32 as they are multiplied; else ``"float32"``, for every
+        other dtype, too.
     """
 
     rank: int
@@ -64,6 +67,7 @@ class ConvPlan:
     dtype: str
     compute_dtype: str
     output_dtype: str
+    precision: str = PRECISIONS[0]
 
     @cached_property
     def _hash(self) -> int:
@@ -172,7 +176,8 @@ class ConvPlan:
                 f"{name}  {self.input_shape} * {self.weight_shape} -> {self.output_shape}  {self.dtype}",
                 f"  stride {tuple(axis.stride for axis in self.axes)}  padding {padding} {'/'.join(sorted(modes))}"
                 f"  dilation {tuple(axis.dilation for axis in self.axes)}  groups {self.groups}",
-                f"  accumulates in {self.compute_dtype}, returns {self.output_dtype}",
+                f"  accumulates in {self.compute_dtype}, returns {self.output_dtype}"
+                + (", may round operands to TF32" if self.precision == "tf32" else ""),
                 f"  {self.flops:,} FLOPs, {self.least_bytes:,} bytes at least, "
                 f"{self.arithmetic_intensity:.1f} FLOPs per byte, {self.parameters:,} parameters",
             ]
@@ -234,6 +239,7 @@ def make_plan(
     has_bias: bool,
     dtype: str,
     output_dtype: str | None,
+    precision: str = PRECISIONS[0],
 ) -> ConvPlan:
     """The plan of a call, from arguments that are checked one by one already.
 
@@ -258,6 +264,7 @@ def make_plan(
     _check_channels(op, transposed, geometry.groups, channels, weight, shapes)
     rule = dtype_rule(op, "input", dtype)
     result = rule.output if output_dtype is None else output_dtype
+    compute = rule.compute if result == rule.output else dtype_rule(op, "output", result).compute
     plan = ConvPlan(
         rank=rank,
         transposed=transposed,
@@ -274,8 +281,9 @@ def make_plan(
         padding_value=geometry.padding_value,
         has_bias=has_bias,
         dtype=dtype,
-        compute_dtype=rule.compute if result == rule.output else dtype_rule(op, "output", result).compute,
+        compute_dtype=compute,
         output_dtype=result,
+        precision=precision if dtype == compute == "float32" else PRECISIONS[0],
     )
     _check_sizes(op, plan, shapes)
     return plan
@@ -298,6 +306,7 @@ def plan_conv(
     transposed: bool = False,
     bias: bool = False,
     dtype: object = "float32",
+    precision: str = PRECISIONS[0],
 ) -> ConvPlan:
     """Plan a convolution from shapes alone, without any array.
 
@@ -314,6 +323,8 @@ data_format, weight_format
         Count a bias among the parameters.
     dtype : str, numpy.dtype or scalar type
         Of input and weight.
+    precision : {"float32", "tf32"}
+        As in `numbaconv.conv`, but without asking the environment. It concerns float32 operands alone.
 
     Returns
     -------
@@ -367,6 +378,7 @@ data_format, weight_format
         bool(bias),
         dtype_name(dtype),
         None,
+        check_precision(op, "precision", precision),
     )
 
 

@@ -68,10 +68,11 @@ class Built(Layer):
         dtype: Any,
         seed: Seed,
         backend: str | None,
+        precision: str | None,
     ) -> None:
         """What every constructor does."""
         known = _ACTIVATIONS.get(activation, activation) if isinstance(activation, str) else activation
-        Layer.__init__(self, known, data_format or "channels_last", _WEIGHT_FORMAT[self.rank], backend)
+        Layer.__init__(self, known, data_format or "channels_last", _WEIGHT_FORMAT[self.rank], backend, precision)
         self.kernel_size = integers(self._op, "kernel_size", kernel_size, self.rank, 1)
         self.use_bias, self._seed = bool(use_bias), seed
         self._dtype = parameter_dtype(self._op, dtype)

@@ -37,7 +37,8 @@ class _Conv(Built, ConvCore):
         Of the parameters: float16, bfloat16, float32 or float64.
     seed : int or numpy.random.Generator, optional
         What the kernel is drawn from: Glorot uniform, as Keras'. A bias begins with zeros.
-    backend : str, optional
+    backend, precision : str, optional
+        As in `numbaconv.conv{d}`.
 
     Raises
     ------
@@ -69,8 +70,9 @@ class _Conv(Built, ConvCore):
         dtype: Any = np.float32,
         seed: Seed = None,
         backend: str | None = None,
+        precision: str | None = None,
     ):
-        self._begin(kernel_size, activation, data_format, use_bias, dtype, seed, backend)
+        self._begin(kernel_size, activation, data_format, use_bias, dtype, seed, backend, precision)
         layer_weight_shape(self._op, groups, filters, self.kernel_size, groups, self.rank)
         self.filters = filters
         self._settle(stride=strides, padding=padding, dilation=dilation_rate, groups=groups)
@@ -95,7 +97,7 @@ class _ConvTranspose(Built, ConvCore):
     output_padding : int or one int an axis, optional
         The output has ``(input - 1) * strides + extent + output_padding`` cells for "valid", and for "same"
         ``(input - 1) * strides + extent % 2 + output_padding``, for a dilated kernel's extent.
-    data_format, activation, use_bias, dtype, seed, backend
+    data_format, activation, use_bias, dtype, seed, backend, precision
         As in `numbaconv.layers.keras.Conv{rank}D`. The kernel is ({kernel}, filters, C).
 
     Raises
@@ -129,8 +131,9 @@ class _ConvTranspose(Built, ConvCore):
         dtype: Any = np.float32,
         seed: Seed = None,
         backend: str | None = None,
+        precision: str | None = None,
     ):
-        self._begin(kernel_size, activation, data_format, use_bias, dtype, seed, backend)
+        self._begin(kernel_size, activation, data_format, use_bias, dtype, seed, backend, precision)
         layer_weight_shape(self._op, 1, filters, self.kernel_size, 1, self.rank)
         self.filters = filters
         self._settle(stride=strides, padding=padding, dilation=dilation_rate, output_padding=0)

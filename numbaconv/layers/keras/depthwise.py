@@ -25,7 +25,7 @@ class _DepthwiseConv(Built, ConvCore):
     padding : str
     depth_multiplier : int
         Output channels of each input channel.
-    data_format, activation, use_bias, dtype, seed, backend
+    data_format, activation, use_bias, dtype, seed, backend, precision
         As in `numbaconv.layers.keras.Conv{rank}D`. Keras' kernel, ({kernel}, C, multiplier), is ``weight`` in the form
         of a convolution with a group for each channel, ({kernel}, 1, C * multiplier): the same memory.
 
@@ -59,8 +59,9 @@ class _DepthwiseConv(Built, ConvCore):
         dtype: Any = np.float32,
         seed: Seed = None,
         backend: str | None = None,
+        precision: str | None = None,
     ):
-        self._begin(kernel_size, activation, data_format, use_bias, dtype, seed, backend)
+        self._begin(kernel_size, activation, data_format, use_bias, dtype, seed, backend, precision)
         (self.depth_multiplier,) = integers(self._op, "depth_multiplier", depth_multiplier, 1, 1)
         self._settle(stride=strides, padding=padding, dilation=dilation_rate)
 
@@ -84,7 +85,7 @@ class _SeparableConv(Built, SeparableCore):
     padding : str
     depth_multiplier : int
         Channels between the two convolutions for each input channel.
-    data_format, activation, use_bias, dtype, seed, backend
+    data_format, activation, use_bias, dtype, seed, backend, precision
         As in `numbaconv.layers.keras.Conv{rank}D`. Keras' depthwise kernel, ({kernel}, C, multiplier), is
         ``depthwise_weight`` in the form of a convolution, ({kernel}, 1, C * multiplier): the same memory.
 
@@ -119,8 +120,9 @@ class _SeparableConv(Built, SeparableCore):
         dtype: Any = np.float32,
         seed: Seed = None,
         backend: str | None = None,
+        precision: str | None = None,
     ):
-        self._begin(kernel_size, activation, data_format, use_bias, dtype, seed, backend)
+        self._begin(kernel_size, activation, data_format, use_bias, dtype, seed, backend, precision)
         (self.depth_multiplier,) = integers(self._op, "depth_multiplier", depth_multiplier, 1, 1)
         layer_weight_shape(self._op, 1, filters, 1, 1, self.rank)
         self.filters = filters
