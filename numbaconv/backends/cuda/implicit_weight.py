@@ -19,7 +19,7 @@ from .gather import forward_axis
 from .implicit_gemm import BESIDE_CHANNELS, common_refusal, is_aligned, reachable, steps_of_sample
 from .launching import THREADS, blocks_for, launch
 from .running import algorithm
-from .tiles import DEPTH, WEIGHT_TILES, Tile, choose_tile
+from .tiles import DEPTH, SMALL, WEIGHT_TILES, Tile, choose_tile
 from .weight_gemm import EACH, HEAD, QUADS, sum_kernel, weight_kernel
 
 __all__ = ["IMPLICIT_GEMM_WEIGHT"]
@@ -81,7 +81,7 @@ class _Weight:
         quads = last and aligned and y.strides[1] == 1 and outputs % 4 == 0 and inputs % 4 == 0
         length = chunk_length(plan)
         chunks = -(-plan.batch * prod(plan.y_shape[2:]) // length)
-        tile = choose_tile(WEIGHT_TILES[self.compute.itemsize], outputs, columns, plan.groups * chunks)
+        tile = choose_tile(WEIGHT_TILES[self.compute.itemsize], outputs, columns, plan.groups * chunks, SMALL)
         row_blocks, column_blocks = -(-outputs // tile.rows), -(-columns // tile.columns)
         values = self._table(steps_of_sample(x), steps_of_sample(y), last, (row_blocks, column_blocks), length)
         weights = plan.groups * outputs * columns

@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 from numba import cuda
 
-from .elements import BFLOAT16, number, storage, writer
+from .elements import BFLOAT16, number, writer
 from .fragments import finish_sums, multiply_of, place_of_lane, split, to_tf32
 from .gather import (
     BATCH,
@@ -306,7 +306,7 @@ def tensor_kernel(tile: TensorTile, kind: Kind, out_dtype: str, how: str, last: 
         row_step, left_over = np.int64(table[TARGET]), np.int64(group_rows) - np.int64(row)
         deliver(out, extras, table[VECTOR] != 0, sums, words, place_column, channel, row, left_over, row_step)
 
-    return bounded_kernel(product, threads, 1 if parts == 2 else max(512 // threads, 1) if not halves else 1)
+    return bounded_kernel(product, threads, 1 if parts == 2 else 512 // threads)
 
 
 @cache
@@ -435,8 +435,3 @@ def pack_rows_kernel(kind: Kind) -> Any:
                     packed[at] = float_of_word(to_tf32(word))
 
     return pack
-
-
-def packed_dtype(kind: Kind) -> np.dtype:
-    """Of packed weights: the bits of halves, or float32."""
-    return storage(np.dtype(np.uint16 if kind.per_word == 2 else np.float32))
