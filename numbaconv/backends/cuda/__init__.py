@@ -29,7 +29,8 @@ else:
     _tables = {
         direction: (
             DEPTHWISE[direction],
-            *(each[direction] for each in (TENSOR_CORE, TENSOR_CORE_3XTF32) if direction in each),
+            TENSOR_CORE[direction],
+            TENSOR_CORE_3XTF32[direction],
             gemm,
             DIRECT[direction],
         )

@@ -37,7 +37,7 @@ from .intrinsics import (
 )
 from .tensor_tiles import WORDS, Kind, TensorTile
 
-__all__ = ["finish_sums", "multiply_of", "place_of_lane", "split", "to_tf32"]
+__all__ = ["finish_sums", "multiply_of", "piece_at", "place_of_lane", "split", "to_tf32"]
 
 _MULTIPLY = {"float16": mma_f16, "bfloat16": mma_bf16, "tf32": mma_tf32, "3xtf32": mma_tf32}
 
@@ -81,17 +81,30 @@ def to_tf32(word):
     return round_tf32(float_of_word(word))
 
 
+@inlined
+def piece_at(row, chunk):
+    """The word where a piece of a row or column is."""
+    key = np.uint32((row & np.uint32(2)) | np.uint32(np.uint32(row >> np.uint32(2)) & np.uint32(1)))
+    return np.uint32(row * np.uint32(WORDS) + np.uint32(4) * np.uint32(chunk ^ key))
+
+
 @cache
 def place_of_lane(tile: TensorTile) -> Any:
-    """A device function: the first row and column of a thread's warp in the tile."""
+    """A device function: the first row and column of a thread's warp in the tile, and what it gives ``ldmatrix``.
+
+    That is one piece of each of the first 16 rows, then the next piece; and four pieces of each of 8 columns.
+    """
     across = tile.columns // tile.warp_columns
     warp_rows, warp_columns = tile.warp_rows, tile.warp_columns
 
     @inlined
     def place(thread):
-        warp = np.uint32(thread // np.uint32(32))
+        warp, lane = np.uint32(thread // np.uint32(32)), np.uint32(thread % np.uint32(32))
         row = np.uint32(warp // np.uint32(across) * np.uint32(warp_rows))
-        return row, np.uint32(warp % np.uint32(across) * np.uint32(warp_columns))
+        column = np.uint32(warp % np.uint32(across) * np.uint32(warp_columns))
+        left = piece_at(np.uint32(row + lane % np.uint32(16)), np.uint32(lane // np.uint32(16)))
+        right = piece_at(np.uint32(column + lane % np.uint32(8)), np.uint32(lane // np.uint32(8)))
+        return row, column, left, right
 
     return place
 
@@ -100,8 +113,8 @@ def place_of_lane(tile: TensorTile) -> Any:
 def multiply_of(tile: TensorTile, kind: Kind, packed: bool) -> Any:
     """A device function: ``sums += left right`` over a step, by a warp.
 
-    ``left``: the word where the first row of the warp's rows begins, and ``right`` so for columns; the second part of
-    packed rows begins ``tile.rows`` rows further. ``sums[4 (i n + j) + register]`` and ``cross``, which split operands
+    ``left`` and ``right``: the words of this lane (`place_of_lane`) in the rows and columns; the second part of packed
+    rows begins ``tile.rows`` rows further. ``sums[4 (i n + j) + register]`` and ``cross``, which split operands
     need, belong to the product of 16 rows ``i`` and 8 columns ``j`` of ``n``. ``packed``: rows are tf32 already, or split.
     """
     row_products, column_products = tile.warp_rows // 16, tile.warp_columns // 8
@@ -151,13 +164,7 @@ def multiply_of(tile: TensorTile, kind: Kind, packed: bool) -> Any:
 
     @inlined
     def multiply(words, left, right, sums, cross):
-        lane = np.uint32(np.uint32(cuda.threadIdx.x) % np.uint32(32))
-        key = np.uint32((lane & np.uint32(2)) | (lane >> np.uint32(2) & np.uint32(1)))
-        chunk = np.uint32(np.uint32(4) * (np.uint32(lane >> np.uint32(4)) ^ key))
-        left0 = np.uint32(left + lane % np.uint32(16) * np.uint32(WORDS) + chunk)
-        left1 = np.uint32(left0 ^ np.uint32(8))
-        chunk = np.uint32(np.uint32(4) * (np.uint32(lane >> np.uint32(3)) ^ key))
-        right = np.uint32(right + lane % np.uint32(8) * np.uint32(WORDS) + chunk)
+        other_left = np.uint32(left ^ np.uint32(8))
         high = cuda.local.array(held, np.uint32)
         low = cuda.local.array(held, np.uint32)
         for j in range(column_products):
@@ -168,11 +175,11 @@ def multiply_of(tile: TensorTile, kind: Kind, packed: bool) -> Any:
             for e in range(4):
                 high[4 * j + e] = to_tf32(found[e]) if rounds else found[e]
                 low[4 * j + e] = rest[e]
-        of_row(0, words, left0, left1, sums, cross, high, low)
-        of_row(1, words, left0, left1, sums, cross, high, low)
+        of_row(0, words, left, other_left, sums, cross, high, low)
+        of_row(1, words, left, other_left, sums, cross, high, low)
         if row_products == 4:
-            of_row(2, words, left0, left1, sums, cross, high, low)
-            of_row(3, words, left0, left1, sums, cross, high, low)
+            of_row(2, words, left, other_left, sums, cross, high, low)
+            of_row(3, words, left, other_left, sums, cross, high, low)
 
     return multiply
 

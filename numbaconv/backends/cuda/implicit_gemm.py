@@ -113,6 +113,10 @@ class Product:
         """The tile for ``copies`` products of so many rows and columns."""
         return choose_tile(TILES[self.compute.itemsize], rows, columns, copies, SMALL)
 
+    def operand(self, tensor: Tensor, stream: Any) -> Tensor:
+        """An operand as kernels take it."""
+        return tensor
+
     def packed(self, tables: "PackTables", w: Tensor, stream: Any) -> Any:
         """A weight as the kernels read it."""
         packed = empty((tables.elements,), self.compute, stream).data
@@ -179,7 +183,7 @@ class Gathered:
 
     def __call__(self, x: Tensor, w: Any, y: Tensor, epilogue: DeviceEpilogue, stream: Any) -> None:
         source, out = (y, x) if self.by_input else (x, y)
-        source = reachable(source, stream)
+        source = reachable(self.product.operand(source, stream), stream)
         made = self.made(source, out, stream)
         packed = w.arrays[0] if isinstance(w, PackedWeight) else self.packed(w, stream)
         launch(

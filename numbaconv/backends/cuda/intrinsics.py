@@ -134,10 +134,19 @@ if not SIMULATED:
         kind = ir.FunctionType(result, [each.type for each in arguments])
         return builder.call(ir.InlineAsm(kind, text, constraints, side_effect=effects), arguments)
 
-    def _shared_address(builder, pointer):
-        """A shared array's address as instructions on shared memory take it, from a generic pointer."""
+    def _shared_address(context, builder, signature, args, at, offset=None):
+        """The address of ``args[at][args[at + 1] + args[offset]]`` as instructions on shared memory take it.
+
+        That of the array is found once; the rest is 32-bit arithmetic, to which a constant is added last.
+        """
+        array = signature.args[at]
+        data = context.make_array(array)(context, builder, args[at]).data
         text = "{ .reg .u64 a; cvta.to.shared.u64 a, $1; cvt.u32.u64 $0, a; }"
-        return _assembly(builder, _I32, [builder.ptrtoint(pointer, _I64)], text, "=r,l", effects=False)
+        address = _assembly(builder, _I32, [builder.ptrtoint(data, _I64)], text, "=r,l", effects=False)
+        for place in (at + 1,) if offset is None else (at + 1, offset):
+            index = context.cast(builder, args[place], signature.args[place], types.int32)
+            address = builder.add(address, builder.mul(index, ir.Constant(_I32, array.dtype.bitwidth // 8)))
+        return address
 
     def _global_address(builder, pointer):
         text = "cvta.to.global.u64 $0, $1;"
@@ -146,7 +155,7 @@ if not SIMULATED:
     def _copy(size, level):
         def copy(typingctx, target, at, source, index, count):
             def codegen(context, builder, signature, args):
-                to = _shared_address(builder, _pointer(context, builder, signature, args, 0))
+                to = _shared_address(context, builder, signature, args, 0)
                 read = _global_address(builder, _pointer(context, builder, signature, args, 2))
                 number = context.cast(builder, args[4], signature.args[4], types.int32)
                 item = ir.Constant(_I32, source.dtype.bitwidth // 8)
@@ -212,10 +221,7 @@ if not SIMULATED:
     @intrinsic
     def ldmatrix4(typingctx, array, index, offset):
         def codegen(context, builder, signature, args):
-            address = _shared_address(builder, _pointer(context, builder, signature, args, 0))
-            # As in `_load`: a constant becomes part of the instruction.
-            further = context.cast(builder, args[2], offset, types.int32)
-            address = builder.add(address, builder.mul(further, ir.Constant(_I32, array.dtype.bitwidth // 8)))
+            address = _shared_address(context, builder, signature, args, 0, 2)
             text = "ldmatrix.sync.aligned.m8n8.x4.shared.b16 {$0,$1,$2,$3}, [$4];"
             four = ir.LiteralStructType([_I32] * 4)
             found = _assembly(builder, four, [address], text, "=r,=r,=r,=r,r,~{memory}")

@@ -37,13 +37,24 @@ from numba import cuda
 from ...plan import ConvPlan
 from ..base import Direction, terms_summed
 from ..tables import fill_value
-from .device import Tensor, empty
-from .elements import BFLOAT16
+from .device import Tensor, empty, memory
+from .elements import BFLOAT16, reader
 from .gather import Step
-from .implicit_gemm import LEAST_ROWS, MOST_ELEMENTS, PackTables, Product, gathered, refusal_of_gather
-from .jit import SIMULATED
+from .implicit_gemm import (
+    LEAST_ROWS,
+    MOST_ELEMENTS,
+    PackTables,
+    Product,
+    common_refusal,
+    gathered,
+    refusal_of_gather,
+)
+from .implicit_weight import Weight, WeightProduct, worthwhile
+from .jit import SIMULATED, kernel
 from .launching import THREADS, blocks_for, launch
+from .running import algorithm
 from .tensor_gather import pack_rows_kernel, tensor_kernel
+from .tensor_weight import FIRST, LAST, tensor_weight_kernel
 from .tensor_tiles import CHUNKS, HALF_TILES, KINDS, SMALL_TENSOR, SPLIT_TILES, Kind
 from .tiles import choose_tile
 
@@ -83,10 +94,11 @@ class TensorProduct(Product):
 
     def fill(self, plan: ConvPlan) -> Any:
         """What constant padding holds, as the bits of a word."""
-        value = fill_value(plan, self.compute)
-        if self.kind.per_word == 1:
-            return value.view(np.uint32)
-        return np.uint32(half_bits(value, self.kind.name))
+        return _fill(self.kind, plan)
+
+    def operand(self, tensor: Tensor, stream: Any) -> Tensor:
+        """An operand as kernels take it: of one dtype."""
+        return _operand(self.kind, tensor, stream)
 
     def tile(self, rows: int, columns: int, copies: int) -> Any:
         """The tile for ``copies`` products of so many rows and columns."""
@@ -95,15 +107,74 @@ class TensorProduct(Product):
 
     def packed(self, tables: PackTables, w: Tensor, stream: Any) -> Any:
         """A weight as the kernels read it."""
+        w = self.operand(w, stream)
         dtype = np.dtype(np.uint16 if self.kind.per_word == 2 else np.float32)
         packed = empty((self.kind.parts * tables.elements,), dtype, stream).data
-        kernel = pack_rows_kernel(self.kind)
-        launch(kernel, blocks_for(tables.elements), THREADS, stream, w.data, packed, tables.places, tables.numbers)
+        pack = pack_rows_kernel(self.kind)
+        launch(pack, blocks_for(tables.elements), THREADS, stream, w.data, packed, tables.places, tables.numbers)
         return packed
 
     def kernel(self, made: Any, source: Tensor, out: Tensor, finish: Any) -> Any:
         """The kernel for these operands."""
         return tensor_kernel(made.tile, self.kind, out.dtype.name, made.how, made.last, finish)
+
+
+class TensorWeight(WeightProduct):
+    """What `implicit_weight.Weight` does with tensor cores."""
+
+    def __init__(self, plan: ConvPlan):
+        super().__init__(plan)
+        self.kind = kind_of(plan)
+        self.depth = self.kind.depth
+
+    def fill(self, plan: ConvPlan) -> Any:
+        """What constant padding holds, as the bits of a word."""
+        return _fill(self.kind, plan)
+
+    def operand(self, tensor: Tensor, stream: Any) -> Tensor:
+        """An operand as kernels take it: of one dtype."""
+        return _operand(self.kind, tensor, stream)
+
+    def tile(self, rows: int, columns: int, copies: int) -> Any:
+        """The tile for ``copies`` products of so many rows and columns."""
+        return choose_tile(HALF_TILES, rows, columns, copies, SMALL_TENSOR)
+
+    def way(self, last: bool, quads: bool) -> str:
+        """Whether channels are neighbours."""
+        return LAST if last else FIRST
+
+    def kernel(self, made: Any, x: Tensor, y: Tensor) -> Any:
+        """The kernel for these operands."""
+        return tensor_weight_kernel(made.tile, self.kind, made.how)
+
+
+@cache
+def _widen(dtype: str) -> Any:
+    """The kernel that makes float32 of a half type."""
+    read = reader(dtype)
+
+    @kernel
+    def widen(source, target, count):
+        at = cuda.grid(1)
+        if at < count:
+            target[np.uint64(at)] = np.float32(read(source, np.uint64(at)))
+
+    return widen
+
+
+def _operand(kind: Kind, tensor: Tensor, stream: Any) -> Tensor:
+    """An operand in the plan's dtype: itself, or, of a half type beside a float32 one, a copy."""
+    if kind.per_word == 2 or tensor.dtype == np.float32:
+        return tensor
+    made = Tensor(memory(tensor.span, np.dtype(np.float32), stream), np.dtype(np.float32), tensor.shape, tensor.strides)
+    launch(_widen(tensor.dtype.name), blocks_for(tensor.span), THREADS, stream, tensor.data, made.data, tensor.span)
+    return made
+
+
+def _fill(kind: Kind, plan: ConvPlan) -> Any:
+    """What constant padding holds, as the bits of a word."""
+    value = fill_value(plan, np.dtype(np.float32))
+    return value.view(np.uint32) if kind.per_word == 1 else np.uint32(half_bits(value, kind.name))
 
 
 def half_bits(value: np.float32, dtype: str) -> int | None:
@@ -161,6 +232,14 @@ def _worthwhile(split: bool, by_input: bool, plan: ConvPlan) -> str | None:
     return _depth_is_worth_it(split, channels // plan.groups * prod(plan.w_shape[2:]))
 
 
+def _weight_refusal(split: bool, plan: ConvPlan) -> str | None:
+    return _refusal_of_kind(split, plan) or common_refusal(plan)
+
+
+def _weight_worthwhile(split: bool, plan: ConvPlan) -> str | None:
+    return worthwhile(plan) or _depth_is_worth_it(split, plan.batch * prod(plan.y_shape[2:]))
+
+
 def error_factor(direction: Direction, plan: ConvPlan) -> float:
     """See the top of this file."""
     kind, n = kind_of(plan), terms_summed(plan, direction)
@@ -169,8 +248,14 @@ def error_factor(direction: Direction, plan: ConvPlan) -> float:
     return 2.0 * n + 3.0 + (2.0**13 + 4.0 if kind.name == "tf32" else 0.0)
 
 
+def _rounds(plan: ConvPlan) -> bool:
+    """Whether operands are rounded where a plan allows it."""
+    return plan.dtype == "float32"
+
+
 def _table(split: bool, name: str) -> Any:
-    return {
+    options = {"family": "tensor_core"} if split else {"family": "tensor_core", "rounds_to_tf32": _rounds}
+    found = {
         direction: gathered(
             name,
             direction,
@@ -178,10 +263,20 @@ def _table(split: bool, name: str) -> Any:
             partial(_refusal, split),
             error_factor,
             partial(_worthwhile, split),
-            family="tensor_core",
+            **options,
         )
         for direction in (Direction.FORWARD, Direction.INPUT_GRAD)
     }
+    found[Direction.WEIGHT_GRAD] = algorithm(
+        name,
+        Direction.WEIGHT_GRAD,
+        partial(Weight, TensorWeight),
+        partial(_weight_refusal, split),
+        partial(error_factor, Direction.WEIGHT_GRAD),
+        worthwhile=partial(_weight_worthwhile, split),
+        **options,
+    )
+    return found
 
 
 #: Half types, and float32 that may be rounded to TF32.

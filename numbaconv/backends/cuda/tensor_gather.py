@@ -30,7 +30,7 @@ import numpy as np
 from numba import cuda
 
 from .elements import BFLOAT16, number, writer
-from .fragments import finish_sums, multiply_of, place_of_lane, split, to_tf32
+from .fragments import finish_sums, multiply_of, piece_at, place_of_lane, split, to_tf32
 from .gather import (
     BATCH,
     CHANNELS,
@@ -72,14 +72,7 @@ from .lookups import cell_at, column_at
 from .products import bounded_kernel
 from .tensor_tiles import CHUNKS, WORDS, Kind, TensorTile, stages_of
 
-__all__ = ["EACH", "FLAT", "QUADS", "pack_rows_kernel", "piece_at", "tensor_kernel"]
-
-
-@inlined
-def piece_at(row, chunk):
-    """The word where a piece of a row or column is."""
-    key = np.uint32((row & np.uint32(2)) | np.uint32(np.uint32(row >> np.uint32(2)) & np.uint32(1)))
-    return np.uint32(row * np.uint32(WORDS) + np.uint32(4) * np.uint32(chunk ^ key))
+__all__ = ["EACH", "FLAT", "QUADS", "pack_rows_kernel", "tensor_kernel"]
 
 
 @cache
@@ -95,8 +88,9 @@ def tensor_kernel(tile: TensorTile, kind: Kind, out_dtype: str, how: str, last: 
     held_size = 1 if quads or not halves else WORDS * columns // threads
     left_words = WORDS * rows * parts
     stage_words = left_words + WORDS * columns
-    stages = stages_of(rows * parts, columns)
+    stages = stages_of(rows * parts + columns)
     left_copies = CHUNKS * rows * parts // threads
+    apart = threads // CHUNKS  # rows between those of a thread
     per = threads // columns  # threads of a column
     right_pieces = CHUNKS // per
     depth, piece = kind.depth, kind.depth // CHUNKS
@@ -107,6 +101,13 @@ def tensor_kernel(tile: TensorTile, kind: Kind, out_dtype: str, how: str, last: 
     place, multiply, finish_all = place_of_lane(tile), multiply_of(tile, kind, True), finish_sums(sums_size, kind)
     deliver = _deliver_of(tile, out_dtype, last, finish)
     none = np.uint32(0)
+
+    @inlined
+    def row_of_slot(slot):
+        """The row whose weights are in a row of shared memory: those of a thread's results are neighbours."""
+        in_warp = np.uint32(slot % np.uint32(warp_rows))
+        in_order = np.uint32(in_warp % np.uint32(8) * np.uint32(neighbours) + in_warp // np.uint32(8))
+        return np.uint32(slot - in_warp + in_order)
 
     @inlined
     def element(
@@ -172,7 +173,16 @@ def tensor_kernel(tile: TensorTile, kind: Kind, out_dtype: str, how: str, last: 
         )
         tap_at = np.uint32(table[record + TAPS])
         count = np.uint32(table[record + STEPS])
-        place_row, place_column = place(thread)
+        place_row, place_column, left_place, right_place = place(thread)
+        # The packed row, and the place in shared memory, that this thread copies to first.
+        slot = np.uint32(thread // np.uint32(CHUNKS))
+        left_row = np.uint32(first_row + row_of_slot(slot))
+        packed_at = np.uint32(
+            packed_at + row_of_slot(slot) * row_size + thread % np.uint32(CHUNKS) * np.uint32(piece)
+        )
+        right_place = np.uint32(right_place + np.uint32(left_words))
+        left_to = piece_at(slot, np.uint32(thread % np.uint32(CHUNKS)))
+        right_to = np.uint32(np.uint32(left_words) + piece_at(own, own_piece))
         for i in range(sums_size):
             sums[i] = np.float32(0)
         for i in range(cross_size):
@@ -186,20 +196,14 @@ def tensor_kernel(tile: TensorTile, kind: Kind, out_dtype: str, how: str, last: 
             there_is_more = number_of_step < count
             if there_is_more:
                 for i in range(left_copies):
-                    unit = np.uint32(thread + np.uint32(i * threads))
-                    chunk = np.uint32(unit % np.uint32(CHUNKS))
-                    slot = np.uint32(unit // np.uint32(CHUNKS))
-                    part = np.uint32(slot // np.uint32(rows))
-                    row = np.uint32(slot % np.uint32(rows))
-                    in_warp = np.uint32(row % np.uint32(warp_rows))
-                    row = np.uint32(
-                        np.uint32(row - in_warp)
-                        + in_warp % np.uint32(8) * np.uint32(neighbours)
-                        + in_warp // np.uint32(8)
+                    slot = np.uint32(i * apart % rows)  # of the first thread: constants
+                    further = row_of_slot(slot)
+                    from_packed = np.uint32(
+                        packed_at + further * row_size + np.uint32(i * apart // rows) * part_size
                     )
-                    from_packed = np.uint32(packed_at + part * part_size + row * row_size + chunk * np.uint32(piece))
-                    has = piece if np.uint32(first_row + row) < group_rows else 0
-                    copy16(words, np.uint32(to + piece_at(slot, chunk)), packed, from_packed, np.int32(has))
+                    has = piece if np.uint32(left_row + further) < group_rows else 0
+                    at = np.uint32(to + left_to + np.uint32(i * apart * WORDS))
+                    copy16(words, at, packed, from_packed, np.int32(has))
                 packed_at = np.uint32(packed_at + np.uint32(depth))
                 if not flat and channel == np.uint32(0):
                     entry = load4(table, tap_at, 0)
@@ -208,7 +212,7 @@ def tensor_kernel(tile: TensorTile, kind: Kind, out_dtype: str, how: str, last: 
                     padding = fill if found == CONSTANT_CODE else none
                     cell = np.uint32(max(found, np.int64(0)))
                     tap_at = np.uint32(tap_at + np.uint32(4))
-                right_to = np.uint32(to + np.uint32(left_words))
+                right_at = np.uint32(to + right_to)
                 if quads:
                     for i in range(right_pieces):
                         chunk = np.uint32(own_piece + np.uint32(i * per))
@@ -216,7 +220,7 @@ def tensor_kernel(tile: TensorTile, kind: Kind, out_dtype: str, how: str, last: 
                         has = piece if covered and at < channels else 0
                         copy16(
                             words,
-                            np.uint32(right_to + piece_at(own, chunk)),
+                            np.uint32(right_at ^ np.uint32(4 * i * per)),
                             source,
                             start + np.uint64(np.uint32(cell + at)),
                             np.int32(has),
@@ -240,7 +244,7 @@ def tensor_kernel(tile: TensorTile, kind: Kind, out_dtype: str, how: str, last: 
                         for j in range(4):
                             word = np.uint32(np.uint32(turn + np.uint32(j)) % np.uint32(4))
                             e = np.uint32(np.uint32(4) * chunk + word)
-                            at_word = np.uint32(right_to + piece_at(own, chunk) + word)
+                            at_word = np.uint32(np.uint32(right_at ^ np.uint32(4 * i * per)) + word)
                             if flat:
                                 entry = load4(table, np.uint32(tap_at + np.uint32(4) * e), 0)
                                 found = np.int64(ZERO_CODE)
@@ -272,18 +276,15 @@ def tensor_kernel(tile: TensorTile, kind: Kind, out_dtype: str, how: str, last: 
                         channel = np.uint32(0)
             commit_copies()
             if number_of_step >= stages - 1:
-                left = np.uint32(from_words + place_row * np.uint32(WORDS))
-                right = np.uint32(from_words + np.uint32(left_words) + place_column * np.uint32(WORDS))
-                multiply(words, left, right, sums, cross)
+                left = np.uint32(from_words + left_place)
+                multiply(words, left, np.uint32(from_words + right_place), sums, cross)
                 from_words = np.uint32(from_words + np.uint32(stage_words))
                 if from_words == np.uint32(stages * stage_words):
                     from_words = np.uint32(0)
             if there_is_more:
                 if halves and not quads:
                     for i in range(right_pieces):
-                        at = np.uint32(
-                            to + np.uint32(left_words) + piece_at(own, np.uint32(own_piece + np.uint32(i * per)))
-                        )
+                        at = np.uint32(np.uint32(to + right_to) ^ np.uint32(4 * i * per))
                         store4(words, at, held[4 * i], held[4 * i + 1], held[4 * i + 2], held[4 * i + 3])
                     if flat:
                         tap_at = np.uint32(tap_at + np.uint32(4 * depth))

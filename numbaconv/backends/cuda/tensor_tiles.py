@@ -101,6 +101,6 @@ SPLIT_TILES = (
 SMALL_TENSOR = TensorTile(32, 8, 32, 8)
 
 
-def stages_of(left: int, right: int) -> int:
-    """How many steps' words fit, for so many rows (of every part) and columns."""
-    return min(_MOST_STAGES, _SHARED // (WORDS * (left + right)))
+def stages_of(lines: int, besides: int = 0) -> int:
+    """How many steps fit, for so many rows (of every part) and columns, and words for other things."""
+    return min(_MOST_STAGES, (_SHARED - besides) // (WORDS * lines))
