@@ -142,25 +142,28 @@ def multiply_of(tile: TensorTile, kind: Kind, packed: bool) -> Any:
                 found = mma(found, a0, (high[4 * j], high[4 * j + 1]))
                 add(sums, at, mma(found, a1, (high[4 * j + 2], high[4 * j + 3])))
         else:
-            if packed:
-                low0 = ldmatrix4(words, left0, further + i * 16 * WORDS)
-                low1 = ldmatrix4(words, left1, further + i * 16 * WORDS)
-            else:
+            low0, low1 = a0, a1
+            if not packed:
                 a0, low0 = _split4(a0[0], a0[1], a0[2], a0[3])
                 a1, low1 = _split4(a1[0], a1[1], a1[2], a1[3])
             for j in range(column_products):
                 at = 4 * (i * column_products + j)
                 zero = np.float32(0)
-                high0, high1 = (high[4 * j], high[4 * j + 1]), (high[4 * j + 2], high[4 * j + 3])
-                found = mma((zero, zero, zero, zero), a0, high0)
-                found = mma(found, a1, high1)
+                found = mma((zero, zero, zero, zero), a0, (high[4 * j], high[4 * j + 1]))
+                found = mma(found, a1, (high[4 * j + 2], high[4 * j + 3]))
                 other = (cross[at], cross[at + 1], cross[at + 2], cross[at + 3])
-                other = mma(other, low0, high0)
-                other = mma(other, low1, high1)
                 other = mma(other, a0, (low[4 * j], low[4 * j + 1]))
                 add(cross, at, mma(other, a1, (low[4 * j + 2], low[4 * j + 3])))
                 for e in range(4):
                     sums[at + e] = np.float32(sums[at + e] + found[e])
+            if packed:
+                low0 = ldmatrix4(words, left0, further + i * 16 * WORDS)
+                low1 = ldmatrix4(words, left1, further + i * 16 * WORDS)
+            for j in range(column_products):
+                at = 4 * (i * column_products + j)
+                other = (cross[at], cross[at + 1], cross[at + 2], cross[at + 3])
+                other = mma(other, low0, (high[4 * j], high[4 * j + 1]))
+                add(cross, at, mma(other, low1, (high[4 * j + 2], high[4 * j + 3])))
 
     @inlined
     def multiply(words, left, right, sums, cross):

@@ -2,7 +2,7 @@
 
 Every intrinsic has a fallback for Numba's simulator (``NUMBA_ENABLE_CUDASIM=1``), which computes the same values.
 Most concern one thread. Those of a warp (``mma_*``, ``ldmatrix4``) exchange what their lanes hold, and the simulator
-has neither warps nor shuffles: there they go through a shared scratch array between two barriers of the *block*. So
+has neither warps nor shuffles: there they go through shared scratch arrays and a barrier of the *block*. So
 in a kernel that is to run in the simulator all threads of a block call them equally often, blocks are one-dimensional,
 and a lane is ``threadIdx.x % 32``. On the device none of that is needed.
 
@@ -24,6 +24,7 @@ Indices are those of elements of a one-dimensional array and never negative: the
 
 from collections.abc import Callable
 from functools import lru_cache
+from threading import current_thread
 from typing import Any
 
 import numpy as np
@@ -334,15 +335,17 @@ else:
 
     @cuda.jit(device=True)
     def _exchange(values):
-        """What the lanes of this thread's warp hold, a row each; every thread of the block has to call it."""
-        held = cuda.shared.array((1024, 10), np.uint32)
-        thread = cuda.threadIdx.x
-        held[thread, : len(values)] = values
+        """What the lanes of this thread's warp hold, a row each; every thread of the block has to call it.
+
+        Two scratch arrays in turns: who writes to one has been at a barrier since it was read.
+        """
+        thread, state = cuda.threadIdx.x, current_thread()
+        turn = state.exchanges = 1 - getattr(state, "exchanges", 0)
+        held = cuda.shared.array((2, 1024, 10), np.uint32)
+        held[turn, thread, : len(values)] = values
         cuda.syncthreads()
         first = thread - thread % 32
-        rows = np.array(held[first : min(first + 32, cuda.blockDim.x), : len(values)])
-        cuda.syncthreads()
-        return rows
+        return np.array(held[turn, first : min(first + 32, cuda.blockDim.x), : len(values)])
 
     def _halves(registers):
         """Pairs of 16-bit patterns from 32-bit registers, the low one first."""
@@ -372,7 +375,8 @@ else:
             quantum = np.ldexp(1.0, np.frexp(np.abs(terms).max(axis=0))[1] - 24)
             total = (np.trunc(terms / quantum) * quantum).sum(axis=0)
             found = total.astype(np.float32)
-        found = np.where(np.abs(found) > np.abs(total), np.nextafter(found, np.float32(0)), found)
+        rounded_up = (np.abs(found) > np.abs(total)) & (np.abs(total) < 2.0**128)
+        found = np.where(rounded_up, np.nextafter(found, np.float32(0)), found)
         return np.where(np.isfinite(plain), found, plain.astype(np.float32)).astype(np.float32)
 
     @cuda.jit(device=True)

@@ -307,7 +307,7 @@ def tensor_kernel(tile: TensorTile, kind: Kind, out_dtype: str, how: str, last: 
         row_step, left_over = np.int64(table[TARGET]), np.int64(group_rows) - np.int64(row)
         deliver(out, extras, table[VECTOR] != 0, sums, words, place_column, channel, row, left_over, row_step)
 
-    return bounded_kernel(product, threads, 1 if parts == 2 else 512 // threads)
+    return bounded_kernel(product, threads, (512 if quads and parts == 1 else 256) // threads)
 
 
 @cache

@@ -333,4 +333,4 @@ def tensor_weight_kernel(tile: TensorTile, kind: Kind, how: str) -> Any:
             store_line(3, 0, sums, sums_out, part, row, all_rows, column, all_columns)
             store_line(3, 1, sums, sums_out, part, row, all_rows, column, all_columns)
 
-    return bounded_kernel(weight, threads, 1 if kind.parts == 2 or threads == 256 else 512 // threads)
+    return bounded_kernel(weight, threads, 256 // threads)
