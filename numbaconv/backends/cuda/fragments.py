@@ -8,13 +8,14 @@ Halves and tf32 are multiplied into the sums themselves. With ``3xtf32`` a float
 is less than ``2**-22`` of the product.
 
 Infinity is in ``low``, beside a ``high`` of zero; what rounds to it keeps the largest tf32. So where it is multiplied
-by zero or subtracted from itself is what it is with float32 (but for factors under ``2**-137``, whose ``high`` is zero).
+by zero or subtracted from itself is what it is with float32 (but by factors under ``2**-137``, whose ``high`` is 0).
 A main sum that is infinite has overflowed, and is the result. Scaled as it is, ``low`` has all its bits down to
 ``2**-125``, and loses up to ``2**-146`` below; being at most half as large as what is split, it overflows nothing.
 
 Tensor cores cut off sums, always toward zero: an error that grows with the number of products, not with its root. So
 ``high high`` goes into sums that begin with zero and end after a step of 16 products, two instructions; a float32
-addition, which rounds, adds them to the main sums. The other two, whose errors are a thousandth, have sums of their own.
+addition, which rounds, adds them to the main sums. The other two, whose errors are a thousandth, have sums of their
+own.
 """
 
 from functools import cache
@@ -41,7 +42,7 @@ __all__ = ["finish_sums", "multiply_of", "piece_at", "place_of_lane", "split", "
 
 _MULTIPLY = {"float16": mma_f16, "bfloat16": mma_bf16, "tf32": mma_tf32, "3xtf32": mma_tf32}
 
-#: The largest float32 that rounds to a finite tf32, the largest of all, and how much larger than what is left is ``low``.
+#: The largest float32 that rounds to a finite tf32, the largest of all, and ``low`` in units of what is left.
 _LARGEST, _MOST, _SCALE = np.uint32(0x7F7FEFFF).view(np.float32), np.finfo(np.float32).max, np.float32(1024)
 
 
@@ -115,7 +116,7 @@ def multiply_of(tile: TensorTile, kind: Kind, packed: bool) -> Any:
 
     ``left`` and ``right``: the words of this lane (`place_of_lane`) in the rows and columns; the second part of packed
     rows begins ``tile.rows`` rows further. ``sums[4 (i n + j) + register]`` and ``cross``, which split operands
-    need, belong to the product of 16 rows ``i`` and 8 columns ``j`` of ``n``. ``packed``: rows are tf32 already, or split.
+    need, belong to the product of 16 rows ``i`` and 8 columns ``j`` of ``n``. ``packed``: rows are tf32, or split.
     """
     row_products, column_products = tile.warp_rows // 16, tile.warp_columns // 8
     mma, further = _MULTIPLY[kind.name], tile.rows * WORDS
@@ -128,42 +129,44 @@ def multiply_of(tile: TensorTile, kind: Kind, packed: bool) -> Any:
             sums[at + e] = found[e]
 
     @inlined
+    def of_half(i, k, words, left, sums, high):
+        """Sixteen rows by all columns of the warp, half a step: registers ``k`` and ``k + 1`` of the columns'."""
+        a = ldmatrix4(words, left, i * 16 * WORDS)
+        if rounds and not packed:
+            a = (to_tf32(a[0]), to_tf32(a[1]), to_tf32(a[2]), to_tf32(a[3]))
+        for j in range(column_products):
+            at = 4 * (i * column_products + j)
+            found = (sums[at], sums[at + 1], sums[at + 2], sums[at + 3])
+            add(sums, at, mma(found, a, (high[4 * j + k], high[4 * j + k + 1])))
+
+    @inlined
     def of_row(i, words, left0, left1, sums, cross, high, low):
         """Sixteen rows by all columns of the warp; ``left0`` and ``left1`` are a lane's places for either half step."""
-        a0 = ldmatrix4(words, left0, i * 16 * WORDS)
-        a1 = ldmatrix4(words, left1, i * 16 * WORDS)
         if parts == 1:
-            if rounds and not packed:
-                a0 = (to_tf32(a0[0]), to_tf32(a0[1]), to_tf32(a0[2]), to_tf32(a0[3]))
-                a1 = (to_tf32(a1[0]), to_tf32(a1[1]), to_tf32(a1[2]), to_tf32(a1[3]))
-            for j in range(column_products):
-                at = 4 * (i * column_products + j)
-                found = (sums[at], sums[at + 1], sums[at + 2], sums[at + 3])
-                found = mma(found, a0, (high[4 * j], high[4 * j + 1]))
-                add(sums, at, mma(found, a1, (high[4 * j + 2], high[4 * j + 3])))
+            of_half(i, 0, words, left0, sums, high)
+            of_half(i, 2, words, left1, sums, high)
         else:
-            low0, low1 = a0, a1
-            if not packed:
+            a0 = ldmatrix4(words, left0, i * 16 * WORDS)
+            a1 = ldmatrix4(words, left1, i * 16 * WORDS)
+            if packed:
+                low0 = ldmatrix4(words, left0, further + i * 16 * WORDS)
+                low1 = ldmatrix4(words, left1, further + i * 16 * WORDS)
+            else:
                 a0, low0 = _split4(a0[0], a0[1], a0[2], a0[3])
                 a1, low1 = _split4(a1[0], a1[1], a1[2], a1[3])
             for j in range(column_products):
                 at = 4 * (i * column_products + j)
                 zero = np.float32(0)
-                found = mma((zero, zero, zero, zero), a0, (high[4 * j], high[4 * j + 1]))
-                found = mma(found, a1, (high[4 * j + 2], high[4 * j + 3]))
+                high0, high1 = (high[4 * j], high[4 * j + 1]), (high[4 * j + 2], high[4 * j + 3])
+                found = mma((zero, zero, zero, zero), a0, high0)
+                found = mma(found, a1, high1)
                 other = (cross[at], cross[at + 1], cross[at + 2], cross[at + 3])
+                other = mma(other, low0, high0)
+                other = mma(other, low1, high1)
                 other = mma(other, a0, (low[4 * j], low[4 * j + 1]))
                 add(cross, at, mma(other, a1, (low[4 * j + 2], low[4 * j + 3])))
                 for e in range(4):
                     sums[at + e] = np.float32(sums[at + e] + found[e])
-            if packed:
-                low0 = ldmatrix4(words, left0, further + i * 16 * WORDS)
-                low1 = ldmatrix4(words, left1, further + i * 16 * WORDS)
-            for j in range(column_products):
-                at = 4 * (i * column_products + j)
-                other = (cross[at], cross[at + 1], cross[at + 2], cross[at + 3])
-                other = mma(other, low0, (high[4 * j], high[4 * j + 1]))
-                add(cross, at, mma(other, low1, (high[4 * j + 2], high[4 * j + 3])))
 
     @inlined
     def multiply(words, left, right, sums, cross):

@@ -54,8 +54,8 @@ from .jit import SIMULATED, kernel
 from .launching import THREADS, blocks_for, launch
 from .running import algorithm
 from .tensor_gather import pack_rows_kernel, tensor_kernel
-from .tensor_weight import FIRST, LAST, tensor_weight_kernel
 from .tensor_tiles import CHUNKS, HALF_TILES, KINDS, SMALL_TENSOR, SPLIT_TILES, Kind
+from .tensor_weight import FIRST, LAST, tensor_weight_kernel
 from .tiles import choose_tile
 
 __all__ = ["TENSOR_CORE", "TENSOR_CORE_3XTF32"]

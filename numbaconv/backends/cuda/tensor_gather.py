@@ -103,6 +103,27 @@ def tensor_kernel(tile: TensorTile, kind: Kind, out_dtype: str, how: str, last: 
     none = np.uint32(0)
 
     @inlined
+    def block_at(table):
+        """A block's first row and column, its group, where its phase's record is, and columns of that phase."""
+        block = np.uint32(cuda.blockIdx.x)
+        row_blocks, column_blocks = np.uint32(table[ROW_BLOCKS]), np.uint32(table[COLUMN_BLOCKS])
+        groups = np.uint32(table[GROUPS])
+        first_row = np.uint32(block % row_blocks * np.uint32(rows))
+        block = np.uint32(block // row_blocks)
+        first = np.uint64(block % column_blocks) * np.uint64(columns)
+        block = np.uint32(block // column_blocks)
+        record = RECORDS + np.int32(block // groups) * RECORD
+        total = np.uint64(table[record + POSITIONS]) * np.uint64(table[BATCH])
+        return first_row, first, np.uint32(block % groups), record, total
+
+    @inlined
+    def own_column(thread):
+        """The column that a thread gathers for, and its first piece."""
+        if quads:
+            return np.uint32(thread // np.uint32(per)), np.uint32(thread % np.uint32(per))
+        return np.uint32(thread % np.uint32(columns)), np.uint32(thread // np.uint32(columns))
+
+    @inlined
     def row_of_slot(slot):
         """The row whose weights are in a row of shared memory: those of a thread's results are neighbours."""
         in_warp = np.uint32(slot % np.uint32(warp_rows))
@@ -137,35 +158,23 @@ def tensor_kernel(tile: TensorTile, kind: Kind, out_dtype: str, how: str, last: 
         cross = cuda.local.array(cross_size, np.float32)
         held = cuda.local.array(held_size, np.uint32)
         thread = np.uint32(cuda.threadIdx.x)
-        block = np.uint32(cuda.blockIdx.x)
-        row_blocks, column_blocks = np.uint32(table[ROW_BLOCKS]), np.uint32(table[COLUMN_BLOCKS])
-        groups, group_rows = np.uint32(table[GROUPS]), np.uint32(table[ROWS])
-        first_row = np.uint32(block % row_blocks * np.uint32(rows))
-        block = np.uint32(block // row_blocks)
-        first = np.uint64(block % column_blocks) * np.uint64(columns)
-        block = np.uint32(block // column_blocks)
-        group = np.uint32(block % groups)
-        record = RECORDS + np.int32(block // groups) * RECORD
-        total = np.uint64(table[record + POSITIONS]) * np.uint64(table[BATCH])
+        first_row, first, group, record, total = block_at(table)
         if first >= total:
             return
+        group_rows = np.uint32(table[ROWS])
 
         # The column that this thread gathers for. Pieces of 16 bytes: threads side by side have pieces side by side.
-        own = np.uint32(thread // np.uint32(per)) if quads else np.uint32(thread % np.uint32(columns))
-        own_piece = np.uint32(thread % np.uint32(per)) if quads else np.uint32(thread // np.uint32(columns))
+        own, own_piece = own_column(thread)
         turn = np.uint32(np.uint32(thread % np.uint32(32)) // np.uint32(8))
         column = first + np.uint64(own)
-        there = column < total
-        if not there:
-            column = first
-        sample, line_d, line_h, line_w, target = column_at(table, record, column, out_batch)
-        target += np.uint64(np.uint32(group * group_rows * np.uint32(table[TARGET])))
+        sample, line_d, line_h, line_w, target = column_at(
+            table, record, column if column < total else first, out_batch
+        )
         lines = line_d, line_h, line_w
 
         channels, channel_step = np.uint32(table[CHANNELS]), np.uint32(table[SOURCE])
-        steps = np.uint32(table[SOURCE + 1]), np.uint32(table[SOURCE + 2]), np.uint32(table[SOURCE + 3])
         start = sample * np.uint64(source_batch) + np.uint64(np.uint32(group * channels * channel_step))
-        group_size = np.uint32(table[GROUP_SIZE])
+        groups, group_size = np.uint32(table[GROUPS]), np.uint32(table[GROUP_SIZE])
         row_size = np.uint32(group_size // max(np.uint32(table[PADDED_ROWS]), np.uint32(1)))
         part_size = np.uint32(group_size * groups)
         packed_at = np.uint32(
@@ -176,10 +185,8 @@ def tensor_kernel(tile: TensorTile, kind: Kind, out_dtype: str, how: str, last: 
         place_row, place_column, left_place, right_place = place(thread)
         # The packed row, and the place in shared memory, that this thread copies to first.
         slot = np.uint32(thread // np.uint32(CHUNKS))
-        left_row = np.uint32(first_row + row_of_slot(slot))
-        packed_at = np.uint32(
-            packed_at + row_of_slot(slot) * row_size + thread % np.uint32(CHUNKS) * np.uint32(piece)
-        )
+        rows_left = np.int32(group_rows) - np.int32(first_row + row_of_slot(slot))
+        packed_at = np.uint32(packed_at + row_of_slot(slot) * row_size + thread % np.uint32(CHUNKS) * np.uint32(piece))
         right_place = np.uint32(right_place + np.uint32(left_words))
         left_to = piece_at(slot, np.uint32(thread % np.uint32(CHUNKS)))
         right_to = np.uint32(np.uint32(left_words) + piece_at(own, own_piece))
@@ -195,13 +202,13 @@ def tensor_kernel(tile: TensorTile, kind: Kind, out_dtype: str, how: str, last: 
             cuda.syncthreads()
             there_is_more = number_of_step < count
             if there_is_more:
+                # Read again in each step: there are no registers to keep them in.
+                steps = np.uint32(table[SOURCE + 1]), np.uint32(table[SOURCE + 2]), np.uint32(table[SOURCE + 3])
                 for i in range(left_copies):
                     slot = np.uint32(i * apart % rows)  # of the first thread: constants
                     further = row_of_slot(slot)
-                    from_packed = np.uint32(
-                        packed_at + further * row_size + np.uint32(i * apart // rows) * part_size
-                    )
-                    has = piece if np.uint32(left_row + further) < group_rows else 0
+                    from_packed = np.uint32(packed_at + further * row_size + np.uint32(i * apart // rows) * part_size)
+                    has = piece if np.int32(further) < rows_left else 0
                     at = np.uint32(to + left_to + np.uint32(i * apart * WORDS))
                     copy16(words, at, packed, from_packed, np.int32(has))
                 packed_at = np.uint32(packed_at + np.uint32(depth))
@@ -230,12 +237,36 @@ def tensor_kernel(tile: TensorTile, kind: Kind, out_dtype: str, how: str, last: 
                         for j in range(4):
                             e = np.uint32(np.uint32(8) * np.uint32(own_piece + np.uint32(i * per)) + np.uint32(2 * j))
                             low = element(
-                                e, source, start, table, tap_at, lines, steps,
-                                channel, channels, channel_step, covered, cell, padding, fill,
+                                e,
+                                source,
+                                start,
+                                table,
+                                tap_at,
+                                lines,
+                                steps,
+                                channel,
+                                channels,
+                                channel_step,
+                                covered,
+                                cell,
+                                padding,
+                                fill,
                             )
                             high = element(
-                                np.uint32(e + np.uint32(1)), source, start, table, tap_at, lines, steps,
-                                channel, channels, channel_step, covered, cell, padding, fill,
+                                np.uint32(e + np.uint32(1)),
+                                source,
+                                start,
+                                table,
+                                tap_at,
+                                lines,
+                                steps,
+                                channel,
+                                channels,
+                                channel_step,
+                                covered,
+                                cell,
+                                padding,
+                                fill,
                             )
                             held[4 * i + j] = np.uint32(low | np.uint32(high << np.uint32(16)))
                 else:
@@ -292,14 +323,24 @@ def tensor_kernel(tile: TensorTile, kind: Kind, out_dtype: str, how: str, last: 
                 if to == np.uint32(stages * stage_words):
                     to = np.uint32(0)
 
-        # Where columns begin in the result goes into the same memory, for all threads to read.
+        # Where columns begin in the result goes into the same memory, for all threads to read. It is found again: what
+        # would be kept for it takes registers that the loop needs.
         finish_all(sums, cross)
         cuda.syncthreads()
+        thread = np.uint32(cuda.threadIdx.x)
+        first_row, first, group, record, total = block_at(table)
+        group_rows = np.uint32(table[ROWS])
+        own, own_piece = own_column(thread)
+        column = first + np.uint64(own)
         if own_piece == np.uint32(0):
+            there = column < total
+            sample, line_d, line_h, line_w, target = column_at(table, record, column if there else first, out_batch)
+            target += np.uint64(np.uint32(group * group_rows * np.uint32(table[TARGET])))
             at = np.uint32(np.uint32(2) * own)
             words[at] = np.uint32(target & np.uint64(0xFFFFFFFF)) if there else np.uint32(0xFFFFFFFF)
             words[np.uint32(at + np.uint32(1))] = np.uint32(target >> np.uint64(32)) if there else np.uint32(0xFFFFFFFF)
         cuda.syncthreads()
+        place_row, place_column, left_place, right_place = place(thread)
         lane = np.uint32(thread % np.uint32(32))
         row = np.uint32(first_row + place_row + lane // np.uint32(4) * np.uint32(neighbours))
         place_column = np.uint32(place_column + np.uint32(2) * np.uint32(lane % np.uint32(4)))

@@ -74,6 +74,8 @@ def tensor_weight_kernel(tile: TensorTile, kind: Kind, how: str) -> Any:
     left_loads, right_loads = rows // apart, columns // apart
     apart_halves = threads // CHUNKS
     left_pieces, right_pieces = rows // apart_halves, columns // apart_halves
+    assert left_pieces in (1, 2, 4), "pieces are gathered one by one below"
+    assert right_pieces in (1, 2), "pieces are gathered one by one below"
     held_size = 4 * (left_pieces + right_pieces) if halves else 1
     sums_size = tile.thread_rows * tile.thread_columns
     cross_size = sums_size if kind.parts == 2 else 1
@@ -252,8 +254,20 @@ def tensor_weight_kernel(tile: TensorTile, kind: Kind, how: str) -> Any:
                     )
                     if right_pieces > 1:
                         right_piece(
-                            1, held, x, table, spots, lines, slot, there, entries_at, columns_left, steps, fill,
-                            beside, e,
+                            1,
+                            held,
+                            x,
+                            table,
+                            spots,
+                            lines,
+                            slot,
+                            there,
+                            entries_at,
+                            columns_left,
+                            steps,
+                            fill,
+                            beside,
+                            e,
                         )
                 else:
                     for turn in range(turns):

@@ -13,12 +13,12 @@ sys.path[:0] = [os.path.join(os.path.dirname(__file__), *up) for up in (("..", "
 
 import ml_dtypes  # noqa: E402
 import numpy as np  # noqa: E402
+from turns import take_turns  # noqa: E402
 
 import numbaconv  # noqa: E402
 from numbaconv.backends.base import Direction  # noqa: E402
 from numbaconv.backends.cuda import implicit_weight, tensor_core, tensor_tiles  # noqa: E402
 from problems import Problem, expected, magnitude, operands, run, run_last  # noqa: E402
-from turns import take_turns  # noqa: E402
 
 take_turns()
 _P = Problem
@@ -85,30 +85,29 @@ def exact(name, problem, dtype, options, runs):
 
 
 def check_problems():
-    """Every problem, channels first and last; halves and TF32 in turns, so that each way has each kind of copies."""
+    """Every problem, in one kind of numbers and layout after another."""
     for turn, (name, problem) in enumerate(PROBLEMS.items()):
-        first, last = (run,), (run_last,)
-        exact(name, problem, (np.float16, BFLOAT16)[turn % 2], HALF, first if turn % 3 else last)
-        exact(name, problem, np.float32, TF32, last if turn % 3 else first)
+        dtype, options = KINDS[turn % 3]
+        exact(name, problem, dtype, options, (run,) if turn // 3 % 2 else (run_last,))
 
 
 def check_kinds():
     """Every kind of numbers through every way to gather."""
-    for name in ("whole pieces", "constant rows, few channels"):
-        for dtype, options in KINDS:
-            exact(name, PROBLEMS[name], dtype, options, (run_last, run))
+    for turn, (dtype, options) in enumerate(KINDS):
+        exact("kinds", PROBLEMS["whole pieces"], dtype, options, (run,) if turn % 3 else (run_last,))
+        exact("kinds", PROBLEMS["constant rows, few channels"], dtype, options, (run_last,) if turn % 3 else (run,))
 
 
 def check_tiles():
     """Tiles of several warps: their second rows and columns, and warps of 64 rows."""
-    for tile, c_out, width in (
-        (tensor_tiles.TensorTile(64, 32, 32, 16), 70, 35),
-        (tensor_tiles.TensorTile(64, 32, 64, 32), 130, 35),
+    for tile, c_out, options, each in (
+        (tensor_tiles.TensorTile(64, 32, 32, 16), 70, HALF, run_last),
+        (tensor_tiles.TensorTile(64, 16, 64, 8), 70, SPLIT, run),
+        (tensor_tiles.TensorTile(64, 16, 64, 8), 40, HALF, run),
     ):
         tensor_core.SMALL_TENSOR = tile
-        problem = _P((1, width), (1, 2), c_in=16, c_out=c_out, pads=((0, 0), (1, 0)))
-        exact(f"tile {tile}", problem, np.float16, HALF, (run_last,))
-        exact(f"tile {tile}", problem, np.float32, SPLIT, (run,))
+        problem = _P((1, tile.columns + 1), (1, 1), c_in=16, c_out=c_out)
+        exact(f"tile {tile}", problem, np.float32 if options is SPLIT else np.float16, options, (each,))
     tensor_core.SMALL_TENSOR = tensor_tiles.SMALL_TENSOR
 
 
@@ -206,9 +205,7 @@ def check_extremes():
     x = np.array(values, np.float32)
     w = np.array([1, 0.5, -1 / 3, 2.0**-20, 0, 1e30, 1.0000001, -4097], np.float32)
     for first, second in ((x, w), (w, x)):
-        answer = numbaconv.conv1d(
-            first.reshape(1, 1, -1), second.reshape(-1, 1, 1), backend="cuda", **SPLIT
-        )[0]
+        answer = numbaconv.conv1d(first.reshape(1, 1, -1), second.reshape(-1, 1, 1), backend="cuda", **SPLIT)[0]
         for (i, j), value in np.ndenumerate(answer):
             a, b = float(second[i]), float(first[j])
             with np.errstate(over="ignore"):
@@ -226,17 +223,16 @@ def check_extremes():
 
 def check_nan():
     """NaN and infinity stay in their group and sample, whatever of the tile's depth is empty."""
-    for inside, outside in ((24, 8), (3, 5)):
-        problem = _P((2, 3), (1, 2), batch=2, c_in=2 * inside, c_out=2 * outside, groups=2)
+    for inside, outside, each in ((24, 8, run_last), (3, 5, run)):
+        problem = _P((1, 3), (1, 2), batch=2, c_in=2 * inside, c_out=2 * outside, groups=2)
         for dtype, options in ((np.float16, HALF), (np.float32, SPLIT)):
-            for each in (run, run_last):
-                x, w, g = operands(problem, np.random.default_rng(11), dtype, 3)
-                x[1, inside:, 0, 0], g[1, outside:, 0, 0] = np.nan, np.inf
-                for direction in Direction:
-                    answer = each(direction, problem, x, w, g, backend="cuda", **options)
-                    wanted = each(direction, problem, x, w, g, backend="reference")
-                    right = np.array_equal(np.isfinite(answer), np.isfinite(wanted))
-                    note(right, "NaN", inside, direction.name, each.__name__, options)
+            x, w, g = operands(problem, np.random.default_rng(11), dtype, 3)
+            x[1, inside:, 0, 0], g[1, outside:, 0, 0] = np.nan, np.inf
+            for direction in Direction:
+                answer = each(direction, problem, x, w, g, backend="cuda", **options)
+                wanted = each(direction, problem, x, w, g, backend="reference")
+                right = np.array_equal(np.isfinite(answer), np.isfinite(wanted))
+                note(right, "NaN", inside, direction.name, each.__name__, options)
 
 
 def check_epilogue():
