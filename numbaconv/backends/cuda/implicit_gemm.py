@@ -98,9 +98,11 @@ class Product:
     step : Step
     piece : int
         Neighbouring channels that are read in one access.
+    filled : bool
+        Whether padding may hold something that accesses of several channels cannot bring.
     """
 
-    step, piece = STEP_OF_TILES, 4
+    step, piece, filled = STEP_OF_TILES, 4, False
 
     def __init__(self, plan: ConvPlan):
         self.compute = np.dtype(plan.compute_dtype)
@@ -172,7 +174,7 @@ class Gathered:
             vector = stores and one_phase and positions % 4 == 0 and dense_positions(out)
         product = self.product
         gather = gather_of(plan, self.by_input, product.step, steps_of_sample(source), steps_of_sample(out), vector)
-        in_quads = quads and source.strides[1] == 1 and gather.channels % product.piece == 0
+        in_quads = quads and source.strides[1] == 1 and gather.channels % product.piece == 0 and not product.filled
         how = FLAT if gather.flat else QUADS if in_quads else EACH
         columns, copies = gather.largest * plan.batch, plan.groups * gather.phases
         tile = product.tile(rows, columns, copies)

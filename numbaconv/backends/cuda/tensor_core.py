@@ -91,6 +91,7 @@ class TensorProduct(Product):
         self.kind = kind_of(plan)
         self.step = Step(self.kind.depth, _MOST_EMPTY)
         self.piece = self.kind.depth // CHUNKS
+        self.filled = _filled(plan)
 
     def fill(self, plan: ConvPlan) -> Any:
         """What constant padding holds, as the bits of a word."""
@@ -116,7 +117,7 @@ class TensorProduct(Product):
 
     def kernel(self, made: Any, source: Tensor, out: Tensor, finish: Any) -> Any:
         """The kernel for these operands."""
-        return tensor_kernel(made.tile, self.kind, out.dtype.name, made.how, made.last, finish)
+        return tensor_kernel(made.tile, self.kind, out.dtype.name, made.how, self.filled, made.last, finish)
 
 
 class TensorWeight(WeightProduct):
@@ -126,6 +127,7 @@ class TensorWeight(WeightProduct):
         super().__init__(plan)
         self.kind = kind_of(plan)
         self.depth = self.kind.depth
+        self.filled = _filled(plan)
 
     def fill(self, plan: ConvPlan) -> Any:
         """What constant padding holds, as the bits of a word."""
@@ -145,7 +147,7 @@ class TensorWeight(WeightProduct):
 
     def kernel(self, made: Any, x: Tensor, y: Tensor) -> Any:
         """The kernel for these operands."""
-        return tensor_weight_kernel(made.tile, self.kind, made.how)
+        return tensor_weight_kernel(made.tile, self.kind, made.how, self.filled)
 
 
 @cache
@@ -169,6 +171,11 @@ def _operand(kind: Kind, tensor: Tensor, stream: Any) -> Tensor:
     made = Tensor(memory(tensor.span, np.dtype(np.float32), stream), np.dtype(np.float32), tensor.shape, tensor.strides)
     launch(_widen(tensor.dtype.name), blocks_for(tensor.span), THREADS, stream, tensor.data, made.data, tensor.span)
     return made
+
+
+def _filled(plan: ConvPlan) -> bool:
+    """Whether padding may hold something else than zeros."""
+    return bool(plan.padding_value) and any(axis.mode == "constant" for axis in plan.axes)
 
 
 def _fill(kind: Kind, plan: ConvPlan) -> Any:

@@ -76,10 +76,13 @@ __all__ = ["EACH", "FLAT", "QUADS", "pack_rows_kernel", "tensor_kernel"]
 
 
 @cache
-def tensor_kernel(tile: TensorTile, kind: Kind, out_dtype: str, how: str, last: bool, finish: Any) -> Any:
+def tensor_kernel(
+    tile: TensorTile, kind: Kind, out_dtype: str, how: str, filled: bool, last: bool, finish: Any
+) -> Any:
     """The kernel for one tile, kind of numbers, dtype of the result, way to gather, layout of the result, and epilogue.
 
-    ``last``: result channels are neighbours. Its arguments: source, packed weights, result, the epilogue's extras, the
+    ``filled``: padding may hold something else than zeros, which ``quads`` does not know; ``last``: result channels
+    are neighbours. Its arguments: source, packed weights, result, the epilogue's extras, the
     table of `gather.Gather`, elements from one sample to the next of source and result, and what constant padding
     holds, as a word. It runs on blocks of ``tile.threads`` threads.
     """
@@ -142,7 +145,7 @@ def tensor_kernel(tile: TensorTile, kind: Kind, out_dtype: str, how: str, last: 
                 at = cell_at(table, lines[0], lines[1], lines[2], entry, steps[0], steps[1], steps[2])
                 if at >= 0:
                     found = load_half(source, start + np.uint64(at))
-                elif at == CONSTANT_CODE:
+                elif filled and at == CONSTANT_CODE:
                     found = fill
         else:
             at = np.uint32(channel + e)
@@ -202,8 +205,6 @@ def tensor_kernel(tile: TensorTile, kind: Kind, out_dtype: str, how: str, last: 
             cuda.syncthreads()
             there_is_more = number_of_step < count
             if there_is_more:
-                # Read again in each step: there are no registers to keep them in.
-                steps = np.uint32(table[SOURCE + 1]), np.uint32(table[SOURCE + 2]), np.uint32(table[SOURCE + 3])
                 for i in range(left_copies):
                     slot = np.uint32(i * apart % rows)  # of the first thread: constants
                     further = row_of_slot(slot)
@@ -212,11 +213,16 @@ def tensor_kernel(tile: TensorTile, kind: Kind, out_dtype: str, how: str, last: 
                     at = np.uint32(to + left_to + np.uint32(i * apart * WORDS))
                     copy16(words, at, packed, from_packed, np.int32(has))
                 packed_at = np.uint32(packed_at + np.uint32(depth))
-                if not flat and channel == np.uint32(0):
+                # Read again each time: there are no registers to keep them in.
+                if flat:
+                    steps = np.uint32(table[SOURCE + 1]), np.uint32(table[SOURCE + 2]), np.uint32(table[SOURCE + 3])
+                elif channel == np.uint32(0):
+                    steps = np.uint32(table[SOURCE + 1]), np.uint32(table[SOURCE + 2]), np.uint32(table[SOURCE + 3])
                     entry = load4(table, tap_at, 0)
                     found = cell_at(table, line_d, line_h, line_w, entry, steps[0], steps[1], steps[2])
                     covered = found >= 0
-                    padding = fill if found == CONSTANT_CODE else none
+                    if filled:
+                        padding = fill if found == CONSTANT_CODE else none
                     cell = np.uint32(max(found, np.int64(0)))
                     tap_at = np.uint32(tap_at + np.uint32(4))
                 right_at = np.uint32(to + right_to)
@@ -281,14 +287,14 @@ def tensor_kernel(tile: TensorTile, kind: Kind, out_dtype: str, how: str, last: 
                                 found = np.int64(ZERO_CODE)
                                 if entry[0] >= 0:
                                     found = cell_at(table, line_d, line_h, line_w, entry, steps[0], steps[1], steps[2])
-                                if found == CONSTANT_CODE:
+                                if filled and found == CONSTANT_CODE:
                                     words[at_word] = fill
                                 else:
                                     at = np.uint64(max(found, np.int64(0)))
                                     copy4(words, at_word, source, start + at, np.int32(1 if found >= 0 else 0))
                             else:
                                 at = np.uint32(channel + e)
-                                if covered or padding == none or at >= channels:
+                                if not filled or covered or padding == none or at >= channels:
                                     copy4(
                                         words,
                                         at_word,

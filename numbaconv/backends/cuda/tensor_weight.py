@@ -55,8 +55,8 @@ FIRST, LAST = "first", "last"
 
 
 @cache
-def tensor_weight_kernel(tile: TensorTile, kind: Kind, how: str) -> Any:
-    """The kernel for one tile and kind of numbers, and way to gather.
+def tensor_weight_kernel(tile: TensorTile, kind: Kind, how: str, filled: bool) -> Any:
+    """The kernel for one tile and kind of numbers, and way to gather; ``filled``: padding may hold something else than zeros.
 
     Its arguments are those of `weight_gemm.weight_kernel`, with what constant padding holds as a word.
     """
@@ -118,7 +118,7 @@ def tensor_weight_kernel(tile: TensorTile, kind: Kind, how: str) -> Any:
             cell = cell_of(table, lines, slot, e, entry, steps)
             if cell >= 0:
                 found = load_half(x, spot(spots, slot, e, 0) + np.uint64(cell))
-            elif cell == CONSTANT_CODE:
+            elif filled and cell == CONSTANT_CODE:
                 found = fill
         return found
 
@@ -295,8 +295,8 @@ def tensor_weight_kernel(tile: TensorTile, kind: Kind, how: str) -> Any:
                             if has and column < columns_left:
                                 entry = load4(table, np.uint32(entries_at + np.uint32(4) * column), 0)
                                 cell = cell_of(table, lines, slot, e, entry, steps)
-                                constant = cell == CONSTANT_CODE
-                            if constant:
+                                constant = filled and cell == CONSTANT_CODE
+                            if filled and constant:
                                 words[at_word] = fill
                             else:
                                 copy4(
