@@ -111,17 +111,19 @@ def place_of_lane(tile: TensorTile) -> Any:
 
 
 @cache
-def multiply_of(tile: TensorTile, kind: Kind, packed: bool) -> Any:
+def multiply_of(tile: TensorTile, kind: Kind, packed: bool, turns: int = 1) -> Any:
     """A device function: ``sums += left right`` over a step, by a warp.
 
     ``left`` and ``right``: the words of this lane (`place_of_lane`) in the rows and columns; the second part of packed
     rows begins ``tile.rows`` rows further. ``sums[4 (i n + j) + register]`` and ``cross``, which split operands
     need, belong to the product of 16 rows ``i`` and 8 columns ``j`` of ``n``. ``packed``: rows are tf32, or split.
+    ``turns``: in how many parts a warp takes its columns. Each reads the rows again, and needs so many fewer registers.
     """
     row_products, column_products = tile.warp_rows // 16, tile.warp_columns // 8
     mma, further = _MULTIPLY[kind.name], tile.rows * WORDS
     parts, rounds = kind.parts, kind.name == "tf32"
-    held = 4 * column_products
+    here = column_products // turns  # columns of a turn, by eights
+    held = 4 * here
 
     @inlined
     def add(sums, at, found):
@@ -129,22 +131,22 @@ def multiply_of(tile: TensorTile, kind: Kind, packed: bool) -> Any:
             sums[at + e] = found[e]
 
     @inlined
-    def of_half(i, k, words, left, sums, high):
-        """Sixteen rows by all columns of the warp, half a step: registers ``k`` and ``k + 1`` of the columns'."""
+    def of_half(i, k, turn, words, left, sums, high):
+        """Sixteen rows by the columns of a turn, half a step: registers ``k`` and ``k + 1`` of the columns'."""
         a = ldmatrix4(words, left, i * 16 * WORDS)
         if rounds and not packed:
             a = (to_tf32(a[0]), to_tf32(a[1]), to_tf32(a[2]), to_tf32(a[3]))
-        for j in range(column_products):
-            at = 4 * (i * column_products + j)
+        for j in range(here):
+            at = 4 * (i * column_products + turn * here + j)
             found = (sums[at], sums[at + 1], sums[at + 2], sums[at + 3])
             add(sums, at, mma(found, a, (high[4 * j + k], high[4 * j + k + 1])))
 
     @inlined
-    def of_row(i, words, left0, left1, sums, cross, high, low):
-        """Sixteen rows by all columns of the warp; ``left0`` and ``left1`` are a lane's places for either half step."""
+    def of_row(i, turn, words, left0, left1, sums, cross, high, low):
+        """Sixteen rows by the columns of a turn; ``left0`` and ``left1`` are a lane's places for either half step."""
         if parts == 1:
-            of_half(i, 0, words, left0, sums, high)
-            of_half(i, 2, words, left1, sums, high)
+            of_half(i, 0, turn, words, left0, sums, high)
+            of_half(i, 2, turn, words, left1, sums, high)
         else:
             a0 = ldmatrix4(words, left0, i * 16 * WORDS)
             a1 = ldmatrix4(words, left1, i * 16 * WORDS)
@@ -154,8 +156,8 @@ def multiply_of(tile: TensorTile, kind: Kind, packed: bool) -> Any:
             else:
                 a0, low0 = _split4(a0[0], a0[1], a0[2], a0[3])
                 a1, low1 = _split4(a1[0], a1[1], a1[2], a1[3])
-            for j in range(column_products):
-                at = 4 * (i * column_products + j)
+            for j in range(here):
+                at = 4 * (i * column_products + turn * here + j)
                 zero = np.float32(0)
                 high0, high1 = (high[4 * j], high[4 * j + 1]), (high[4 * j + 2], high[4 * j + 3])
                 found = mma((zero, zero, zero, zero), a0, high0)
@@ -169,23 +171,29 @@ def multiply_of(tile: TensorTile, kind: Kind, packed: bool) -> Any:
                     sums[at + e] = np.float32(sums[at + e] + found[e])
 
     @inlined
-    def multiply(words, left, right, sums, cross):
+    def of_columns(turn, words, left, right, sums, cross):
         other_left = np.uint32(left ^ np.uint32(8))
         high = cuda.local.array(held, np.uint32)
         low = cuda.local.array(held, np.uint32)
-        for j in range(column_products):
-            found = ldmatrix4(words, right, j * 8 * WORDS)
+        for j in range(here):
+            found = ldmatrix4(words, right, (turn * here + j) * 8 * WORDS)
             rest = found
             if parts == 2:
                 found, rest = _split4(found[0], found[1], found[2], found[3])
             for e in range(4):
                 high[4 * j + e] = to_tf32(found[e]) if rounds else found[e]
                 low[4 * j + e] = rest[e]
-        of_row(0, words, left, other_left, sums, cross, high, low)
-        of_row(1, words, left, other_left, sums, cross, high, low)
+        of_row(0, turn, words, left, other_left, sums, cross, high, low)
+        of_row(1, turn, words, left, other_left, sums, cross, high, low)
         if row_products == 4:
-            of_row(2, words, left, other_left, sums, cross, high, low)
-            of_row(3, words, left, other_left, sums, cross, high, low)
+            of_row(2, turn, words, left, other_left, sums, cross, high, low)
+            of_row(3, turn, words, left, other_left, sums, cross, high, low)
+
+    @inlined
+    def multiply(words, left, right, sums, cross):
+        of_columns(0, words, left, right, sums, cross)
+        if turns == 2:
+            of_columns(1, words, left, right, sums, cross)
 
     return multiply
 

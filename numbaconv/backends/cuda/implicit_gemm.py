@@ -212,9 +212,10 @@ def _packing_key(by_input: bool, product: Callable[[ConvPlan], Product], plan: C
 
 
 class PackTables(NamedTuple):
-    """What packs weights with the strides that it was made for."""
+    """What packs weights with the strides that it was made for; ``row``: depths, the elements of a packed row."""
 
     elements: int
+    row: int
     places: Any
     numbers: Any
 
@@ -231,6 +232,7 @@ def _pack_tables(plan: ConvPlan, by_input: bool, step: Step, strides: tuple[int,
     steps = row_step, channel_step, plan.y_channels // plan.groups * strides[0]
     return PackTables(
         elements,
+        phases.depths,
         settled(np.array(places or [-1], np.int64), stream),
         settled(np.array([*numbers, *steps], np.int64), stream),
     )

@@ -339,8 +339,8 @@ else:
 
         Two scratch arrays in turns: who writes to one has been at a barrier since it was read.
         """
-        thread, state = cuda.threadIdx.x, current_thread()
-        turn = state.exchanges = 1 - getattr(state, "exchanges", 0)
+        thread, state = cuda.threadIdx.x, vars(current_thread())
+        turn = state["exchanges"] = 1 - state.get("exchanges", 0)
         held = cuda.shared.array((2, 1024, 10), np.uint32)
         held[turn, thread, : len(values)] = values
         cuda.syncthreads()

@@ -54,7 +54,7 @@ from .jit import SIMULATED, kernel
 from .launching import THREADS, blocks_for, launch
 from .running import algorithm
 from .tensor_gather import pack_rows_kernel, tensor_kernel
-from .tensor_tiles import CHUNKS, HALF_TILES, KINDS, SMALL_TENSOR, SPLIT_TILES, Kind
+from .tensor_tiles import CHUNKS, HALF_TILES, KINDS, MOST_ROWS, SMALL_TENSOR, SPLIT_TILES, Kind
 from .tensor_weight import FIRST, LAST, tensor_weight_kernel
 from .tiles import choose_tile
 
@@ -110,7 +110,8 @@ class TensorProduct(Product):
         """A weight as the kernels read it."""
         w = self.operand(w, stream)
         dtype = np.dtype(np.uint16 if self.kind.per_word == 2 else np.float32)
-        packed = empty((self.kind.parts * tables.elements,), dtype, stream).data
+        # Blocks read whole tiles of rows: at the end, too, there must be something.
+        packed = empty((self.kind.parts * tables.elements + tables.row * MOST_ROWS,), dtype, stream).data
         pack = pack_rows_kernel(self.kind)
         launch(pack, blocks_for(tables.elements), THREADS, stream, w.data, packed, tables.places, tables.numbers)
         return packed
@@ -181,7 +182,7 @@ def _filled(plan: ConvPlan) -> bool:
 def _fill(kind: Kind, plan: ConvPlan) -> Any:
     """What constant padding holds, as the bits of a word."""
     value = fill_value(plan, np.dtype(np.float32))
-    return value.view(np.uint32) if kind.per_word == 1 else np.uint32(half_bits(value, kind.name))
+    return value.view(np.uint32) if kind.per_word == 1 else np.uint32(half_bits(value, kind.name) or 0)
 
 
 def half_bits(value: np.float32, dtype: str) -> int | None:

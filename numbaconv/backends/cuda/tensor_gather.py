@@ -76,9 +76,7 @@ __all__ = ["EACH", "FLAT", "QUADS", "pack_rows_kernel", "tensor_kernel"]
 
 
 @cache
-def tensor_kernel(
-    tile: TensorTile, kind: Kind, out_dtype: str, how: str, filled: bool, last: bool, finish: Any
-) -> Any:
+def tensor_kernel(tile: TensorTile, kind: Kind, out_dtype: str, how: str, filled: bool, last: bool, finish: Any) -> Any:
     """The kernel for one tile, kind of numbers, dtype of the result, way to gather, layout of the result, and epilogue.
 
     ``filled``: padding may hold something else than zeros, which ``quads`` does not know; ``last``: result channels
@@ -101,7 +99,9 @@ def tensor_kernel(
     sums_size = tile.thread_rows * tile.thread_columns
     cross_size = sums_size if parts == 2 else 1
     memory, wait = shared_tile(stages * stage_words, np.uint32), wait_copies(stages - 2)
-    place, multiply, finish_all = place_of_lane(tile), multiply_of(tile, kind, True), finish_sums(sums_size, kind)
+    turns = 2 if parts == 2 and sums_size == 64 else 1  # beside 128 sums, registers for all columns would be too many
+    place, multiply = place_of_lane(tile), multiply_of(tile, kind, True, turns)
+    finish_all = finish_sums(sums_size, kind)
     deliver = _deliver_of(tile, out_dtype, last, finish)
     none = np.uint32(0)
 
@@ -118,6 +118,12 @@ def tensor_kernel(
         record = RECORDS + np.int32(block // groups) * RECORD
         total = np.uint64(table[record + POSITIONS]) * np.uint64(table[BATCH])
         return first_row, first, np.uint32(block % groups), record, total
+
+    @inlined
+    def after(place):
+        """Where the words of the next step are."""
+        place = np.uint32(place + np.uint32(stage_words))
+        return np.uint32(0) if place == np.uint32(stages * stage_words) else place
 
     @inlined
     def own_column(thread):
@@ -164,11 +170,9 @@ def tensor_kernel(
         first_row, first, group, record, total = block_at(table)
         if first >= total:
             return
-        group_rows = np.uint32(table[ROWS])
 
         # The column that this thread gathers for. Pieces of 16 bytes: threads side by side have pieces side by side.
         own, own_piece = own_column(thread)
-        turn = np.uint32(np.uint32(thread % np.uint32(32)) // np.uint32(8))
         column = first + np.uint64(own)
         sample, line_d, line_h, line_w, target = column_at(
             table, record, column if column < total else first, out_batch
@@ -188,18 +192,21 @@ def tensor_kernel(
         place_row, place_column, left_place, right_place = place(thread)
         # The packed row, and the place in shared memory, that this thread copies to first.
         slot = np.uint32(thread // np.uint32(CHUNKS))
-        rows_left = np.int32(group_rows) - np.int32(first_row + row_of_slot(slot))
         packed_at = np.uint32(packed_at + row_of_slot(slot) * row_size + thread % np.uint32(CHUNKS) * np.uint32(piece))
         right_place = np.uint32(right_place + np.uint32(left_words))
         left_to = piece_at(slot, np.uint32(thread % np.uint32(CHUNKS)))
         right_to = np.uint32(np.uint32(left_words) + piece_at(own, own_piece))
+        own_depth = np.uint32(own_piece * np.uint32(piece))
+        if not quads and not halves:  # eight lanes begin with one word of their pieces, the next eight with another
+            turn = np.uint32(np.uint32(thread % np.uint32(32)) // np.uint32(8))
+            right_to, own_depth = np.uint32(right_to + turn), np.uint32(own_depth + turn)
         for i in range(sums_size):
             sums[i] = np.float32(0)
         for i in range(cross_size):
             cross[i] = np.float32(0)
         channel, cell, padding = np.uint32(0), np.uint32(0), none
         covered = False
-        to, from_words = np.uint32(0), np.uint32(0)
+        to = np.uint32(0)
         for number_of_step in range(count + np.uint32(stages - 1)):
             wait()
             cuda.syncthreads()
@@ -209,9 +216,8 @@ def tensor_kernel(
                     slot = np.uint32(i * apart % rows)  # of the first thread: constants
                     further = row_of_slot(slot)
                     from_packed = np.uint32(packed_at + further * row_size + np.uint32(i * apart // rows) * part_size)
-                    has = piece if np.int32(further) < rows_left else 0
                     at = np.uint32(to + left_to + np.uint32(i * apart * WORDS))
-                    copy16(words, at, packed, from_packed, np.int32(has))
+                    copy16(words, at, packed, from_packed, np.int32(piece))
                 packed_at = np.uint32(packed_at + np.uint32(depth))
                 # Read again each time: there are no registers to keep them in.
                 if flat:
@@ -228,8 +234,7 @@ def tensor_kernel(
                 right_at = np.uint32(to + right_to)
                 if quads:
                     for i in range(right_pieces):
-                        chunk = np.uint32(own_piece + np.uint32(i * per))
-                        at = np.uint32(channel + chunk * np.uint32(piece))
+                        at = np.uint32(channel + own_depth + np.uint32(i * per * piece))
                         has = piece if covered and at < channels else 0
                         copy16(
                             words,
@@ -241,7 +246,7 @@ def tensor_kernel(
                 elif halves:
                     for i in range(right_pieces):
                         for j in range(4):
-                            e = np.uint32(np.uint32(8) * np.uint32(own_piece + np.uint32(i * per)) + np.uint32(2 * j))
+                            e = np.uint32(own_depth + np.uint32(i * per * piece + 2 * j))
                             low = element(
                                 e,
                                 source,
@@ -277,11 +282,9 @@ def tensor_kernel(
                             held[4 * i + j] = np.uint32(low | np.uint32(high << np.uint32(16)))
                 else:
                     for i in range(right_pieces):
-                        chunk = np.uint32(own_piece + np.uint32(i * per))
                         for j in range(4):
-                            word = np.uint32(np.uint32(turn + np.uint32(j)) % np.uint32(4))
-                            e = np.uint32(np.uint32(4) * chunk + word)
-                            at_word = np.uint32(np.uint32(right_at ^ np.uint32(4 * i * per)) + word)
+                            e = np.uint32(own_depth ^ np.uint32(i * per * piece + j))
+                            at_word = np.uint32(right_at ^ np.uint32(4 * i * per + j))
                             if flat:
                                 entry = load4(table, np.uint32(tap_at + np.uint32(4) * e), 0)
                                 found = np.int64(ZERO_CODE)
@@ -290,8 +293,8 @@ def tensor_kernel(
                                 if filled and found == CONSTANT_CODE:
                                     words[at_word] = fill
                                 else:
-                                    at = np.uint64(max(found, np.int64(0)))
-                                    copy4(words, at_word, source, start + at, np.int32(1 if found >= 0 else 0))
+                                    from_start = np.uint64(max(found, np.int64(0)))
+                                    copy4(words, at_word, source, start + from_start, np.int32(1 if found >= 0 else 0))
                             else:
                                 at = np.uint32(channel + e)
                                 if not filled or covered or padding == none or at >= channels:
@@ -313,21 +316,15 @@ def tensor_kernel(
                         channel = np.uint32(0)
             commit_copies()
             if number_of_step >= stages - 1:
-                left = np.uint32(from_words + left_place)
-                multiply(words, left, np.uint32(from_words + right_place), sums, cross)
-                from_words = np.uint32(from_words + np.uint32(stage_words))
-                if from_words == np.uint32(stages * stage_words):
-                    from_words = np.uint32(0)
-            if there_is_more:
-                if halves and not quads:
-                    for i in range(right_pieces):
-                        at = np.uint32(np.uint32(to + right_to) ^ np.uint32(4 * i * per))
-                        store4(words, at, held[4 * i], held[4 * i + 1], held[4 * i + 2], held[4 * i + 3])
-                    if flat:
-                        tap_at = np.uint32(tap_at + np.uint32(4 * depth))
-                to = np.uint32(to + np.uint32(stage_words))
-                if to == np.uint32(stages * stage_words):
-                    to = np.uint32(0)
+                oldest = after(to)
+                multiply(words, np.uint32(oldest + left_place), np.uint32(oldest + right_place), sums, cross)
+            if there_is_more and halves and not quads:
+                for i in range(right_pieces):
+                    at = np.uint32(np.uint32(to + right_to) ^ np.uint32(4 * i * per))
+                    store4(words, at, held[4 * i], held[4 * i + 1], held[4 * i + 2], held[4 * i + 3])
+                if flat:
+                    tap_at = np.uint32(tap_at + np.uint32(4 * depth))
+            to = after(to)
 
         # Where columns begin in the result goes into the same memory, for all threads to read. It is found again: what
         # would be kept for it takes registers that the loop needs.

@@ -25,7 +25,18 @@ A thread holds results of neighbouring channels where they are to be stored side
 
 from typing import NamedTuple
 
-__all__ = ["CHUNKS", "HALF_TILES", "KINDS", "SMALL_TENSOR", "SPLIT_TILES", "WORDS", "Kind", "TensorTile", "stages_of"]
+__all__ = [
+    "CHUNKS",
+    "HALF_TILES",
+    "KINDS",
+    "MOST_ROWS",
+    "SMALL_TENSOR",
+    "SPLIT_TILES",
+    "WORDS",
+    "Kind",
+    "TensorTile",
+    "stages_of",
+]
 
 #: Words of a step, for each row and column, and pieces of 16 bytes that they are.
 WORDS, CHUNKS = 16, 4
@@ -96,6 +107,9 @@ SPLIT_TILES = (
     TensorTile(64, 64, 32, 32),
     TensorTile(32, 64, 32, 16),
 )
+
+#: Rows of the largest tile.
+MOST_ROWS = 128
 
 #: A tile of one warp. The simulator takes time for each thread, not for what it computes.
 SMALL_TENSOR = TensorTile(32, 8, 32, 8)

@@ -56,8 +56,9 @@ FIRST, LAST = "first", "last"
 
 @cache
 def tensor_weight_kernel(tile: TensorTile, kind: Kind, how: str, filled: bool) -> Any:
-    """The kernel for one tile and kind of numbers, and way to gather; ``filled``: padding may hold something else than zeros.
+    """The kernel for one tile and kind of numbers, and way to gather.
 
+    ``filled``: padding may hold something else than zeros.
     Its arguments are those of `weight_gemm.weight_kernel`, with what constant padding holds as a word.
     """
     rows, columns, threads = tile.rows, tile.columns, tile.threads

@@ -23,8 +23,9 @@ if ABSENT is None:
     ALL = {str(case): case for case in kernels.cases()}
     SMALL = {str(case): case for case in kernels.small_cases()}
     DEPTHWISE = {str(case): case for case in kernels.depthwise_cases()}
+    TENSOR = {str(case): case for case in kernels.tensor_cases()}
 else:
-    ALL = SMALL = DEPTHWISE = {}
+    ALL = SMALL = DEPTHWISE = TENSOR = {}
 
 
 def in_short(name):
@@ -50,6 +51,7 @@ def test_what_this_needs_is_installed():
     assert LONG
     assert SMALL
     assert DEPTHWISE
+    assert TENSOR
 
 
 def check(case):
@@ -123,3 +125,63 @@ def test_depthwise_kernels(name):
 @pytest.mark.parametrize("name", [name for name in DEPTHWISE if name not in SHORT_DEPTHWISE])
 def test_all_depthwise_kernels(name):
     check_depthwise(DEPTHWISE[name])
+
+
+#: The part of the main loop's instructions that must be products, by kind of kernel and numbers, for tiles of 128x128:
+#: one that takes eight cycles of a tensor core (of 8.0) leaves room for as many others.
+LEAST_PRODUCTS = {
+    ("product", "quads"): {"float16": 0.16, "bfloat16": 0.16, "tf32": 0.15, "3xtf32": 0.14},
+    ("product", "each"): {"float16": 0.09, "bfloat16": 0.09, "tf32": 0.09, "3xtf32": 0.12},
+    ("product", "flat"): {"float16": 0.035, "bfloat16": 0.035, "tf32": 0.05, "3xtf32": 0.09},
+    ("gradient", "first"): {"float16": 0.025, "bfloat16": 0.025, "tf32": 0.05, "3xtf32": 0.06},
+    ("gradient", "last"): {"float16": 0.025, "bfloat16": 0.025, "tf32": 0.05, "3xtf32": 0.06},
+}
+
+
+def check_tensor(case):
+    kind, tile, numbers, how, *_ = case.name.split()
+    blocks = case.kernel.targetoptions["launch_bounds"][1]
+    assert case.kernel.targetoptions["launch_bounds"][0] == case.threads
+    codes = compile_check.to_ltoir(case.kernel, case.signature, (8, 0))
+    for cc in ((8, 0), (9, 0)):
+        found = compile_check.link(codes, cc)
+        label = f"{case} for {cc}"
+        assert (found.spilled, found.stack) == (0, 0), f"{label}: {found.spilled}, {found.stack}"
+        assert found.registers * case.threads * blocks <= 65536, f"{label}: {found.registers}"
+        assert found.shared <= 48 * 1024, label
+        loop = found.main_loop("HMMA")
+        assert sum(count for name, count in loop.items() if name.startswith("HMMA")) == case.sums, label
+        if tile == "128x128" and "filled" not in case.name:
+            share = found.share("HMMA")
+            assert share >= LEAST_PRODUCTS[kind, how][numbers], f"{label}: {share:.3f} of {loop.total()}"
+        reads = sum(count for name, count in loop.items() if name.startswith("LDSM.16.M88.4"))
+        assert reads > 0, label
+        copies = {name for name in loop if name.startswith("LDGSTS")}
+        if kind == "product":
+            assert any(name.endswith("128") for name in copies), f"{label}: {copies}"
+        if case.wide:
+            assert copies, label
+        else:
+            assert any(name.startswith("LDG.E.U16") for name in loop), label
+
+
+def in_short_tensor(name):
+    """Every kind of numbers and way to gather with the largest tile, and every tile, once."""
+    kind, tile, numbers, how, *rest = name.split()
+    if tile == "128x128":
+        return "filled" not in rest and (how, rest) not in (("each", ["last"]), ("flat", ["first"]))
+    return (kind, how, rest) in (("product", "each", ["first"]), ("gradient", "last", [])) and numbers == "float16"
+
+
+SHORT_TENSOR = [name for name in TENSOR if in_short_tensor(name)]
+
+
+@pytest.mark.parametrize("name", SHORT_TENSOR)
+def test_tensor_kernels(name):
+    check_tensor(TENSOR[name])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in TENSOR if name not in SHORT_TENSOR])
+def test_all_tensor_kernels(name):
+    check_tensor(TENSOR[name])
