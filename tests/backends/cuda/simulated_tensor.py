@@ -18,6 +18,7 @@ from turns import take_turns  # noqa: E402
 import numbaconv  # noqa: E402
 from numbaconv.backends.base import Direction  # noqa: E402
 from numbaconv.backends.cuda import implicit_weight, tensor_core, tensor_tiles  # noqa: E402
+from numbaconv.backends.cuda.fragments import piece_at, split  # noqa: E402
 from problems import Problem, expected, magnitude, operands, run, run_last  # noqa: E402
 
 take_turns()
@@ -219,6 +220,20 @@ def check_extremes():
         np.array([[[0.5, np.inf]]], np.float32), (1, 1, 1), g, backend="cuda", **SPLIT
     )
     note(answer[0, 0, 0] == np.inf, "infinity beside the largest")
+    pair, ones = np.array([[[np.inf], [quiet]]], np.float32), np.ones((1, 2, 1), np.float32)
+    note(np.isnan(numbaconv.conv1d(pair, ones, backend="cuda", **SPLIT)[0, 0, 0]), "infinity beside NaN")
+
+
+def check_split():
+    """A float32 is its two parts but for one of its last bits, and the first is the nearest."""
+    rng = np.random.default_rng(14)
+    values = (rng.uniform(1, 2, 300) * 2.0 ** rng.integers(-120, 127, 300)).astype(np.float32)
+    for value in (*values, *-values, np.finfo(np.float32).max):
+        high, low = (np.uint32(part & np.uint32(0xFFFFE000)).view(np.float32) for part in split(value.view(np.uint32)))
+        last = np.spacing(np.abs(value)).astype(np.float64)
+        left = abs(float(value) - (float(high) + float(low) / 1024)) / last
+        most = 2 if abs(value) > 3.4e38 else 1  # what would round to infinity is cut off
+        note(left <= most and abs(low) <= abs(value) * most / 2, "split", value, high, low)
 
 
 def check_nan():
@@ -238,9 +253,9 @@ def check_nan():
 def check_epilogue():
     """Bias, residual and activation on arrays that held NaN, with a weight prepared or not; operands of two dtypes."""
     rng = np.random.default_rng(7)
-    for c_out, width in ((8, 4), (7, 5)):
-        x, w = rng.standard_normal((2, 8, 2, width)).astype("f4"), rng.standard_normal((c_out, 8, 1, 3)).astype("f4")
-        bias, residual = rng.standard_normal(c_out).astype("f4"), rng.standard_normal((2, c_out, 2, width)).astype("f4")
+    for c_out, width in ((8, 4), (39, 3)):
+        x, w = rng.standard_normal((1, 8, 2, width)).astype("f4"), rng.standard_normal((c_out, 8, 1, 3)).astype("f4")
+        bias, residual = rng.standard_normal(c_out).astype("f4"), rng.standard_normal((1, c_out, 2, width)).astype("f4")
         options = {"padding": (0, 1), "activation": "silu"}
         wanted = numbaconv.conv2d(x, w, bias, residual=residual, backend="reference", **options)
         out = np.full(wanted.shape, np.nan, np.float32)
@@ -252,6 +267,10 @@ def check_epilogue():
         moved = [np.ascontiguousarray(np.moveaxis(each, 1, -1)) for each in (x, residual)]
         answer = numbaconv.conv2d(moved[0], w, bias, residual=moved[1], backend="cuda", **options, **last, **SPLIT)
         note(np.array_equal(np.moveaxis(answer, -1, 1), out), "channels last", c_out)
+        tensor_core.SMALL_TENSOR = tensor_tiles.TensorTile(64, 16, 64, 8)
+        other = numbaconv.conv2d(moved[0], w, bias, residual=moved[1], backend="cuda", **options, **last, **SPLIT)
+        note(np.array_equal(other, answer), "several quads of channels", c_out)
+        tensor_core.SMALL_TENSOR = tensor_tiles.SMALL_TENSOR
         for half in (np.float16, BFLOAT16):
             mixed = numbaconv.conv2d(x.astype(half), w, padding=(0, 1), backend="cuda", **SPLIT)
             wide = numbaconv.conv2d(x.astype(half).astype("f4"), w, padding=(0, 1), backend="cuda", **SPLIT)
@@ -284,7 +303,6 @@ def check_choice():
 
 def check_banks():
     """What lanes access together in shared memory lies in different banks: the arithmetic of `tensor_tiles`."""
-    from numbaconv.backends.cuda.fragments import piece_at
 
     def groups(pairs):
         return len({int(piece_at(np.uint32(r), np.uint32(c))) // 4 % 8 for r, c in pairs}) == 8

@@ -16,9 +16,10 @@ CHECKS = {
     "bits": 14,
     "errors": 14,
     "shallow": 4,
-    "extremes": 220,
+    "extremes": 226,
+    "split": 601,
     "nan": 12,
-    "epilogue": 10,
+    "epilogue": 12,
     "choice": 8,
     "banks": 48,
 }
