@@ -11,17 +11,17 @@ tf32     besides, each operand is rounded by ``2**-11`` at most: ``2**-10 + 2**-
          ``n / 16`` runs; a thousandth of the cuts of other sums, ``4 n`` at most: ``n / 16 + n / 256 + 36`` covers it.
 
 **When three TF32 products are chosen.** No GPU was there to measure. The rule rests on the machine code of the main
-loops (see the tests' ``kernels.py``) and on what the makers state for multiply-adds in a cycle of a multiprocessor:
+loops (instruction counts are in the tests' ``kernels.py``: an instruction of a warp stands for 24 products without
+tensor cores, for 50 to 65 with three TF32 products), and on multiply-adds a cycle of a multiprocessor that follow
+from the stated peaks; ``mma.sync`` does not reach all of the last:
 
-==========  =======  =====================  ================
-capability  float32  TF32 on tensor cores   three TF32
-==========  =======  =====================  ================
-8.0         64       512                    171
-8.6, 8.9    128      256, of which half     43 to 85
-                     on GeForce
-9.0         128      1024 (512 to 640 by    171 to 341
-                     ``mma.sync``)
-==========  =======  =====================  ================
+==========  =======  ======================  ==========
+capability  float32  TF32 on tensor cores    three TF32
+==========  =======  ======================  ==========
+8.0         64       512                     171
+8.6, 8.9    128      128 (GeForce) or 256    43 or 85
+9.0         128      1024                    341
+==========  =======  ======================  ==========
 
 So devices of 8.0 and of 9.0 and newer gain, those of 8.6 to 8.9 lose. A product needs enough depth to make its error
 comparable and its pipeline worthwhile: 64 products or more. Weight gradients are chosen by the same rule.

@@ -94,9 +94,9 @@ def test_all_kernels(name):
 @pytest.mark.parametrize("name", SMALL)
 def test_small_kernels(name):
     case = SMALL[name]
-    for cc, codes in [
-        (cc, compile_check.to_ltoir(case.kernel, case.signature, ARCHITECTURES[0])) for cc in ARCHITECTURES
-    ]:
+    architectures = ARCHITECTURES[1:] if "rows" in name else ARCHITECTURES  # for tensor cores, which 7.5 lacks
+    codes = compile_check.to_ltoir(case.kernel, case.signature, architectures[0])
+    for cc in architectures:
         found = compile_check.link(codes, cc)
         assert (found.spilled, found.stack) == (0, 0), f"{case} for {cc}"
 
@@ -162,7 +162,7 @@ def check_tensor(case):
         assert any(name.startswith("LDSM.16.M88.4") for name in loop), label
         # The simulator does not miss these: there, what a warp exchanges goes through barriers of the block.
         assert count_of(loop, "BAR.SYNC") == 1, label
-        assert count_of(found.operations, "BAR.SYNC") >= 3, label
+        assert count_of(found.operations, "BAR.SYNC") == (3 if kind == "product" else 2), label
         copies = {name for name in loop if name.startswith("LDGSTS")}
         if kind == "product":
             assert any(name.endswith("128") for name in copies), f"{label}: {copies}"
