@@ -130,11 +130,11 @@ def test_all_depthwise_kernels(name):
 #: The part of the main loop's instructions that must be products, by kind of kernel and numbers, for tiles of 128x128:
 #: one that takes eight cycles of a tensor core (of 8.0) leaves room for as many others.
 LEAST_PRODUCTS = {
-    ("product", "quads"): {"float16": 0.16, "bfloat16": 0.16, "tf32": 0.15, "3xtf32": 0.14},
+    ("product", "quads"): {"float16": 0.16, "bfloat16": 0.16, "tf32": 0.14, "3xtf32": 0.13},
     ("product", "each"): {"float16": 0.09, "bfloat16": 0.09, "tf32": 0.09, "3xtf32": 0.12},
     ("product", "flat"): {"float16": 0.035, "bfloat16": 0.035, "tf32": 0.05, "3xtf32": 0.09},
     ("gradient", "first"): {"float16": 0.025, "bfloat16": 0.025, "tf32": 0.05, "3xtf32": 0.06},
-    ("gradient", "last"): {"float16": 0.025, "bfloat16": 0.025, "tf32": 0.05, "3xtf32": 0.06},
+    ("gradient", "last"): {"float16": 0.025, "bfloat16": 0.025, "tf32": 0.035, "3xtf32": 0.05},
 }
 
 
