@@ -97,7 +97,7 @@ def tensor_cases():
     Of the main loop for 128x128, compiled for 8.0 and 9.0, instructions of which so many are products::
 
         float16  quads 186, 190 of which 32    each 347, 350          flat 776, 809          weights 1060 to 1160
-        tf32     quads 214, 222 of which 32    each 338, 350                                 weights 555 to 820
+        tf32     quads 214 (8.0) of which 32    each 338, 350                                 weights 555 to 820
         3xtf32   quads 663, 671 of which 96    each 734, 739          flat 985, 990          weights 1510 to 1560
 
     All are counted, executed in each step or not: with 3xtf32 some 170 (weights 450) split large values.
