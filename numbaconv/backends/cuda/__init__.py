@@ -21,13 +21,21 @@ try:
     from .epilogue import check_activation
     from .implicit_gemm import IMPLICIT_GEMM
     from .implicit_weight import IMPLICIT_GEMM_WEIGHT
+    from .tensor_core import TENSOR_CORE, TENSOR_CORE_3XTF32
     from .winograd import WINOGRAD
 except ImportError as error:
     _problem = error
 else:
     _options = {"activation_grad": activation_grad, "check_activation": check_activation, "residence": RESIDENCE}
     _tables = {
-        direction: (DEPTHWISE[direction], *WINOGRAD.get(direction, ()), gemm, DIRECT[direction])
+        direction: (
+            DEPTHWISE[direction],
+            TENSOR_CORE[direction],
+            TENSOR_CORE_3XTF32[direction],
+            *WINOGRAD.get(direction, ()),
+            gemm,
+            DIRECT[direction],
+        )
         for direction, gemm in {**IMPLICIT_GEMM, Direction.WEIGHT_GRAD: IMPLICIT_GEMM_WEIGHT}.items()
     }
 

@@ -21,7 +21,17 @@ from ...plan import CONSTANT, ZERO, Axis, ConvPlan
 from ..tables import keep_small, source_table, stepping
 from .tiles import DEPTH
 
-__all__ = ["Gather", "GatherPhases", "GatheredAxis", "forward_axis", "gather_of", "gather_phases", "input_grad_axis"]
+__all__ = [
+    "STEP_OF_TILES",
+    "Gather",
+    "GatherPhases",
+    "GatheredAxis",
+    "Step",
+    "forward_axis",
+    "gather_of",
+    "gather_phases",
+    "input_grad_axis",
+]
 
 #: Where the head's integers are. ``SOURCE``: elements from channel to channel and along the axes; so ``TARGET``.
 ROW_BLOCKS, COLUMN_BLOCKS, GROUPS, ROWS, CHANNELS, PADDED_ROWS, GROUP_SIZE, BATCH, VECTOR = range(9)
@@ -123,17 +133,28 @@ class Gather(NamedTuple):
     table: Array
 
 
-def _is_flat(channels: int) -> bool:
-    """Whether a tap at a time would leave more than an eighth of the depth empty."""
-    return 7 * -(-channels // DEPTH) * DEPTH > 8 * channels
+class Step(NamedTuple):
+    """How deep a kernel's steps are, and which part of the depth a tap at a time may leave empty."""
+
+    depth: int
+    most_empty: float
+
+    def is_flat(self, channels: int) -> bool:
+        """Whether a tap at a time would leave too much empty."""
+        padded = -(-channels // self.depth) * self.depth
+        return padded - channels > self.most_empty * padded
 
 
-def gather_phases(plan: ConvPlan, by_input: bool) -> GatherPhases:
+#: The steps of kernels without tensor cores.
+STEP_OF_TILES = Step(DEPTH, 1 / 8)
+
+
+def gather_phases(plan: ConvPlan, by_input: bool, step: Step) -> GatherPhases:
     """The phases of FORWARD, of which there is one, or with ``by_input`` of INPUT_GRAD."""
     outputs, inputs = plan.y_channels // plan.groups, plan.x_channels // plan.groups
     rows, channels = (inputs, outputs) if by_input else (outputs, inputs)
     axes = [(input_grad_axis if by_input else forward_axis)(axis) for axis in plan.axes3]
-    flat = _is_flat(channels)
+    flat = step.is_flat(channels)
     combined = tuple(product(*(axis.phases for axis in axes)))
     taps: list[tuple[int, int, int, int] | None] = []
     begins = [0]
@@ -141,9 +162,9 @@ def gather_phases(plan: ConvPlan, by_input: bool) -> GatherPhases:
         for (kd, _), (kh, _), (kw, _) in product(*(phase.taps for phase in phases)):
             taps += [(kd, kh, kw, c) for c in range(channels if flat else min(channels, 1))]
         if flat:
-            taps += [None] * (-len(taps) % DEPTH)
+            taps += [None] * (-len(taps) % step.depth)
         begins.append(len(taps))
-    unit = 1 if flat else max(-(-channels // DEPTH), 1) * DEPTH
+    unit = 1 if flat else max(-(-channels // step.depth), 1) * step.depth
     steps = tuple(axis.target_step for axis in axes)
     return GatherPhases(rows, channels, steps, combined, flat, unit, tuple(taps), tuple(begins))
 
@@ -161,14 +182,19 @@ def _entries(phases: tuple[Phase, ...], taps: tuple[tuple[int, int, int, int] | 
 
 
 def gather_of(
-    plan: ConvPlan, by_input: bool, source_steps: tuple[int, ...], target_steps: tuple[int, ...], vector: bool
+    plan: ConvPlan,
+    by_input: bool,
+    step: Step,
+    source_steps: tuple[int, ...],
+    target_steps: tuple[int, ...],
+    vector: bool,
 ) -> Gather:
     """The gather of FORWARD, or with ``by_input`` of INPUT_GRAD.
 
     Steps are elements from one channel, and along each axis from one cell to the next. ``vector``: whether quads of a
     result (of channels where these are neighbours, else of positions) are aligned stretches of memory.
     """
-    made = gather_phases(plan, by_input)
+    made = gather_phases(plan, by_input, step)
     lines = {id(phase.line): phase.line for phases in made.combined for phase in phases}
     at = RECORDS + RECORD * len(made.combined)
     lines_at = {}
@@ -179,7 +205,7 @@ def gather_of(
     taps_at = at + gap
     records, entries = [], []
     for phases, begin, end in zip(made.combined, made.begins[:-1], made.begins[1:], strict=True):
-        records += [(end - begin) * made.unit // DEPTH, begin * made.unit, taps_at + 4 * begin]
+        records += [(end - begin) * made.unit // step.depth, begin * made.unit, taps_at + 4 * begin]
         records += [prod(phase.positions for phase in phases), phases[1].positions, phases[2].positions]
         records += [lines_at[id(phase.line)] for phase in phases]
         records += [*(phase.step for phase in phases), *(phase.first for phase in phases), 0]

@@ -45,10 +45,8 @@ from .gather import (
     CHANNELS,
     COLUMN_BLOCKS,
     CONSTANT_CODE,
-    FIRST,
     GROUP_SIZE,
     GROUPS,
-    LINES,
     PACKED_FROM,
     PADDED_ROWS,
     POSITIONS,
@@ -56,21 +54,19 @@ from .gather import (
     RECORDS,
     ROW_BLOCKS,
     ROWS,
-    SHAPE,
     SOURCE,
-    STEP,
     STEPS,
     TAPS,
     TARGET,
-    TARGET_STEP,
     VECTOR,
 )
 from .intrinsics import inlined, load4, shared_tile, store4
 from .jit import kernel
+from .lookups import cell_at, column_at
 from .products import kernel_function, place_of, steps_of
 from .tiles import DEPTH, Tile
 
-__all__ = ["EACH", "FLAT", "QUADS", "gather_kernel", "pack_kernel"]
+__all__ = ["EACH", "FLAT", "QUADS", "gather_kernel", "pack_kernel", "store_of"]
 
 EACH, QUADS, FLAT = "each", "quads", "flat"
 
@@ -130,27 +126,9 @@ def gather_kernel(tile: Tile, dtype: str, out_dtype: str, how: str, last: bool, 
         there = column < total
         if not there:
             column = first
-        sample = column // positions
-        place_in_sample = np.uint32(column - sample * positions)
-        extent = np.uint32(table[record + SHAPE + 1])
-        ow = np.uint32(place_in_sample % extent)
-        place_in_sample = np.uint32(place_in_sample // extent)
-        extent = np.uint32(table[record + SHAPE])
-        oh, od = np.uint32(place_in_sample % extent), np.uint32(place_in_sample // extent)
-        line_d = np.uint32(np.uint32(table[record + LINES]) + od * np.uint32(table[record + STEP]))
-        line_h = np.uint32(np.uint32(table[record + LINES + 1]) + oh * np.uint32(table[record + STEP + 1]))
-        line_w = np.uint32(np.uint32(table[record + LINES + 2]) + ow * np.uint32(table[record + STEP + 2]))
+        sample, line_d, line_h, line_w, target = column_at(table, record, column, out_batch)
         if thread < np.uint32(columns):
-            od = np.uint32(np.uint32(table[record + FIRST]) + od * np.uint32(table[TARGET_STEP]))
-            oh = np.uint32(np.uint32(table[record + FIRST + 1]) + oh * np.uint32(table[TARGET_STEP + 1]))
-            ow = np.uint32(np.uint32(table[record + FIRST + 2]) + ow * np.uint32(table[TARGET_STEP + 2]))
-            inside = np.uint32(
-                group * group_rows * np.uint32(table[TARGET])
-                + od * np.uint32(table[TARGET + 1])
-                + oh * np.uint32(table[TARGET + 2])
-                + ow * np.uint32(table[TARGET + 3])
-            )
-            target = sample * np.uint64(out_batch) + np.uint64(inside)
+            target += np.uint64(np.uint32(group * group_rows * np.uint32(table[TARGET])))
             offsets[thread] = np.int64(target) if there else np.int64(-1)
 
         channels, channel_step = np.uint32(table[CHANNELS]), np.uint32(table[SOURCE])
@@ -194,20 +172,11 @@ def gather_kernel(tile: Tile, dtype: str, out_dtype: str, how: str, last: bool, 
                         entry = load4(table, np.uint32(tap_at + np.uint32(4) * depth), 0)
                         value = zero
                         if entry[0] >= 0:
-                            d = table[np.uint32(line_d + np.uint32(entry[1]))]
-                            h = table[np.uint32(line_h + np.uint32(entry[2]))]
-                            w = table[np.uint32(line_w + np.uint32(entry[3]))]
-                            if (d | h | w) >= 0:
-                                cell = np.uint32(
-                                    np.uint32(entry[0])
-                                    + np.uint32(d) * step_d
-                                    + np.uint32(h) * step_h
-                                    + np.uint32(w) * step_w
-                                )
-                                value = scalar(read(source, start + np.uint64(cell)))
-                            else:
-                                code = w if w < 0 else (h if h < 0 else d)
-                                value = fill if code == CONSTANT_CODE else zero
+                            at = cell_at(table, line_d, line_h, line_w, entry, step_d, step_h, step_w)
+                            if at >= 0:
+                                value = scalar(read(source, start + np.uint64(at)))
+                            elif at == CONSTANT_CODE:
+                                value = fill
                         next_right[i] = value
                     tap_at = np.uint32(tap_at + np.uint32(4 * DEPTH))
                 else:
@@ -281,7 +250,7 @@ def gather_kernel(tile: Tile, dtype: str, out_dtype: str, how: str, last: bool, 
 
 
 @cache
-def _store_of(out_dtype: str, finish: Any) -> Any:
+def store_of(out_dtype: str, finish: Any) -> Any:
     """A device function: four sums, finished, to their places, of which the first is one and negative ones are none.
 
     Where ``vector`` says so they are neighbours, and one access. Their channels are ``channel_step`` apart.
@@ -326,7 +295,7 @@ def _deliver_of(tile: Tile, out_dtype: str, last: bool, finish: Any) -> Any:
     The sums of a thread are its rows one after another. ``offsets`` say where the tile's columns begin in the result,
     negative ones that there is none; ``row``, ``channel`` and ``left_over`` belong to the thread's first row.
     """
-    store = _store_of(out_dtype, finish)
+    store = store_of(out_dtype, finish)
     rows, columns = tile.thread_rows, tile.thread_columns
     down, across = tile.rows // (rows // 4), tile.columns // (columns // 4)
     two, eight = (rows == 8, columns == 8) if last else (columns == 8, rows == 8)

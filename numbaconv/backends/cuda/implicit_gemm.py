@@ -1,6 +1,6 @@
 """The implicit GEMM algorithm on the device: tables made, tiles chosen, weights packed, kernels launched."""
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from functools import partial
 from math import prod
 from typing import Any, NamedTuple
@@ -10,34 +10,40 @@ import numpy as np
 from ...arrays import Array
 from ...device_arrays import DeviceArray
 from ...plan import ConvPlan
-from ..base import About, Direction, PackedWeight, Packing, any_order_factor
+from ..base import About, Algorithm, Direction, PackedWeight, Packing, any_order_factor
 from ..tables import fill_value
 from .device import Tensor, adopt, current, empty, in_layout_of, settled, span, synchronize, upload
 from .epilogue import DeviceEpilogue
-from .gather import COLUMN_BLOCKS, ROW_BLOCKS, Gather, gather_of, gather_phases
+from .gather import COLUMN_BLOCKS, ROW_BLOCKS, STEP_OF_TILES, Gather, Step, gather_of, gather_phases
 from .gather_gemm import EACH, FLAT, QUADS, gather_kernel, pack_kernel
 from .launching import THREADS, blocks_for, launch
 from .running import Launch, algorithm
 from .scratch import Kept
-from .tiles import TILES, Tile, choose_tile
+from .tiles import SMALL, TILES, choose_tile
 
 __all__ = [
     "BESIDE_CHANNELS",
     "GATHERED",
     "IMPLICIT_GEMM",
+    "LEAST_ROWS",
+    "MOST_ELEMENTS",
+    "PackTables",
+    "Product",
     "common_refusal",
     "forward_launch",
+    "gathered",
     "is_aligned",
     "reachable",
+    "refusal_of_gather",
     "steps_of_sample",
 ]
 
 #: Elements of a sample, and of a weight, that 32-bit offsets reach.
-_MOST_ELEMENTS = 2**30
+MOST_ELEMENTS = 2**30
 #: Phases, and table entries for each depth, above which tables would outgrow what they are for.
 _MOST_PHASES, _MOST_ENTRIES = 2**12, 2**20
 #: Result channels of a group from which a tile is worth its empty rows.
-_LEAST_ROWS = 4
+LEAST_ROWS = 4
 
 
 #: The axes along which a step must be a whole number of quads: those beside the channels, or beside the positions.
@@ -80,31 +86,75 @@ class _Made(NamedTuple):
 
     gather: Gather
     table: Any
-    tile: Tile
+    tile: Any
     blocks: int
     how: str
     last: bool
 
 
-class _Gathered:
+class Product:
+    """What `Gathered` does without tensor cores: its steps, tiles, packed weights and kernels.
+
+    Attributes
+    ----------
+    step : Step
+    piece : int
+        Neighbouring channels that are read in one access.
+    filled : bool
+        Whether padding may hold something that accesses of several channels cannot bring.
+    """
+
+    step, piece, filled = STEP_OF_TILES, 4, False
+
+    def __init__(self, plan: ConvPlan):
+        self.compute = np.dtype(plan.compute_dtype)
+
+    def fill(self, plan: ConvPlan) -> Any:
+        """What constant padding holds, as kernels take it."""
+        return fill_value(plan, self.compute)
+
+    def tile(self, rows: int, columns: int, copies: int) -> Any:
+        """The tile for ``copies`` products of so many rows and columns."""
+        return choose_tile(TILES[self.compute.itemsize], rows, columns, copies, SMALL)
+
+    def operand(self, tensor: Tensor, stream: Any) -> Tensor:
+        """An operand as kernels take it."""
+        return tensor
+
+    def packed(self, tables: "PackTables", w: Tensor, stream: Any) -> Any:
+        """A weight as the kernels read it."""
+        packed = empty((tables.elements,), self.compute, stream).data
+        kernel = pack_kernel(w.dtype.name, self.compute.name)
+        launch(kernel, blocks_for(tables.elements), THREADS, stream, w.data, packed, tables.places, tables.numbers)
+        return packed
+
+    def kernel(self, made: _Made, source: Tensor, out: Tensor, finish: Any) -> Any:
+        """The kernel for these operands."""
+        return gather_kernel(
+            made.tile, source.dtype.name, out.dtype.name, made.how, made.last, self.compute.name, finish
+        )
+
+
+class Gathered:
     """FORWARD and INPUT_GRAD of one plan; what is kept on the device is kept for a few layouts."""
 
-    def __init__(self, by_input: bool, plan: ConvPlan):
-        self.plan, self.by_input = plan, by_input
-        self.compute = np.dtype(plan.compute_dtype)
-        self.fill = fill_value(plan, self.compute)
+    def __init__(self, by_input: bool, product: Callable[[ConvPlan], Product], plan: ConvPlan):
+        self.plan, self.by_input, self.product = plan, by_input, product(plan)
+        self.fill = self.product.fill(plan)
         self._made: Kept[_Made] = Kept()
-        self._tables: Kept[_PackTables] = Kept()
+        self._tables: Kept[PackTables] = Kept()
 
     def packed(self, w: Tensor, stream: Any) -> Any:
         """A weight that was not prepared."""
-        tables = self._tables.of(w.strides, _pack_tables, self.plan, self.by_input, w.strides, stream)
-        return _packed(tables, w, self.compute, stream)
+        step = self.product.step
+        tables = self._tables.of(w.strides, _pack_tables, self.plan, self.by_input, step, w.strides, stream)
+        return self.product.packed(tables, w, stream)
 
     def made(self, source: Tensor, out: Tensor, stream: Any) -> _Made:
         """Tables and tile for these operands."""
         last = out.strides[1] == 1 and out.shape[1] > 1
-        aligned = is_aligned(source, BESIDE_CHANNELS), is_aligned(out, BESIDE_CHANNELS if last else BESIDE_POSITIONS)
+        beside = BESIDE_CHANNELS if last else BESIDE_POSITIONS
+        aligned = is_aligned(source, BESIDE_CHANNELS, self.product.piece), is_aligned(out, beside)
         return self._made.of((source.strides, out.strides, aligned), self._make, source, out, last, *aligned, stream)
 
     def _make(self, source: Tensor, out: Tensor, last: bool, quads: bool, stores: bool, stream: Any) -> _Made:
@@ -115,11 +165,12 @@ class _Gathered:
         else:
             one_phase = not self.by_input or all(axis.stride == 1 or axis.output <= 1 for axis in plan.axes)
             vector = stores and one_phase and positions % 4 == 0 and dense_positions(out)
-        gather = gather_of(plan, self.by_input, steps_of_sample(source), steps_of_sample(out), vector)
-        in_quads = quads and source.strides[1] == 1 and gather.channels % 4 == 0
+        product = self.product
+        gather = gather_of(plan, self.by_input, product.step, steps_of_sample(source), steps_of_sample(out), vector)
+        in_quads = quads and source.strides[1] == 1 and gather.channels % product.piece == 0 and not product.filled
         how = FLAT if gather.flat else QUADS if in_quads else EACH
         columns, copies = gather.largest * plan.batch, plan.groups * gather.phases
-        tile = choose_tile(TILES[self.compute.itemsize], rows, columns, copies)
+        tile = product.tile(rows, columns, copies)
         row_blocks, column_blocks = -(-rows // tile.rows), -(-columns // tile.columns)
         gather.table[ROW_BLOCKS], gather.table[COLUMN_BLOCKS] = row_blocks, column_blocks
         table = settled(gather.table, stream)
@@ -127,14 +178,11 @@ class _Gathered:
 
     def __call__(self, x: Tensor, w: Any, y: Tensor, epilogue: DeviceEpilogue, stream: Any) -> None:
         source, out = (y, x) if self.by_input else (x, y)
-        source = reachable(source, stream)
+        source = reachable(self.product.operand(source, stream), stream)
         made = self.made(source, out, stream)
         packed = w.arrays[0] if isinstance(w, PackedWeight) else self.packed(w, stream)
-        kernel = gather_kernel(
-            made.tile, source.dtype.name, out.dtype.name, made.how, made.last, self.compute.name, epilogue.finish
-        )
         launch(
-            kernel,
+            self.product.kernel(made, source, out, epilogue.finish),
             made.blocks,
             made.tile.threads,
             stream,
@@ -151,25 +199,27 @@ class _Gathered:
 
 def forward_launch(plan: ConvPlan) -> Launch:
     """FORWARD of a plan that is not refused, for other algorithms that come down to one."""
-    return _Gathered(False, plan)
+    return Gathered(False, Product, plan)
 
 
-def _packing_key(by_input: bool, plan: ConvPlan) -> Hashable:
+def _packing_key(by_input: bool, product: Callable[[ConvPlan], Product], plan: ConvPlan) -> Hashable:
     """What packed weights depend on besides the weight: the taps, their order, and how depths pad."""
-    phases = gather_phases(plan, by_input)
-    return current(), by_input, phases.flat, phases.unit, phases.taps
+    step = product(plan).step
+    phases = gather_phases(plan, by_input, step)
+    return current(), by_input, step, phases.flat, phases.unit, phases.taps
 
 
-class _PackTables(NamedTuple):
-    """What packs weights with the strides that it was made for."""
+class PackTables(NamedTuple):
+    """What packs weights with the strides that it was made for; ``row``: depths, the elements of a packed row."""
 
     elements: int
+    row: int
     places: Any
     numbers: Any
 
 
-def _pack_tables(plan: ConvPlan, by_input: bool, strides: tuple[int, ...], stream: Any) -> _PackTables:
-    phases = gather_phases(plan, by_input)
+def _pack_tables(plan: ConvPlan, by_input: bool, step: Step, strides: tuple[int, ...], stream: Any) -> PackTables:
+    phases = gather_phases(plan, by_input, step)
     row_step, channel_step = (strides[1], strides[0]) if by_input else (strides[0], strides[1])
     places = [
         -1 if tap is None else sum(at * step for at, step in zip(tap, (*strides[2:], channel_step), strict=True))
@@ -178,27 +228,20 @@ def _pack_tables(plan: ConvPlan, by_input: bool, strides: tuple[int, ...], strea
     elements = plan.groups * phases.depths * phases.padded_rows
     numbers = (elements, phases.depths, phases.unit, phases.channels, phases.rows, phases.padded_rows)
     steps = row_step, channel_step, plan.y_channels // plan.groups * strides[0]
-    return _PackTables(
+    return PackTables(
         elements,
+        phases.depths,
         settled(np.array(places or [-1], np.int64), stream),
         settled(np.array([*numbers, *steps], np.int64), stream),
     )
 
 
-def _packed(tables: _PackTables, w: Tensor, compute: np.dtype, stream: Any) -> Any:
-    """A weight as the kernels read it."""
-    packed = empty((tables.elements,), compute, stream).data
-    kernel = pack_kernel(w.dtype.name, compute.name)
-    launch(kernel, blocks_for(tables.elements), THREADS, stream, w.data, packed, tables.places, tables.numbers)
-    return packed
-
-
-def _pack(by_input: bool, plan: ConvPlan, w: Array) -> PackedWeight:
+def _pack(by_input: bool, product: Callable[[ConvPlan], Product], plan: ConvPlan, w: Array) -> PackedWeight:
     if isinstance(w, DeviceArray):
         synchronize(w.stream)
     tensor = adopt(w, 0) if isinstance(w, DeviceArray) else upload(w)
-    tables = _pack_tables(plan, by_input, tensor.strides, 0)
-    packed = _packed(tables, tensor, np.dtype(plan.compute_dtype), 0)
+    chosen = product(plan)
+    packed = chosen.packed(_pack_tables(plan, by_input, chosen.step, tensor.strides, 0), tensor, 0)
     synchronize(0)  # calls to come read it on streams that do not wait for this one
     return PackedWeight((packed,))
 
@@ -208,15 +251,16 @@ def common_refusal(plan: ConvPlan) -> str | None:
     if plan.compute_dtype not in ("float32", "float64"):
         return f"its tiles are of float32 and float64, not {plan.compute_dtype}"
     for what, shape in (("input", plan.x_shape[1:]), ("output", plan.y_shape[1:]), ("weight", plan.w_shape)):
-        if prod(shape) >= _MOST_ELEMENTS:
-            return f"its offsets reach {_MOST_ELEMENTS} elements, but the {what} has {prod(shape)}"
+        if prod(shape) >= MOST_ELEMENTS:
+            return f"its offsets reach {MOST_ELEMENTS} elements, but the {what} has {prod(shape)}"
     longest = max(axis.padded + axis.extent for axis in plan.axes)
     if longest >= _MOST_ENTRIES:
         return f"an axis has tables of {_MOST_ENTRIES} entries at most, not {longest}"
     return None
 
 
-def _refusal(by_input: bool, plan: ConvPlan) -> str | None:
+def refusal_of_gather(by_input: bool, plan: ConvPlan) -> str | None:
+    """Why a plan's stride phases and taps do not suit, if they do not."""
     refusal = common_refusal(plan)
     if refusal is not None:
         return refusal
@@ -226,14 +270,14 @@ def _refusal(by_input: bool, plan: ConvPlan) -> str | None:
     if phases > _MOST_PHASES:
         return f"there are tables for {_MOST_PHASES} stride phases at most, not {phases}"
     taps, channels = prod(axis.kernel for axis in plan.axes), prod(plan.w_shape[:2])
-    if taps * 8 * max(channels, 1) >= _MOST_ELEMENTS or taps * 64 >= _MOST_ENTRIES:
+    if taps * 8 * max(channels, 1) >= MOST_ELEMENTS or taps * 64 >= _MOST_ENTRIES:
         return f"its packed weights would have tables for {taps} taps of {channels} channels"
     return None
 
 
 def _worthwhile(by_input: bool, plan: ConvPlan) -> str | None:
     rows = (plan.x_channels if by_input else plan.y_channels) // plan.groups
-    if rows < _LEAST_ROWS:
+    if rows < LEAST_ROWS:
         return f"a group has {rows} result channels, of which most of a tile would be empty"
     return None
 
@@ -246,19 +290,33 @@ GATHERED = About(
 )
 
 
-def _gathered(direction: Direction) -> Any:
+def gathered(
+    name: str,
+    direction: Direction,
+    product: Callable[[ConvPlan], Product],
+    accepts: Callable[[bool, ConvPlan], str | None],
+    error_factor: Callable[[Direction, ConvPlan], float],
+    worthwhile: Callable[[bool, ConvPlan], str | None],
+    **options: Any,
+) -> Algorithm:
+    """An algorithm of FORWARD or INPUT_GRAD; what it asks about a plan, it asks with whether it is the latter."""
     by_input = direction is Direction.INPUT_GRAD
     return algorithm(
-        "implicit_gemm",
+        name,
         direction,
-        partial(_Gathered, by_input),
-        partial(_refusal, by_input),
-        partial(any_order_factor, direction),
-        packing=Packing(partial(_packing_key, by_input), partial(_pack, by_input)),
-        worthwhile=partial(_worthwhile, by_input),
-        about=GATHERED,
+        partial(Gathered, by_input, product),
+        partial(accepts, by_input),
+        partial(error_factor, direction),
+        packing=Packing(partial(_packing_key, by_input, product), partial(_pack, by_input, product)),
+        worthwhile=partial(worthwhile, by_input),
+        **options,
     )
 
 
 #: The algorithm, for each direction.
-IMPLICIT_GEMM = {direction: _gathered(direction) for direction in (Direction.FORWARD, Direction.INPUT_GRAD)}
+IMPLICIT_GEMM = {
+    direction: gathered(
+        "implicit_gemm", direction, Product, refusal_of_gather, any_order_factor, _worthwhile, about=GATHERED
+    )
+    for direction in (Direction.FORWARD, Direction.INPUT_GRAD)
+}

@@ -1,5 +1,6 @@
 """The implicit GEMM algorithm of WEIGHT_GRAD on the device: chunks of positions, tables, two kernels launched."""
 
+from collections.abc import Callable
 from functools import partial
 from itertools import product
 from math import prod
@@ -18,10 +19,10 @@ from .implicit_gemm import BESIDE_CHANNELS, GATHERED, common_refusal, is_aligned
 from .launching import THREADS, blocks_for, launch
 from .running import algorithm
 from .scratch import Kept
-from .tiles import DEPTH, WEIGHT_TILES, Tile, choose_tile
+from .tiles import DEPTH, SMALL, WEIGHT_TILES, choose_tile
 from .weight_gemm import EACH, HEAD, QUADS, sum_kernel, weight_kernel
 
-__all__ = ["IMPLICIT_GEMM_WEIGHT"]
+__all__ = ["IMPLICIT_GEMM_WEIGHT", "Weight", "WeightProduct", "worthwhile"]
 
 #: Chunks are as many as make so many tiles of 64x64 weights, of at least so many positions each.
 _TILES, _LEAST_POSITIONS, _LARGEST_CHUNK = 528, 256, 2**30
@@ -29,14 +30,14 @@ _TILES, _LEAST_POSITIONS, _LARGEST_CHUNK = 528, 256, 2**30
 _LEAST_ROWS, _LEAST_COLUMNS = 4, 4
 
 
-def chunk_length(plan: ConvPlan) -> int:
-    """Positions of a chunk, by the plan alone: neither the device nor the tile changes the sums."""
+def chunk_length(plan: ConvPlan, depth: int) -> int:
+    """Positions of a chunk, whole steps, by the plan alone: neither the device nor the tile changes the sums."""
     positions = plan.batch * prod(plan.y_shape[2:])
     rows, columns = plan.y_channels // plan.groups, prod(plan.w_shape[1:])
     tiles = plan.groups * -(-rows // 64) * -(-columns // 64)
     chunks = max(min(-(-_TILES // max(tiles, 1)), positions // _LEAST_POSITIONS), 1)
     length = -(-positions // chunks)
-    return min(max(-(-length // DEPTH), 1) * DEPTH, _LARGEST_CHUNK)
+    return min(max(-(-length // depth), 1) * depth, _LARGEST_CHUNK)
 
 
 class _Made(NamedTuple):
@@ -44,20 +45,49 @@ class _Made(NamedTuple):
 
     table: Any
     sum_table: Any
-    tile: Tile
+    tile: Any
     blocks: int
     sums: int
     how: str
     numbers: tuple[int, ...]
 
 
-class _Weight:
-    """WEIGHT_GRAD of one plan; what is kept on the device is kept for a few layouts."""
+class WeightProduct:
+    """What `Weight` does without tensor cores: its steps, tiles and kernels; ``depth``: of a step."""
+
+    depth = DEPTH
 
     def __init__(self, plan: ConvPlan):
-        self.plan = plan
         self.compute = np.dtype(plan.compute_dtype)
-        self.fill = fill_value(plan, self.compute)
+
+    def fill(self, plan: ConvPlan) -> Any:
+        """What constant padding holds, as kernels take it."""
+        return fill_value(plan, self.compute)
+
+    def tile(self, rows: int, columns: int, copies: int) -> Any:
+        """The tile for ``copies`` products of so many rows and columns."""
+        return choose_tile(WEIGHT_TILES[self.compute.itemsize], rows, columns, copies, SMALL)
+
+    def way(self, last: bool, quads: bool) -> str:
+        """How to gather, if channels are neighbours, and if quads of them may be read in one access."""
+        return QUADS if quads else EACH
+
+    def operand(self, tensor: Tensor, stream: Any) -> Tensor:
+        """An operand as kernels take it."""
+        return tensor
+
+    def kernel(self, made: _Made, x: Tensor, y: Tensor) -> Any:
+        """The kernel for these operands."""
+        return weight_kernel(made.tile, x.dtype.name, y.dtype.name, made.how, self.compute.name)
+
+
+class Weight:
+    """WEIGHT_GRAD of one plan; what is kept on the device is kept for a few layouts."""
+
+    def __init__(self, product: Callable[[ConvPlan], WeightProduct], plan: ConvPlan):
+        self.plan, self.product = plan, product(plan)
+        self.compute = np.dtype(plan.compute_dtype)
+        self.fill = self.product.fill(plan)
         self._made: Kept[_Made] = Kept()
 
     def made(self, x: Tensor, w: Tensor, y: Tensor, stream: Any) -> _Made:
@@ -72,9 +102,9 @@ class _Weight:
         columns = inputs * taps
         last = x.strides[1] == 1 and x.shape[1] > 1
         quads = last and aligned and y.strides[1] == 1 and outputs % 4 == 0 and inputs % 4 == 0
-        length = chunk_length(plan)
+        length = chunk_length(plan, self.product.depth)
         chunks = -(-plan.batch * prod(plan.y_shape[2:]) // length)
-        tile = choose_tile(WEIGHT_TILES[self.compute.itemsize], outputs, columns, plan.groups * chunks)
+        tile = self.product.tile(outputs, columns, plan.groups * chunks)
         row_blocks, column_blocks = -(-outputs // tile.rows), -(-columns // tile.columns)
         values = self._table(steps_of_sample(x), steps_of_sample(y), last, (row_blocks, column_blocks), length)
         weights = plan.groups * outputs * columns
@@ -87,7 +117,7 @@ class _Weight:
             tile,
             row_blocks * column_blocks * plan.groups * chunks,
             chunks * weights,
-            QUADS if quads else EACH,
+            self.product.way(last, quads),
             (outputs, columns, steps_of_sample(y)[0], *steps_of_sample(x)[1:]),
         )
 
@@ -118,17 +148,17 @@ class _Weight:
         return values.astype(np.uint32).view(np.int32)
 
     def __call__(self, x: Tensor, w: Tensor, y: Tensor, epilogue: DeviceEpilogue, stream: Any) -> None:
-        x, y = reachable(x, stream), reachable(y, stream)
+        x, y = (reachable(self.product.operand(each, stream), stream) for each in (x, y))
         made = self.made(x, w, y, stream)
         sums = empty((made.sums,), self.compute, stream).data
-        kernel = weight_kernel(made.tile, x.dtype.name, y.dtype.name, made.how, self.compute.name)
+        kernel = self.product.kernel(made, x, y)
         numbers = (x.strides[0], y.strides[0], self.fill, *made.numbers)
         launch(kernel, made.blocks, made.tile.threads, stream, x.data, y.data, sums, made.table, *numbers)
         total = sum_kernel(w.dtype.name, self.compute.name)
         launch(total, blocks_for(w.size), THREADS, stream, sums, w.data, made.sum_table)
 
 
-def _worthwhile(plan: ConvPlan) -> str | None:
+def worthwhile(plan: ConvPlan) -> str | None:
     rows, columns = plan.y_channels // plan.groups, prod(plan.w_shape[1:])
     if rows < _LEAST_ROWS or columns < _LEAST_COLUMNS:
         return f"a group has {rows} result channels of {columns} weights, of which most of a tile would be empty"
@@ -139,9 +169,9 @@ def _worthwhile(plan: ConvPlan) -> str | None:
 IMPLICIT_GEMM_WEIGHT = algorithm(
     "implicit_gemm",
     Direction.WEIGHT_GRAD,
-    _Weight,
+    partial(Weight, WeightProduct),
     common_refusal,
     partial(any_order_factor, Direction.WEIGHT_GRAD),
-    worthwhile=_worthwhile,
+    worthwhile=worthwhile,
     about=GATHERED,
 )

@@ -2,7 +2,7 @@
 
 Every intrinsic has a fallback for Numba's simulator (``NUMBA_ENABLE_CUDASIM=1``), which computes the same values.
 Most concern one thread. Those of a warp (``mma_*``, ``ldmatrix4``) exchange what their lanes hold, and the simulator
-has neither warps nor shuffles: there they go through a shared scratch array between two barriers of the *block*. So
+has neither warps nor shuffles: there they go through shared scratch arrays and a barrier of the *block*. So
 in a kernel that is to run in the simulator all threads of a block call them equally often, blocks are one-dimensional,
 and a lane is ``threadIdx.x % 32``. On the device none of that is needed.
 
@@ -14,12 +14,17 @@ Fragments, as the PTX ISA lays them out (lane = 4 g + t)::
     b0 (t, g)      b1 (t + 4, g)               b0 (2t.., g)      b1 (2t + 8.., g)
     c0, c1 (g, 2t), (g, 2t + 1)                c2, c3 (g + 8, 2t), (g + 8, 2t + 1)     both
 
-A product's sums over k are in ascending order in the simulator; in which order the hardware adds is not specified.
+A register of tf32 is a float32's bits, of which the sign, the exponent and the upper ten bits of the fraction count.
+How the hardware adds is not specified. In the simulator a product's terms and what they are added to are cut off
+toward zero at the 24th bit of the largest of them, and so is their sum: the least precise of what was found by
+experiment (Fasi, Higham, Mikaitis and Pranesh 2021), so that errors in the simulator are not smaller than real ones.
 
 Indices are those of elements of a one-dimensional array and never negative: they do not wrap around.
 """
 
 from collections.abc import Callable
+from functools import lru_cache
+from threading import current_thread
 from typing import Any
 
 import numpy as np
@@ -29,13 +34,17 @@ from numba import cuda
 from .jit import SIMULATED
 
 __all__ = [
+    "absolute",
     "commit_copies",
     "copy4",
     "copy16",
+    "float_of_word",
     "inlined",
+    "larger",
     "ldmatrix4",
     "load2",
     "load4",
+    "load_half",
     "mma_bf16",
     "mma_f16",
     "mma_tf32",
@@ -44,6 +53,7 @@ __all__ = [
     "store2",
     "store4",
     "wait_copies",
+    "word_of_float",
 ]
 
 
@@ -57,7 +67,7 @@ def _unsigned_bits(value: Any) -> int:
 
 
 if not SIMULATED:
-    from numba.cuda import types
+    from numba.cuda import libdevice, types
     from numba.cuda.extending import intrinsic
 
     if not hasattr(types, "float32"):  # Numba's own CUDA target has the CPU's types
@@ -125,10 +135,19 @@ if not SIMULATED:
         kind = ir.FunctionType(result, [each.type for each in arguments])
         return builder.call(ir.InlineAsm(kind, text, constraints, side_effect=effects), arguments)
 
-    def _shared_address(builder, pointer):
-        """A shared array's address as instructions on shared memory take it, from a generic pointer."""
+    def _shared_address(context, builder, signature, args, at, offset=None):
+        """The address of ``args[at][args[at + 1] + args[offset]]`` as instructions on shared memory take it.
+
+        That of the array is found once; the rest is 32-bit arithmetic, to which a constant is added last.
+        """
+        array = signature.args[at]
+        data = context.make_array(array)(context, builder, args[at]).data
         text = "{ .reg .u64 a; cvta.to.shared.u64 a, $1; cvt.u32.u64 $0, a; }"
-        return _assembly(builder, _I32, [builder.ptrtoint(pointer, _I64)], text, "=r,l", effects=False)
+        address = _assembly(builder, _I32, [builder.ptrtoint(data, _I64)], text, "=r,l", effects=False)
+        for place in (at + 1,) if offset is None else (at + 1, offset):
+            index = context.cast(builder, args[place], signature.args[place], types.int32)
+            address = builder.add(address, builder.mul(index, ir.Constant(_I32, array.dtype.bitwidth // 8)))
+        return address
 
     def _global_address(builder, pointer):
         text = "cvta.to.global.u64 $0, $1;"
@@ -137,7 +156,7 @@ if not SIMULATED:
     def _copy(size, level):
         def copy(typingctx, target, at, source, index, count):
             def codegen(context, builder, signature, args):
-                to = _shared_address(builder, _pointer(context, builder, signature, args, 0))
+                to = _shared_address(context, builder, signature, args, 0)
                 read = _global_address(builder, _pointer(context, builder, signature, args, 2))
                 number = context.cast(builder, args[4], signature.args[4], types.int32)
                 item = ir.Constant(_I32, source.dtype.bitwidth // 8)
@@ -172,8 +191,8 @@ if not SIMULATED:
 
         return intrinsic(wait)
 
-    def _mma(shape, kinds, a_kind, convert):
-        """An ``mma.sync`` whose operands are tuples of registers; ``convert`` makes registers of float32 values."""
+    def _mma(shape, kinds):
+        """An ``mma.sync`` whose operands are tuples of registers."""
 
         def mma(typingctx, c, a, b):
             def codegen(context, builder, signature, args):
@@ -181,8 +200,6 @@ if not SIMULATED:
                     [builder.extract_value(args[at], place) for place in range(signature.args[at].count)]
                     for at in range(3)
                 )
-                if convert:
-                    left, right = ([builder.bitcast(each, _I32) for each in group] for group in (left, right))
                 text = (
                     f"mma.sync.aligned.{shape}.row.col.f32.{kinds}.{kinds}.f32 "
                     "{$0,$1,$2,$3}, {$4,$5,$6,$7}, {$8,$9}, {$10,$11,$12,$13};"
@@ -194,33 +211,57 @@ if not SIMULATED:
                 return context.make_tuple(builder, signature.return_type, values)
 
             sums = types.UniTuple(types.float32, 4)
-            return sums(sums, types.UniTuple(a_kind, 4), types.UniTuple(a_kind, 2)), codegen
+            return sums(sums, types.UniTuple(types.uint32, 4), types.UniTuple(types.uint32, 2)), codegen
 
         return intrinsic(mma)
 
-    mma_tf32 = _mma("m16n8k8", "tf32", types.float32, True)
-    mma_f16 = _mma("m16n8k16", "f16", types.uint32, False)
-    mma_bf16 = _mma("m16n8k16", "bf16", types.uint32, False)
+    mma_tf32 = _mma("m16n8k8", "tf32")
+    mma_f16 = _mma("m16n8k16", "f16")
+    mma_bf16 = _mma("m16n8k16", "bf16")
 
     @intrinsic
-    def ldmatrix4(typingctx, array, index):
+    def ldmatrix4(typingctx, array, index, offset):
         def codegen(context, builder, signature, args):
-            address = _shared_address(builder, _pointer(context, builder, signature, args, 0))
+            address = _shared_address(context, builder, signature, args, 0, 2)
             text = "ldmatrix.sync.aligned.m8n8.x4.shared.b16 {$0,$1,$2,$3}, [$4];"
             four = ir.LiteralStructType([_I32] * 4)
             found = _assembly(builder, four, [address], text, "=r,=r,=r,=r,r,~{memory}")
             values = [builder.extract_value(found, place) for place in range(4)]
             return context.make_tuple(builder, signature.return_type, values)
 
-        return types.UniTuple(types.uint32, 4)(array, index), codegen
+        return types.UniTuple(types.uint32, 4)(array, index, offset), codegen
+
+    @intrinsic
+    def load_half(typingctx, array, index):
+        def codegen(context, builder, signature, args):
+            address = _pointer(context, builder, signature, args, 0)
+            address = builder.bitcast(address, ir.IntType(16).as_pointer())
+            return builder.zext(builder.load(address, align=2), _I32)
+
+        return types.uint32(array, index), codegen
 
     @intrinsic
     def round_tf32(typingctx, value):
         def codegen(context, builder, signature, args):
-            bits = _assembly(builder, _I32, [args[0]], "cvt.rna.tf32.f32 $0, $1;", "=r,f", effects=False)
-            return builder.bitcast(bits, _F32)
+            return _assembly(builder, _I32, [args[0]], "cvt.rna.tf32.f32 $0, $1;", "=r,f", effects=False)
 
-        return types.float32(types.float32), codegen
+        return types.uint32(types.float32), codegen
+
+    @intrinsic
+    def float_of_word(typingctx, word):
+        return types.float32(types.uint32), lambda context, builder, signature, args: builder.bitcast(args[0], _F32)
+
+    @intrinsic
+    def word_of_float(typingctx, value):
+        return types.uint32(types.float32), lambda context, builder, signature, args: builder.bitcast(args[0], _I32)
+
+    @inlined
+    def absolute(value):
+        return libdevice.fabsf(value)
+
+    @inlined
+    def larger(a, b):
+        return libdevice.fmaxf(libdevice.fabsf(a), libdevice.fabsf(b))
 
     def shared_tile(size: int, dtype: Any) -> Any:
         """A device function that returns the kernel's shared tile of ``size`` elements, aligned for 128-bit accesses.
@@ -264,9 +305,11 @@ else:
         array[at], array[at + 1], array[at + 2], array[at + 3] = a, b, c, d
 
     def _copied(target, at, source, index, count, size):
-        whole = size // source.dtype.itemsize
-        for place in range(whole):
-            target[int(at) + place] = source[int(index) + place] if place < count else 0
+        kept = np.zeros(size // source.dtype.itemsize, source.dtype)
+        for place in range(min(int(count), kept.size)):
+            kept[place] = source[int(index) + place]
+        for place, value in enumerate(kept.view(target.dtype)):
+            target[int(at) + place] = value
 
     def copy16(target, at, source, index, count):
         """Begin to copy 16 bytes from global to shared memory; elements from ``count`` on become zero.
@@ -292,47 +335,60 @@ else:
 
     @cuda.jit(device=True)
     def _exchange(values):
-        """What the lanes of this thread's warp hold, a row each; every thread of the block has to call it."""
-        held = cuda.shared.array((1024, 8), np.uint32)
-        thread = cuda.threadIdx.x
-        held[thread, : len(values)] = values
+        """What the lanes of this thread's warp hold, a row each; every thread of the block has to call it.
+
+        Two scratch arrays in turns: who writes to one has been at a barrier since it was read.
+        """
+        thread, state = cuda.threadIdx.x, vars(current_thread())
+        turn = state["exchanges"] = 1 - state.get("exchanges", 0)
+        held = cuda.shared.array((2, 1024, 10), np.uint32)
+        held[turn, thread, : len(values)] = values
         cuda.syncthreads()
         first = thread - thread % 32
-        rows = np.array([list(held[lane]) for lane in range(first, min(first + 32, cuda.blockDim.x))])
-        cuda.syncthreads()
-        return rows
+        return np.array(held[turn, first : min(first + 32, cuda.blockDim.x), : len(values)])
 
     def _halves(registers):
         """Pairs of 16-bit patterns from 32-bit registers, the low one first."""
         return np.stack([registers & 0xFFFF, registers >> 16], axis=-1).astype(np.uint16)
 
-    @cuda.jit(device=True)
-    def _product(c, a, b, decode):
-        """The product of fragments: a matrix of 16 rows from ``a``, of 8 columns from ``b``; k in ascending order."""
-        rows = _exchange((*a, *b))
+    @lru_cache(maxsize=64)
+    def _sums(held, decode):
+        """The product of what 32 lanes hold (a, b, c), 16 by 8; each lane asks for the same one."""
+        rows = np.frombuffer(held, np.uint32).reshape(32, 10)
         lanes = np.arange(32)
         g, t = lanes // 4, lanes % 4
-        values = decode(rows[:, :6])  # lane, register, place within the register
+        values = decode(rows[:, :6]).astype(np.float64)  # lane, register, place within the register
         width = values.shape[2]
-        left, right = np.zeros((16, 8 * width), np.float32), np.zeros((8 * width, 8), np.float32)
+        left, right, start = np.zeros((16, 8 * width)), np.zeros((8 * width, 8)), np.zeros((16, 8))
         for place in range(width):
             k = t * width + place
             for register in range(4):
                 left[g + 8 * (register % 2), k + 4 * width * (register // 2)] = values[:, register, place]
             for register in range(2):
                 right[k + 4 * width * register, g] = values[:, 4 + register, place]
-        lane = cuda.threadIdx.x % 32
-        sums = []
-        for register, start in enumerate(c):
-            row, column = lane // 4 + 8 * (register // 2), 2 * (lane % 4) + register % 2
-            total = np.float32(start)
-            for k in range(8 * width):
-                total = np.float32(total + left[row, k] * right[k, column])
-            sums.append(total)
-        return tuple(sums)
+        for register in range(4):
+            start[g + 8 * (register // 2), 2 * t + register % 2] = rows[:, 6 + register].copy().view(np.float32)
+        with np.errstate(invalid="ignore", over="ignore"):
+            terms = np.concatenate([start[None], left.T[:, :, None] * right[:, None, :]])
+            plain = terms.sum(axis=0)
+            terms[:, ~np.isfinite(plain)] = 0
+            quantum = np.ldexp(1.0, np.frexp(np.abs(terms).max(axis=0))[1] - 24)
+            total = (np.trunc(terms / quantum) * quantum).sum(axis=0)
+            found = total.astype(np.float32)
+        rounded_up = (np.abs(found) > np.abs(total)) & (np.abs(total) < 2.0**128)
+        found = np.where(rounded_up, np.nextafter(found, np.float32(0)), found)
+        return np.where(np.isfinite(plain), found, plain.astype(np.float32)).astype(np.float32)
+
+    @cuda.jit(device=True)
+    def _product(c, a, b, decode):
+        """The product of fragments: a matrix of 16 rows from ``a``, of 8 columns from ``b``."""
+        rows = _exchange((*a, *b, *(_unsigned_bits(each) for each in c)))
+        found, lane = _sums(rows.tobytes(), decode), cuda.threadIdx.x % 32
+        row, column = lane // 4, 2 * (lane % 4)
+        return found[row, column], found[row, column + 1], found[row + 8, column], found[row + 8, column + 1]
 
     def _decode_tf32(registers):
-        return (registers.astype(np.uint32) & np.uint32(0xFFFFE000)).view(np.float32)[:, :, None]
+        return (registers & np.uint32(0xFFFFE000)).view(np.float32)[:, :, None]
 
     def _decode_f16(registers):
         return _halves(registers).view(np.float16).astype(np.float32)
@@ -341,9 +397,8 @@ else:
         return (_halves(registers).astype(np.uint32) << 16).view(np.float32)
 
     def mma_tf32(c, a, b):
-        """``c + a b`` of 16x8 by 8x8 by a warp; ``a`` and ``b`` hold float32 of which tf32's 10 bits count."""
-        bits = [tuple(_unsigned_bits(each) for each in group) for group in (a, b)]
-        return _product(c, *bits, _decode_tf32)
+        """``c + a b`` of 16x8 by 8x8 by a warp; ``a`` and ``b`` hold tf32 as uint32."""
+        return _product(c, a, b, _decode_tf32)
 
     def mma_f16(c, a, b):
         """``c + a b`` of 16x16 by 16x8 by a warp; ``a`` and ``b`` hold pairs of float16 as uint32."""
@@ -354,28 +409,49 @@ else:
         return _product(c, a, b, _decode_bf16)
 
     @cuda.jit(device=True)
-    def ldmatrix4(array, index):
-        """Four 8x8 matrices of 16-bit elements from shared memory, as registers of fragments.
+    def ldmatrix4(array, index, offset):
+        """Four matrices of 8 rows of 16 bytes from shared memory, as registers of fragments.
 
-        Lane ``l`` gives the place of row ``l % 8`` of matrix ``l // 8``, a multiple of 8 elements; register ``m`` gets
-        elements ``2 t`` and ``2 t + 1`` of row ``g`` of matrix ``m``.
+        Lane ``l`` gives the place of row ``l % 8`` of matrix ``l // 8``, at a multiple of 16 bytes; register ``m`` gets
+        bytes ``4 t`` to ``4 t + 3`` of row ``g`` of matrix ``m``: a tf32, or two elements of 16 bits.
         """
-        assert int(index) % 8 == 0, "an unaligned access"
-        rows = _exchange((int(index),))[:, 0]
+        per = 4 // array.dtype.itemsize  # elements of a register
+        at = int(index) + int(offset)
+        assert at % (4 * per) == 0, "an unaligned access"
+        rows = _exchange((at,))[:, 0]
         lane = cuda.threadIdx.x % 32
         found = []
         for matrix in range(4):
-            at = int(rows[8 * matrix + lane // 4]) + 2 * (lane % 4)
-            low, high = (int(np.asarray(array[at + place]).view(np.uint16)) for place in range(2))
-            found.append(np.uint32(low | high << 16))
+            at = int(rows[8 * matrix + lane // 4]) + per * (lane % 4)
+            found.append(np.array(array[at : at + per]).view(np.uint32)[0])
         return tuple(found)
 
+    def load_half(array, index):
+        """The bits of an element of 16 bits."""
+        return np.uint32(np.asarray(array[int(index)]).view(np.uint16))
+
     def round_tf32(value):
-        """The nearest value with tf32's 10 bits, ties away from zero."""
+        """The nearest tf32, ties away from zero, as a register."""
         bits = _unsigned_bits(value)
         if bits & 0x7FFFFFFF > 0x7F800000:
-            return np.float32(np.nan)
-        return np.uint32((bits + 0x1000) & 0xFFFFE000).view(np.float32)
+            return np.uint32(0x7FFFE000)
+        return np.uint32((bits + 0x1000) & 0xFFFFE000)
+
+    def float_of_word(word):
+        """The float32 of 32 bits."""
+        return np.uint32(word).view(np.float32)
+
+    def word_of_float(value):
+        """The bits of a float32."""
+        return np.float32(value).view(np.uint32)
+
+    def absolute(value):
+        """A float32 without its sign."""
+        return np.float32(abs(value))
+
+    def larger(a, b):
+        """The larger of two absolute values; of one that is NaN, the other one."""
+        return np.fmax(absolute(a), absolute(b))
 
     def shared_tile(size: int, dtype: Any) -> Any:
         """A device function that returns the kernel's shared tile of ``size`` elements."""

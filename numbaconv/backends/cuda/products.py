@@ -10,7 +10,7 @@ from .intrinsics import inlined, load4
 from .jit import SIMULATED
 from .tiles import Tile
 
-__all__ = ["kernel_function", "place_of", "steps_of"]
+__all__ = ["bounded_kernel", "kernel_function", "place_of", "steps_of"]
 
 
 #: Threads that shall fit on a multiprocessor, by the bytes of a sum: each may then have 128 or 255 registers.
@@ -19,8 +19,12 @@ _THREADS = {4: 512, 8: 256}
 
 def kernel_function(function: Any, tile: Tile, itemsize: int, fewer: bool = False) -> Any:
     """A kernel whose registers leave room for several blocks on a multiprocessor; ``fewer``: for half as many."""
-    bounds = (tile.threads, _THREADS[itemsize] // tile.threads // (2 if fewer else 1))
-    return cuda.jit(function) if SIMULATED else cuda.jit(launch_bounds=bounds)(function)
+    return bounded_kernel(function, tile.threads, _THREADS[itemsize] // tile.threads // (2 if fewer else 1))
+
+
+def bounded_kernel(function: Any, threads: int, blocks: int) -> Any:
+    """A kernel for blocks of so many threads, of which so many shall fit on a multiprocessor."""
+    return cuda.jit(function) if SIMULATED else cuda.jit(launch_bounds=(threads, blocks))(function)
 
 
 @cache

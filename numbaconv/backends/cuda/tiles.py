@@ -15,8 +15,7 @@ Every tile sums a result's products one after another in the same order, so the 
 may look at the batch, which the choice of an algorithm may not.
 """
 
-from math import prod
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, TypeVar
 
 from .jit import SIMULATED
 
@@ -85,16 +84,38 @@ WEIGHT_TILES = {
 SMALL = Tile(16, 8, 4, 4)
 
 
-def _cost(tile: Tile, rows: int, columns: int, copies: int) -> float:
+class _Shape(Protocol):
+    """What a tile is chosen by; that of tensor cores is another class."""
+
+    @property
+    def rows(self) -> int: ...
+
+    @property
+    def columns(self) -> int: ...
+
+    @property
+    def thread_rows(self) -> int: ...
+
+    @property
+    def thread_columns(self) -> int: ...
+
+
+T = TypeVar("T", bound=_Shape)
+
+
+def _cost(tile: _Shape, rows: int, columns: int, copies: int) -> float:
     """A measure of the time that a tile takes: rounds of blocks, each as long as its products and its reads."""
     blocks = copies * -(-rows // tile.rows) * -(-columns // tile.columns)
     rounds = max(blocks / _BLOCKS, 1.0)
     reads = 1 / tile.thread_rows + 1 / tile.thread_columns  # of shared memory, for each product
-    return rounds * prod(tile[:2]) * (1 + 2 * reads)
+    return rounds * tile.rows * tile.columns * (1 + 2 * reads)
 
 
-def choose_tile(tiles: tuple[Tile, ...], rows: int, columns: int, copies: int) -> Tile:
-    """Of these tiles, the one for ``copies`` products of so many rows and columns; the larger where two are as good."""
+def choose_tile(tiles: tuple[T, ...], rows: int, columns: int, copies: int, small: T) -> T:
+    """Of these tiles, the one for ``copies`` products of so many rows and columns; the larger where two are as good.
+
+    In the simulator it is always ``small``.
+    """
     if SIMULATED:
-        return SMALL
+        return small
     return min(tiles, key=lambda tile: _cost(tile, rows, columns, copies))

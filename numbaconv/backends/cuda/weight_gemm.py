@@ -42,10 +42,11 @@ from .elements import number, reader, writer
 from .gather import CONSTANT_CODE, ZERO_CODE
 from .intrinsics import inlined, load4, shared_tile, store4
 from .jit import kernel
+from .lookups import cell_at
 from .products import kernel_function, place_of, steps_of
 from .tiles import DEPTH, Tile
 
-__all__ = ["EACH", "ENTRIES", "HEAD", "QUADS", "sum_kernel", "weight_kernel"]
+__all__ = ["EACH", "ENTRIES", "FIRST_SPOT", "HEAD", "QUADS", "SPOTS", "find", "sum_kernel", "weight_kernel"]
 
 EACH, QUADS = "each", "quads"
 
@@ -55,25 +56,12 @@ EACH, QUADS = "each", "quads"
 ROW_BLOCKS, COLUMN_BLOCKS, GROUPS, POSITIONS, LENGTH, ENTRIES, BATCH = range(7)
 INVERSES, EXTENTS, Y, X_GROUP, Y_GROUP, LINES, STEP = 7, 13, 15, 18, 19, 20, 23
 HEAD = 26
-#: Where a chunk's first sample begins in both operands, behind the positions of two steps.
-FIRST_SPOT = 2 * 2 * DEPTH
+#: Where a chunk's first sample begins in both operands, before the positions of two steps.
+FIRST_SPOT, SPOTS = 0, 2
 
 
 @inlined
-def _cell(table, line_d, line_h, line_w, entry, step_d, step_h, step_w):
-    """Where a tap reads in its channel, or a negative code."""
-    d = table[np.uint32(line_d + np.uint32(entry[1]))]
-    h = table[np.uint32(line_h + np.uint32(entry[2]))]
-    w = table[np.uint32(line_w + np.uint32(entry[3]))]
-    if (d | h | w) >= 0:
-        return np.int64(
-            np.uint32(np.uint32(entry[0]) + np.uint32(d) * step_d + np.uint32(h) * step_h + np.uint32(w) * step_w)
-        )
-    return np.int64(w if w < 0 else (h if h < 0 else d))
-
-
-@inlined
-def _find(table, spots, lines, slot, position, x_batch, y_batch):
+def find(table, spots, lines, slot, position, x_batch, y_batch):
     """Where a chunk's position begins in both operands and along the lines, for all threads of the block to read."""
     sample = divided(position, np.uint32(table[INVERSES]), table[INVERSES + 1])
     position = np.uint32(position - sample * np.uint32(table[POSITIONS]))
@@ -82,7 +70,7 @@ def _find(table, spots, lines, slot, position, x_batch, y_batch):
     od = divided(above, np.uint32(table[INVERSES + 4]), table[INVERSES + 5])
     oh = np.uint32(above - od * np.uint32(table[EXTENTS + 1]))
     inside = np.uint32(od * np.uint32(table[Y]) + oh * np.uint32(table[Y + 1]) + ow * np.uint32(table[Y + 2]))
-    at = np.uint32(np.uint32(2) * slot)
+    at = np.uint32(np.uint32(2) * slot + np.uint32(SPOTS))
     spots[at] = spots[FIRST_SPOT] + np.uint64(sample) * np.uint64(x_batch)
     spots[np.uint32(at + np.uint32(1))] = (
         spots[FIRST_SPOT + 1] + np.uint64(sample) * np.uint64(y_batch) + np.uint64(inside)
@@ -121,7 +109,7 @@ def weight_kernel(tile: Tile, x_dtype: str, y_dtype: str, how: str, compute: str
     memory = shared_tile(2 * buffer_size, scalar)
     place, steps = place_of(tile), steps_of(tile, 0, left_stride, left_size, right_stride)
     zero = scalar(0)
-    spots_size, lines_size = FIRST_SPOT + 2, 2 * 3 * DEPTH
+    spots_size, lines_size = SPOTS + 2 * 2 * DEPTH, 2 * 3 * DEPTH
 
     def weight(
         x, y, sums_out, table, x_batch, y_batch, fill, of_rows, of_columns, of_row_step, of_step_d, of_step_h, of_step_w
@@ -165,7 +153,7 @@ def weight_kernel(tile: Tile, x_dtype: str, y_dtype: str, how: str, compute: str
             spots[FIRST_SPOT + 1] = from_y + first_sample * np.uint64(y_batch)
         cuda.syncthreads()
         if thread < np.uint32(DEPTH) and thread < length:
-            _find(table, spots, lines, thread, np.uint32(first_position + thread), x_batch, y_batch)
+            find(table, spots, lines, thread, np.uint32(first_position + thread), x_batch, y_batch)
         cuda.syncthreads()
         entries_at = np.uint32(np.uint32(table[ENTRIES]) + np.uint32(4) * first_column)
         slot = np.uint32(0)
@@ -177,7 +165,7 @@ def weight_kernel(tile: Tile, x_dtype: str, y_dtype: str, how: str, compute: str
                         depth = np.uint32(turn // np.uint32(left_across))
                         row = np.uint32(first_row + np.uint32(4) * np.uint32(turn % np.uint32(left_across)))
                         if depth < np.uint32(DEPTH) and np.uint32(at_depth + depth) < length and row < all_rows:
-                            at = spots[np.uint32(np.uint32(2) * np.uint32(slot + depth) + np.uint32(1))]
+                            at = spots[np.uint32(np.uint32(2) * np.uint32(slot + depth) + np.uint32(SPOTS + 1))]
                             quad = load4(y, at + np.uint64(row), 0)
                             for j in range(4):
                                 next_left[4 * i + j] = scalar(read_y(quad, j))
@@ -196,7 +184,7 @@ def weight_kernel(tile: Tile, x_dtype: str, y_dtype: str, how: str, compute: str
                             and np.uint32(first_column + column) < all_columns
                         ):
                             entry = load4(table, np.uint32(entries_at + np.uint32(4) * column), 0)
-                            cell = _cell(
+                            cell = cell_at(
                                 table,
                                 lines[np.uint32(np.uint32(3) * from_slot)],
                                 lines[np.uint32(np.uint32(3) * from_slot + np.uint32(1))],
@@ -208,7 +196,8 @@ def weight_kernel(tile: Tile, x_dtype: str, y_dtype: str, how: str, compute: str
                             )
                             value = fill if cell == CONSTANT_CODE else zero
                         if cell >= 0:
-                            quad = load4(x, spots[np.uint32(np.uint32(2) * from_slot)] + np.uint64(cell), 0)
+                            at = spots[np.uint32(np.uint32(2) * from_slot + np.uint32(SPOTS))]
+                            quad = load4(x, at + np.uint64(cell), 0)
                             for j in range(4):
                                 next_right[4 * i + j] = scalar(read_x(quad, j))
                         else:
@@ -218,7 +207,7 @@ def weight_kernel(tile: Tile, x_dtype: str, y_dtype: str, how: str, compute: str
                     depth, beside = np.uint32(thread % np.uint32(DEPTH)), np.uint32(thread // np.uint32(DEPTH))
                     there = np.uint32(at_depth + depth) < length
                     from_slot = np.uint32(slot + depth)
-                    at = spots[np.uint32(np.uint32(2) * from_slot + np.uint32(1))]
+                    at = spots[np.uint32(np.uint32(2) * from_slot + np.uint32(SPOTS + 1))]
                     for i in range(left_loads):
                         row = np.uint32(first_row + beside + np.uint32(i * side))
                         value = zero
@@ -228,13 +217,13 @@ def weight_kernel(tile: Tile, x_dtype: str, y_dtype: str, how: str, compute: str
                     line_d = lines[np.uint32(np.uint32(3) * from_slot)]
                     line_h = lines[np.uint32(np.uint32(3) * from_slot + np.uint32(1))]
                     line_w = lines[np.uint32(np.uint32(3) * from_slot + np.uint32(2))]
-                    at = spots[np.uint32(np.uint32(2) * from_slot)]
+                    at = spots[np.uint32(np.uint32(2) * from_slot + np.uint32(SPOTS))]
                     for i in range(right_loads):
                         column = np.uint32(beside + np.uint32(i * side))
                         value = zero
                         if there and np.uint32(first_column + column) < all_columns:
                             entry = load4(table, np.uint32(entries_at + np.uint32(4) * column), 0)
-                            cell = _cell(table, line_d, line_h, line_w, entry, step_d, step_h, step_w)
+                            cell = cell_at(table, line_d, line_h, line_w, entry, step_d, step_h, step_w)
                             if cell >= 0:
                                 value = scalar(read_x(x, at + np.uint64(cell)))
                             elif cell == CONSTANT_CODE:
@@ -244,7 +233,7 @@ def weight_kernel(tile: Tile, x_dtype: str, y_dtype: str, how: str, compute: str
                 slot = np.uint32(np.uint32(DEPTH) - slot)
                 if np.uint32(at_depth + thread) < length and thread < np.uint32(DEPTH):
                     position = np.uint32(first_position + np.uint32(at_depth + thread))
-                    _find(table, spots, lines, np.uint32(slot + thread), position, x_batch, y_batch)
+                    find(table, spots, lines, np.uint32(slot + thread), position, x_batch, y_batch)
             if step_number > 0:
                 from_buffer = np.uint32(np.uint32(buffer_size) - buffer)
                 steps(

@@ -68,7 +68,9 @@ def _matrices(source, out):
     for i in range(8):
         shared[np.uint32(lane * np.uint32(8) + np.uint32(i))] = source[np.uint32(lane * np.uint32(8) + np.uint32(i))]
     cuda.syncthreads()
-    found = ldmatrix4(shared, np.uint32(lane * np.uint32(8)))
+    found = ldmatrix4(
+        shared, np.uint32(lane % np.uint32(16) * np.uint32(8)), np.int32(128) * np.int32(lane // np.uint32(16))
+    )
     store4(out, np.uint32(lane * np.uint32(4)), found[0], found[1], found[2], found[3])
 
 

@@ -7,8 +7,17 @@ from typing import Any
 from numba.cuda import types
 
 from numbaconv.backends.base import NO_EPILOGUE
-from numbaconv.backends.cuda import depthwise, depthwise_kernels, gather_gemm, weight_gemm, winograd_kernels
+from numbaconv.backends.cuda import (
+    depthwise,
+    depthwise_kernels,
+    gather_gemm,
+    tensor_gather,
+    tensor_weight,
+    weight_gemm,
+    winograd_kernels,
+)
 from numbaconv.backends.cuda.epilogue import finisher
+from numbaconv.backends.cuda.tensor_tiles import HALF_TILES, KINDS, SPLIT_TILES
 from numbaconv.backends.cuda.tiles import TILES, WEIGHT_TILES
 from numbaconv.backends.cuda.walks import forward_walk, input_walk
 from numbaconv.plan import Axis
@@ -75,8 +84,47 @@ def small_cases():
         integers = array("int64")
         pack = types.void(array(dtype), array(compute), integers, integers)
         yield Case(f"pack {dtype}", gather_gemm.pack_kernel(dtype, compute), pack, 128, "", False)
+        if dtype != "float64":
+            for kind in (KINDS[dtype],) if dtype in KINDS else (KINDS["tf32"], KINDS["3xtf32"]):
+                rows = types.void(array(dtype), array("uint16" if kind.per_word == 2 else compute), integers, integers)
+                yield Case(f"pack rows {kind.name}", tensor_gather.pack_rows_kernel(kind), rows, 128, "", False)
         add = types.void(array(compute), array(dtype), integers)
         yield Case(f"sum {dtype}", weight_gemm.sum_kernel(dtype, compute), add, 128, "", False)
+
+
+def tensor_cases():
+    """The kernels on tensor cores: every tile, kind of numbers and way to gather; constant padding with two of them.
+
+    Of the main loop for 128x128, compiled for 8.0 and 9.0, instructions of which so many are products::
+
+        float16  quads 186, 190 of which 32    each 347, 350          flat 776, 809          weights 1060 to 1160
+        tf32     quads 214 (8.0) of which 32    each 338, 350                                 weights 555 to 820
+        3xtf32   quads 663, 671 of which 96    each 734, 739          flat 985, 990          weights 1510 to 1560
+
+    All are counted, executed in each step or not: with 3xtf32 some 170 (weights 450) split large values.
+    """
+    finish = finisher("float32", NO_EPILOGUE)
+    table, sums = array("int32"), array("float32")
+    steps = types.int64, types.int64, types.uint32
+    for kind in KINDS.values():
+        dtype = kind.name if kind.per_word == 2 else "float32"
+        packed = array("uint16") if kind.per_word == 2 else sums
+        products = 6 if kind.parts == 2 else 2  # of 16x8 results, a step
+        for tile, (how, last), filled in product(SPLIT_TILES if kind.parts == 2 else HALF_TILES, WAYS, (False, True)):
+            if filled and how == "quads":
+                continue
+            kernel = tensor_gather.tensor_kernel(tile, kind, dtype, how, filled, last, finish)
+            signature = types.void(array(dtype), packed, array(dtype), types.Tuple(()), table, *steps)
+            name = f"product {tile} {kind.name} {how} {'last' if last else 'first'}{' filled' * filled}"
+            copies = how == "quads" or kind.per_word == 1
+            count = products * tile.thread_rows * tile.thread_columns // 4
+            yield Case(name, kernel, signature, tile.threads, "HMMA", copies, count)
+        for tile, how, filled in product(HALF_TILES, ("first", "last"), (False, True)):
+            kernel = tensor_weight.tensor_weight_kernel(tile, kind, how, filled)
+            signature = types.void(array(dtype), array(dtype), sums, table, *steps, *[types.int64] * 6)
+            name = f"gradient {tile} {kind.name} {how}{' filled' * filled}"
+            count = products * tile.thread_rows * tile.thread_columns // 4
+            yield Case(name, kernel, signature, tile.threads, "HMMA", kind.per_word == 1, count)
 
 
 def _axis(kernel, stride=1, dilation=1):

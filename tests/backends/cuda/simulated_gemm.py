@@ -150,7 +150,7 @@ def check_chunks():
         "chunks": _P((9, 5), (2, 2), batch=5, c_in=3, c_out=5, pads=((1, 0), (0, 1))),
         "chunks of quads": _P((9, 5), (1, 2), batch=5, c_in=8, c_out=8),
     }.items():
-        assert -(-problem.plan().batch * 45 // implicit_weight.chunk_length(problem.plan())) > 8
+        assert -(-problem.plan().batch * 45 // implicit_weight.chunk_length(problem.plan(), tiles.DEPTH)) > 8
         exact(name, problem)
 
 

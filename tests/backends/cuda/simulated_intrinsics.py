@@ -9,7 +9,7 @@ import intrinsic_kernels as kernels
 import ml_dtypes
 import numpy as np
 
-from numbaconv.backends.cuda.intrinsics import round_tf32
+from numbaconv.backends.cuda.intrinsics import float_of_word, round_tf32
 
 found = {"compared": 0, "wrong": []}
 rng = np.random.default_rng(9)
@@ -20,6 +20,11 @@ def note(right, label):
     found["compared"] += 1
     if not right:
         found["wrong"].append(label)
+
+
+def rounded(value):
+    """What a register holds after rounding."""
+    return float_of_word(round_tf32(value))
 
 
 def tf32(values):
@@ -61,10 +66,10 @@ def check_rounding():
     """tf32 against arithmetic; infinities, the largest value, NaN."""
     values = np.concatenate([rng.standard_normal(500), 1 + np.arange(64) / 2**12, -1 - np.arange(64) / 2**12])
     values = values.astype(np.float32)
-    note(np.array_equal([round_tf32(v) for v in values], tf32(values)), "rounding")
-    note(round_tf32(np.float32(np.inf)) == np.inf and round_tf32(np.float32(-np.inf)) == -np.inf, "infinity")
-    note(round_tf32(np.finfo(np.float32).max) == np.inf, "overflow")
-    note(np.isnan(round_tf32(np.uint32(0x7FFFFFFF).view(np.float32))), "NaN")
+    note(np.array_equal([rounded(v) for v in values], tf32(values)), "rounding")
+    note(rounded(np.float32(np.inf)) == np.inf and rounded(np.float32(-np.inf)) == -np.inf, "infinity")
+    note(rounded(np.finfo(np.float32).max) == np.inf, "overflow")
+    note(np.isnan(rounded(np.uint32(0x7FFFFFFF).view(np.float32))), "NaN")
 
 
 def check_matrices():

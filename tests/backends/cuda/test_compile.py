@@ -28,11 +28,12 @@ if ABSENT is None:
     ALL = {str(case): case for case in kernels.cases()}
     SMALL = {str(case): case for case in kernels.small_cases()}
     DEPTHWISE = {str(case): case for case in kernels.depthwise_cases()}
+    TENSOR = {str(case): case for case in kernels.tensor_cases()}
     WINOGRAD = {str(case): case for case in kernels.winograd_cases()}
     ENDS = {str(case): case for case in more_kernels.epilogue_cases()}
     OTHERS = {str(case): case for case in (*more_kernels.direct_cases(), *more_kernels.elementwise_cases())}
 else:
-    ALL = SMALL = DEPTHWISE = WINOGRAD = ENDS = OTHERS = {}
+    ALL = SMALL = DEPTHWISE = TENSOR = WINOGRAD = ENDS = OTHERS = {}
 
 
 def in_short(name):
@@ -61,6 +62,7 @@ def test_what_this_needs_is_installed():
     assert ENDS
     assert OTHERS
     assert WINOGRAD
+    assert TENSOR
 
 
 def check(case):
@@ -103,9 +105,9 @@ def test_all_kernels(name):
 @pytest.mark.parametrize("name", SMALL)
 def test_small_kernels(name):
     case = SMALL[name]
-    for cc, codes in [
-        (cc, compile_check.to_ltoir(case.kernel, case.signature, ARCHITECTURES[0])) for cc in ARCHITECTURES
-    ]:
+    architectures = ARCHITECTURES[1:] if "rows" in name else ARCHITECTURES  # for tensor cores, which 7.5 lacks
+    codes = compile_check.to_ltoir(case.kernel, case.signature, architectures[0])
+    for cc in architectures:
         found = compile_check.link(codes, cc)
         assert (found.spilled, found.stack) == (0, 0), f"{case} for {cc}"
 
@@ -225,3 +227,78 @@ def test_winograd_kernels(name):
 @pytest.mark.parametrize("name", [name for name in WINOGRAD if name not in SHORT_WINOGRAD])
 def test_all_winograd_kernels(name):
     check_winograd(WINOGRAD[name])
+
+
+#: The part of the main loop's instructions that must be products, by kind of kernel and numbers, for tiles of 128x128:
+#: one that takes eight cycles of a tensor core (of 8.0) leaves room for as many others.
+LEAST_PRODUCTS = {
+    ("product", "quads"): {"float16": 0.16, "bfloat16": 0.16, "tf32": 0.14, "3xtf32": 0.13},
+    ("product", "each"): {"float16": 0.09, "bfloat16": 0.09, "tf32": 0.09, "3xtf32": 0.12},
+    ("product", "flat"): {"float16": 0.035, "bfloat16": 0.035, "tf32": 0.05, "3xtf32": 0.09},
+    ("gradient", "first"): {"float16": 0.025, "bfloat16": 0.025, "tf32": 0.05, "3xtf32": 0.06},
+    ("gradient", "last"): {"float16": 0.025, "bfloat16": 0.025, "tf32": 0.035, "3xtf32": 0.05},
+}
+
+
+def count_of(operations, name):
+    """How many are of a name."""
+    return sum(count for each, count in operations.items() if each.startswith(name))
+
+
+def check_tensor(case):
+    kind, tile, numbers, how, *_ = case.name.split()
+    blocks = case.kernel.targetoptions["launch_bounds"][1]
+    assert case.kernel.targetoptions["launch_bounds"][0] == case.threads
+    codes = compile_check.to_ltoir(case.kernel, case.signature, (8, 0))
+    for cc in ((8, 0), (9, 0)):
+        found = compile_check.link(codes, cc)
+        label = f"{case} for {cc}"
+        assert (found.spilled, found.stack) == (0, 0), f"{label}: {found.spilled}, {found.stack}"
+        assert found.registers * case.threads * blocks <= 65536, f"{label}: {found.registers}"
+        assert found.shared <= 48 * 1024, label
+        loop = found.main_loop("HMMA")
+        assert count_of(loop, "HMMA") == case.sums, label
+        if tile == "128x128" and "filled" not in case.name:
+            share = found.share("HMMA")
+            assert share >= LEAST_PRODUCTS[kind, how][numbers], f"{label}: {share:.3f} of {loop.total()}"
+        assert any(name.startswith("LDSM.16.M88.4") for name in loop), label
+        # The simulator does not miss these: there, what a warp exchanges goes through barriers of the block.
+        assert count_of(loop, "BAR.SYNC") == 1, label
+        assert count_of(found.operations, "BAR.SYNC") == (3 if kind == "product" else 2), label
+        copies = {name for name in loop if name.startswith("LDGSTS")}
+        if kind == "product":
+            assert any(name.endswith("128") for name in copies), f"{label}: {copies}"
+        if copies:
+            assert loop["LDGDEPBAR"] == 1, label
+            assert count_of(loop, "DEPBAR.LE") == 1, label
+        if case.wide:
+            assert copies, label
+        else:
+            assert any(name.startswith("LDG.E.U16") for name in loop), label
+
+
+#: Every kind of numbers and way to gather with the largest tile; the other tiles' threads hold less.
+SHORT_TENSOR = [
+    name
+    for name in (
+        *(f"product 128x128 {kind} quads last" for kind in ("float16", "bfloat16", "tf32", "3xtf32")),
+        *(f"product 128x128 {kind} each first" for kind in ("float16", "3xtf32")),
+        "product 128x128 float16 flat last",
+        "product 128x128 3xtf32 flat first filled",
+        "gradient 128x128 float16 first",
+        "gradient 128x128 tf32 last",
+        "gradient 128x128 3xtf32 last filled",
+    )
+    if TENSOR
+]
+
+
+@pytest.mark.parametrize("name", SHORT_TENSOR)
+def test_tensor_kernels(name):
+    check_tensor(TENSOR[name])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in TENSOR if name not in SHORT_TENSOR])
+def test_all_tensor_kernels(name):
+    check_tensor(TENSOR[name])
