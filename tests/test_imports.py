@@ -162,6 +162,7 @@ OUTSIDE = {
     "backends.winners": {"platformdirs"},
     "cli": {"numpy", "numba"},
     "interop.onnx": {"numpy", "onnx"},
+    "interop.dask": {"numpy", "numba"},
     "bench": {"numpy", "numba", "llvmlite", "rich", "torch", "onnx", "onnxruntime"},
     "backends.cpu": {"numpy", "numba", "llvmlite"},
     "backends.cuda": {"numpy", "numba", "llvmlite"},

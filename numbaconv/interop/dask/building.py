@@ -5,6 +5,7 @@ a sum over channels is taken in one block, in the order of the whole problem. Ea
 that the whole problem would get, whose sums do not depend on extents unless it works by transforms.
 """
 
+import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -75,6 +76,17 @@ def _planned(plan: ConvPlan) -> ConvPlan:
     return replace(plan, axes=tuple(shortened(axis, _MOST_PLANNED) for axis in plan.axes))
 
 
+def _start_threads() -> None:
+    """Have Numba's threads started here, if this is the main thread, before a thread of Dask's would do it.
+
+    Where another thread starts them, GNU's OpenMP waits for ever as the process ends.
+    """
+    if threading.current_thread() is threading.main_thread():
+        import numba  # the backend has imported it
+
+        numba.get_num_threads()
+
+
 def lazy(
     site: Site,
     rank: int,
@@ -130,6 +142,8 @@ def lazy(
         algorithm=algorithm,
         stand_in=_planned,
     )
+    if found.engine.name == "cpu":
+        _start_threads()
     job = Job.of(site, rank, geometry, weight_format, activation, found.engine.name)
     builder = _Builder(site, found, job, forced_algorithm(algorithm))
     if site.direction is Direction.WEIGHT_GRAD:
