@@ -216,6 +216,7 @@ OUTSIDE = {
     "interop.jax": {"numpy", "jax"},
     "interop.onnx": {"numpy", "onnx"},
     "jit": {"numpy", "numba"},
+    "interop.dask": {"numpy", "numba"},
     "bench": {"numpy", "numba", "llvmlite", "rich", "torch", "onnx", "onnxruntime"},
     "backends.cpu": {"numpy", "numba", "llvmlite"},
     "backends.cuda": {"numpy", "numba", "llvmlite"},

@@ -78,7 +78,7 @@ _GEOMETRY = (
     "output_size",
 )
 _FORMATS = ("data_format", "weight_format")
-_CHOICE = ("algorithm", "backend")
+_CHOICE = ("algorithm", "backend", "precision")
 
 
 def _some(arguments: dict[str, Any], *names: str) -> dict[str, Any]:

@@ -61,6 +61,7 @@ def _arguments(job: Job, plan: ConvPlan, algorithm: str | None) -> dict[str, Any
         "weight_format": job.weight_format,
         "algorithm": algorithm,
         "backend": job.backend,
+        "precision": plan.precision,
     }
     if job.transposed:
         found["output_size"] = tuple(axis.input for axis in plan.axes)

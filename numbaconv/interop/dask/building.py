@@ -5,6 +5,7 @@ a sum over channels is taken in one block, in the order of the whole problem. Ea
 that the whole problem would get, whose sums do not depend on extents unless it works by transforms.
 """
 
+import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -75,6 +76,17 @@ def _planned(plan: ConvPlan) -> ConvPlan:
     return replace(plan, axes=tuple(shortened(axis, _MOST_PLANNED) for axis in plan.axes))
 
 
+def _start_threads() -> None:
+    """Have Numba's threads started here, if this is the main thread, before a thread of Dask's would do it.
+
+    Where another thread starts them, GNU's OpenMP waits for ever as the process ends.
+    """
+    if threading.current_thread() is threading.main_thread():
+        import numba  # the backend has imported it
+
+        numba.get_num_threads()
+
+
 def lazy(
     site: Site,
     rank: int,
@@ -87,6 +99,7 @@ def lazy(
     activation: Any = None,
     backend: str | None = None,
     algorithm: str | None = None,
+    precision: str | None = None,
     like: Any = None,
 ) -> Any:
     """What a site produces, as a Dask array; everything is checked, nothing computed.
@@ -101,7 +114,7 @@ def lazy(
         Those of `Geometry`.
     size : sequence of int, optional
         The shape of what it produces, where that is an operand's gradient.
-    data_format, weight_format, activation, backend, algorithm
+    data_format, weight_format, activation, backend, algorithm, precision
         As in the functions.
     like : Dask array, optional
         What an input's gradient gets its chunks from; else they follow from those that it is computed from.
@@ -128,8 +141,11 @@ def lazy(
         activation=activation,
         backend=backend,
         algorithm=algorithm,
+        precision=precision,
         stand_in=_planned,
     )
+    if found.engine.name == "cpu":
+        _start_threads()
     job = Job.of(site, rank, geometry, weight_format, activation, found.engine.name)
     builder = _Builder(site, found, job, forced_algorithm(algorithm))
     if site.direction is Direction.WEIGHT_GRAD:
