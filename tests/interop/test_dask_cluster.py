@@ -33,7 +33,8 @@ def client():
 def _store(folder, name, lazy, chunks):
     """Have the workers write an array to disk, chunk by chunk."""
     stored = zarr.create_array(folder / name, shape=lazy.shape, chunks=chunks, dtype=lazy.dtype, compressors=None)
-    da.store(lazy, stored, lock=False)
+    # Whole chunks of the file: two workers that write parts of one at the same time would lose one of them.
+    da.store(lazy.rechunk(chunks), stored, lock=False)
     return stored
 
 
