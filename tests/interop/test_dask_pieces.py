@@ -39,7 +39,7 @@ def _cells(window):
     """The cells of a block, one by one."""
     found = []
     for run in window.runs:
-        cells = [run.first + at * run.step for at in range(run.count)]
+        cells = [run.first + at * run.step for at in range(run.extent)]
         assert run.span == (min(cells), max(cells) + 1)
         found += cells
     assert len(found) == window.extent
