@@ -10,7 +10,7 @@ import pytest
 from numbaconv.plan import PADDING_MODES, Axis
 from numbaconv.plan.axis import kernel_extent, output_extent
 
-if os.environ.get("NUMBACONV_REQUIRE_LIBRARIES"):
+if os.environ.get("NUMBACONV_REQUIRE_INTEROP"):
     import_module("dask.array")
 pytest.importorskip("dask.array")
 pieces = import_module("numbaconv.interop.dask.pieces")
@@ -39,7 +39,7 @@ def _cells(window):
     """The cells of a block, one by one."""
     found = []
     for run in window.runs:
-        cells = [run.first + at * run.step for at in range(run.cells)]
+        cells = [run.first + at * run.step for at in range(run.extent)]
         assert run.span == (min(cells), max(cells) + 1)
         found += cells
     assert len(found) == window.extent

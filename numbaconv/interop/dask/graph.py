@@ -67,7 +67,7 @@ def _joined(axis: int, runs: tuple[Run, ...], parts: list[list[Array]]) -> Array
     for run, pieces in zip(runs, parts, strict=True):
         cells = pieces[0] if len(pieces) == 1 else np.concatenate(pieces, axis)
         if run.step == 0:
-            cells = np.repeat(cells, run.cells, axis)
+            cells = np.repeat(cells, run.extent, axis)
         found.append(np.flip(cells, axis) if run.step < 0 else cells)
     return found[0] if len(found) == 1 else np.concatenate(found, axis)
 

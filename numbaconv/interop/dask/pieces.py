@@ -44,14 +44,14 @@ class Run(NamedTuple):
     """Cells that follow one another: from the first on, up (``step`` 1) or down (-1), or the first again (0)."""
 
     first: int
-    cells: int
+    extent: int
     step: int = 1
 
     @property
     def span(self) -> tuple[int, int]:
         """The cells that it has, as ``first .. last - 1``."""
-        low = self.first - (self.cells - 1 if self.step < 0 else 0)
-        return low, low + (self.cells if self.step else min(self.cells, 1))
+        low = self.first - (self.extent - 1 if self.step < 0 else 0)
+        return low, low + (self.extent if self.step else min(self.extent, 1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ class Window:
     @property
     def extent(self) -> int:
         """How many cells the block has."""
-        return sum(run.cells for run in self.runs)
+        return sum(run.extent for run in self.runs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +187,7 @@ def _repeating(axis: Axis, begin: int, end: int) -> Window:
     after = [Run(axis.source(cell + axis.pad_before), 1) for cell in range(max(begin, axis.input), end)]
     inside = Run(max(begin, 0), min(end, axis.input) - max(begin, 0))
     runs: list[Run] = []
-    for run in (*before, *((inside,) if inside.cells > 0 else ()), *after):
+    for run in (*before, *((inside,) if inside.extent > 0 else ()), *after):
         joined = _joined(runs[-1], run) if runs else None
         runs[-1:] = [joined] if joined else [*runs[-1:], run]
     return Window(tuple(runs))
@@ -195,12 +195,14 @@ def _repeating(axis: Axis, begin: int, end: int) -> Window:
 
 def _joined(run: Run, more: Run) -> Run | None:
     """Two runs as one, if they are one."""
-    if more.cells > 1:
-        return Run(run.first, run.cells + more.cells) if run.step == 1 and run.first + run.cells == more.first else None
-    step = more.first - run.first if run.cells == 1 else run.step
-    if step not in (-1, 0, 1) or more.first != run.first + step * run.cells:
+    if more.extent > 1:
+        return (
+            Run(run.first, run.extent + more.extent) if run.step == 1 and run.first + run.extent == more.first else None
+        )
+    step = more.first - run.first if run.extent == 1 else run.step
+    if step not in (-1, 0, 1) or more.first != run.first + step * run.extent:
         return None
-    return Run(run.first, run.cells + 1, step)
+    return Run(run.first, run.extent + 1, step)
 
 
 def input_blocks(axis: Axis, cuts: Sequence[int]) -> list[Block]:
