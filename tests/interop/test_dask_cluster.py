@@ -9,7 +9,7 @@ import pytest
 import numbaconv
 from numbaconv import grad
 
-if os.environ.get("NUMBACONV_REQUIRE_LIBRARIES"):
+if os.environ.get("NUMBACONV_REQUIRE_INTEROP"):
     for each in ("dask.array", "distributed", "zarr"):
         import_module(each)
 da = pytest.importorskip("dask.array")
@@ -31,9 +31,8 @@ def client():
 
 
 def _store(folder, name, lazy, chunks):
-    """Have the workers write an array to disk, chunk by chunk."""
+    """Have the workers write an array to disk, chunk by chunk: two that write to one chunk would undo each other."""
     stored = zarr.create_array(folder / name, shape=lazy.shape, chunks=chunks, dtype=lazy.dtype, compressors=None)
-    # Whole chunks of the file: two workers that write parts of one at the same time would lose one of them.
     da.store(lazy.rechunk(chunks), stored, lock=False)
     return stored
 

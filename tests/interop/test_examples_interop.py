@@ -47,19 +47,6 @@ def test_dask_volume():
     assert "the bits of the same call in memory: True" in printed
 
 
-def test_the_block_of_the_readme():
-    """Those that need a library are fenced as ``py``: the other tests of the README run where there is none."""
-    if os.environ.get("NUMBACONV_REQUIRE_LIBRARIES"):
-        import_module("dask.array")
-    pytest.importorskip("dask.array")
-    text = (EXAMPLES.parents[1] / "README.md").read_text()
-    blocks = [
-        block for block in re.findall(r"```py\n(.*?)```", text, flags=re.DOTALL) if "interop import dask" in block
-    ]
-    assert len(blocks) == 1
-    exec(compile(blocks[0], "README", "exec"), {})
-
-
 @pytest.mark.parametrize("name", ["onnx", "dask"])
 def test_a_missing_library_is_named_with_the_command_that_installs_it(name):
     done = _run("-c", f"import sys; sys.modules[{name!r}] = None; import numbaconv.interop.{name}")

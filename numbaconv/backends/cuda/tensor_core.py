@@ -37,6 +37,7 @@ from numba import cuda
 from ...plan import ConvPlan
 from ..base import About, Direction, terms_summed
 from ..tables import fill_value
+from .availability import unavailable
 from .device import Tensor, empty, memory
 from .elements import BFLOAT16, reader
 from .gather import Step
@@ -70,10 +71,13 @@ _CAPABILITY = (8, 0)
 
 @cache
 def _capability() -> tuple[int, int]:
-    """Of the oldest device; the simulator's is what is asked for."""
-    if SIMULATED:
+    """Of the oldest device. The simulator's is what is asked for, and so it is where no device can be asked.
+
+    The latter is for the documentation, which asks what would be accepted: nothing runs there.
+    """
+    if SIMULATED or unavailable(None) is not None:
         return _CAPABILITY
-    return min((tuple(device.compute_capability) for device in cuda.gpus), default=(0, 0))
+    return min(tuple(device.compute_capability) for device in cuda.gpus)
 
 
 def kind_of(plan: ConvPlan) -> Kind:
