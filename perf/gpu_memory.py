@@ -41,14 +41,17 @@ def layers(there: bool) -> list[Layer]:
 def check(there: bool, calls: int) -> Iterator[dict[str, Any]]:
     """A record for each way to call, kind, direction and algorithm; ``there``: on a device.
 
-    In the simulator, where it would be nothing new, only for the first kind.
+    In the simulator, where it would be nothing new, each algorithm's first kind alone.
     """
+    seen: dict[str, str] = {}
     for layer in layers(there):
-        for kind, (dtype, last) in list(KINDS.items())[: None if there else 1]:
+        for kind, (dtype, last) in KINDS.items():
             plan = plan_conv(layer.input_shape, layer.weight_shape, dtype=dtype, **layer.arguments)
             for direction in _RESULT:
                 for algorithm in registry.resolve("cuda").tables[primitive(layer, direction)]:
                     if algorithm.accepts(plan) is not None:
+                        continue
+                    if seen.setdefault(algorithm.name, kind) != kind and not there:
                         continue
                     function = numbaconv_function(layer, direction, backend="cuda", algorithm=algorithm.name)
                     arrays = [each.astype(dtype) for each in operands(layer)]

@@ -97,7 +97,7 @@ def _measured(arguments: argparse.Namespace, write: Any) -> dict[str, Any]:
     if arguments.only != "times" and arguments.part[0] == 1:
         import gpu_memory
 
-        report["memory"] += gpu_memory.check(not arguments.smoke, 2 if arguments.smoke else 1000)
+        report["memory"] += gpu_memory.check(not arguments.smoke, 1 if arguments.smoke else 1000)
         print(f"{time.perf_counter() - begin:5.0f} s  memory and graphs", file=sys.stderr, flush=True)
     for layer in _layers(arguments):
         if time.perf_counter() - begin > arguments.seconds:

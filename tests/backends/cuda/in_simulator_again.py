@@ -23,12 +23,24 @@ from numbaconv.backends.cuda import device, implicit_gemm, scratch
 from numbaconv.device_arrays import READY, device_array
 
 RNG = np.random.default_rng(7)
-X = RNG.standard_normal((1, 8, 4, 2), dtype=np.float32)
-W = RNG.standard_normal((8, 4, 3, 1), dtype=np.float32)
-DEPTHWISE = RNG.standard_normal((8, 1, 3, 1), dtype=np.float32)
-B = RNG.standard_normal(8, dtype=np.float32)
-G = RNG.standard_normal((1, 8, 2, 2), dtype=np.float32)
+
+
+def eighths(*shape):
+    """Random numbers that TF32 has, too."""
+    return RNG.integers(-16, 17, shape).astype(np.float32) / 8
+
+
+X = eighths(1, 8, 4, 2)
+W = eighths(8, 4, 3, 1)
+B = eighths(8)
+G = eighths(1, 8, 2, 2)
 TABLES = registry.resolve("cuda").tables
+#: Where an algorithm does not take ``W``: a weight that it takes, and arguments, for as large a result.
+OTHERS = {
+    "depthwise": (eighths(8, 1, 3, 1), {"groups": 8}),
+    "tensor_core": (W, {"groups": 2, "precision": "tf32"}),
+    **dict.fromkeys(("winograd", "winograd_2x2"), (eighths(8, 4, 3, 3), {"groups": 2, "padding": (0, 1)})),
+}
 #: Chunks of positions that are added afterwards: what ``direct`` needs memory for.
 LONG = RNG.standard_normal((1, 2, 80), dtype=np.float32)
 
@@ -93,17 +105,17 @@ def calls(stream=None):
     found = {}
     for direction in Direction:
         for algorithm in TABLES[direction]:
-            w, groups = (DEPTHWISE, 8) if algorithm.name == "depthwise" else (W, 2)
-            plan = numbaconv.plan_conv(X.shape, w.shape, groups=groups)
+            w, arguments = OTHERS.get(algorithm.name, (W, {"groups": 2}))
+            plan = numbaconv.plan_conv(X.shape, w.shape, **arguments)
             if algorithm.accepts(plan) is None:
-                found[f"{direction.name} {algorithm.name}"] = made(direction, algorithm.name, w, groups, stream)
+                found[f"{direction.name} {algorithm.name}"] = made(direction, algorithm.name, w, arguments, stream)
     return found
 
 
-def made(direction, name, w, groups, stream):
+def made(direction, name, w, arguments, stream):
     x, weight, g = on(stream, X, w, G)
-    forced = {"groups": groups, "algorithm": name, "backend": "cuda"}
-    right = {"groups": groups, "backend": "reference"}
+    forced = {**arguments, "algorithm": name, "backend": "cuda"}
+    right = {**arguments, "backend": "reference"}
     if direction is Direction.FORWARD:
         wanted = numbaconv.conv2d(X, w, **right)
         out = on(stream, np.empty_like(wanted))[0]
@@ -195,7 +207,7 @@ def test_a_captured_call_has_memory_of_its_own(monkeypatch):
 
 
 def test_what_a_graph_reads_is_not_forgotten(monkeypatch):
-    call, out, wanted = made(Direction.WEIGHT_GRAD, "implicit_gemm", W, 2, 21)
+    call, out, wanted = made(Direction.WEIGHT_GRAD, "implicit_gemm", W, {"groups": 2}, 21)
     right(call, out, wanted)
     with capturing(monkeypatch):
         call()
@@ -275,7 +287,7 @@ def test_what_is_kept_is_bounded(monkeypatch):
 
 
 def test_a_call_that_fails_gives_its_memory_back(monkeypatch):
-    call, out, wanted = made(Direction.WEIGHT_GRAD, "implicit_gemm", W, 2, None)
+    call, out, wanted = made(Direction.WEIGHT_GRAD, "implicit_gemm", W, {"groups": 2}, None)
     right(call, out, wanted)
     kept = scratch._idle_bytes
     with monkeypatch.context() as patch:

@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from one_core import one_core
 
 PROGRAM = Path(__file__).with_name("simulated_gemm.py")
 
@@ -31,7 +32,9 @@ SIMULATOR = pytest.mark.skipif(
 
 def simulate(program, *names):
     """What a program that runs in the simulator says of some of its checks."""
-    done = subprocess.run([sys.executable, str(program), *names], capture_output=True, text=True, timeout=500)
+    done = subprocess.run(
+        [sys.executable, str(program), *names], capture_output=True, text=True, timeout=500, preexec_fn=one_core
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout.splitlines()[-1])
 

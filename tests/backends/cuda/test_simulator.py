@@ -13,6 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from one_core import one_core
 
 from numbaconv.backends.cuda import BACKEND
 
@@ -50,7 +51,14 @@ def simulate(files, chosen, cost, algorithms):
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "ignore::RuntimeWarning"]
     command += [str(TESTS / file) for file in files] + (["-k", chosen] if chosen else [])
     done = subprocess.run(
-        command, env=environment, cwd=TESTS.parent, capture_output=True, text=True, timeout=500, check=False
+        command,
+        env=environment,
+        cwd=TESTS.parent,
+        capture_output=True,
+        text=True,
+        timeout=500,
+        check=False,
+        preexec_fn=one_core,
     )
     assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]
     summary = done.stdout.strip().splitlines()[-1]
@@ -74,5 +82,5 @@ def test_direct(part):
 
 def test_the_other_algorithms():
     for name in OTHERS:
-        summary, passed = simulate(["conformance/test_exact.py"], "every_problem", 25_000, name)
+        summary, passed = simulate(["conformance/test_exact.py"], "every_problem", 12_000, name)
         assert passed >= 10, summary
