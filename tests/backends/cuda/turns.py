@@ -1,4 +1,4 @@
-"""No tests: threads of the simulator that take turns, each running up to the next barrier.
+"""No tests: threads of the simulator that take turns, each running up to the next barrier (``pytest -p turns``).
 
 Numba's simulator polls its threads, all of which compete for the interpreter: a barrier takes it half a millisecond a
 thread. With one lock a thread it takes ten microseconds. And each thread runs alone, first to last, to the next
@@ -59,3 +59,7 @@ def take_turns():
     """Let the simulator's threads take turns from now on."""
     simulator.BlockThread.syncthreads = _synchronize
     simulator.BlockManager.run = _run_block
+
+
+def pytest_configure():
+    take_turns()
