@@ -44,6 +44,12 @@ PROBLEMS = {
     "constant rows, zero columns": _P(
         (3, 4), (3, 3), c_in=2, pads=((2, 2), (2, 2)), modes=("constant", "zeros"), value=5
     ),
+    "constant rows, zero columns, a tap at a time": _P(
+        (3, 4), (3, 3), c_in=16, pads=((2, 2), (2, 2)), modes=("constant", "zeros"), value=5
+    ),
+    "zero rows, constant columns, a tap at a time": _P(
+        (3, 4), (3, 3), c_in=16, pads=((2, 2), (2, 2)), modes=("zeros", "constant"), value=5
+    ),
     "reflect, circular": _P((4, 5), (3, 3), c_in=8, c_out=4, pads=((2, 3), (4, 1)), modes=("reflect", "circular")),
     "replicate, symmetric": _P(
         (3, 4), (3, 2), c_in=3, c_out=4, pads=((2, 3), (4, 1)), modes=("replicate", "symmetric")
@@ -198,6 +204,16 @@ def check_nan():
                 wanted = each(direction, problem, x, w, g, backend="reference")
                 right = np.array_equal(np.isfinite(answer), np.isfinite(wanted))
                 note(right, "NaN", inside, direction.name, each.__name__)
+    for channels in (28, 15):
+        problem = _P(
+            (2, 3), (1, 2), c_in=channels, c_out=4, pads=((0, 0), (1, 0)), modes=("constant",) * 2, value=np.inf
+        )
+        for each in (run, run_last):
+            ones = [np.abs(array) + 1 for array in operands(problem, np.random.default_rng(12), np.float32, 3)]
+            for direction in (Direction.FORWARD, Direction.WEIGHT_GRAD):
+                answer = each(direction, problem, *ones, **FORCED)
+                wanted = each(direction, problem, *ones, backend="reference")
+                note(np.isinf(wanted).any() and np.array_equal(answer, wanted), "infinite padding", direction.name)
 
 
 CHECKS = {name.removeprefix("check_"): check for name, check in list(globals().items()) if name.startswith("check_")}
