@@ -206,14 +206,22 @@ def check_nan():
                 note(right, "NaN", inside, direction.name, each.__name__)
     for channels in (28, 15):
         problem = _P(
-            (2, 3), (1, 2), c_in=channels, c_out=4, pads=((0, 0), (1, 0)), modes=("constant",) * 2, value=np.inf
+            (2, 3),
+            (1, 2),
+            batch=2,
+            c_in=channels,
+            c_out=4,
+            pads=((0, 0), (1, 0)),
+            modes=("constant",) * 2,
+            value=np.inf,
         )
         for each in (run, run_last):
             ones = [np.abs(array) + 1 for array in operands(problem, np.random.default_rng(12), np.float32, 3)]
+            ones[2][:, 0] = np.inf
             for direction in (Direction.FORWARD, Direction.WEIGHT_GRAD):
                 answer = each(direction, problem, *ones, **FORCED)
                 wanted = each(direction, problem, *ones, backend="reference")
-                note(np.isinf(wanted).any() and np.array_equal(answer, wanted), "infinite padding", direction.name)
+                note(np.isinf(wanted).any() and np.array_equal(answer, wanted), "infinities", direction.name)
 
 
 CHECKS = {name.removeprefix("check_"): check for name, check in list(globals().items()) if name.startswith("check_")}
