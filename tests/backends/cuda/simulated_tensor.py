@@ -51,6 +51,12 @@ PROBLEMS = {
     "no input channels": _P((3, 3), (2, 2), c_in=0, c_out=5),
     "empty batch": _P((3, 3), (2, 2), batch=0, c_in=3, c_out=5),
     "one cell": _P((1,), (1,)),
+    "constant rows, zero columns": _P(
+        (2, 3), (2, 2), c_in=27, c_out=4, pads=((1, 1), (1, 1)), modes=("constant", "zeros"), value=-2
+    ),
+    "zero rows, constant columns": _P(
+        (2, 3), (2, 2), c_in=16, c_out=4, pads=((1, 1), (1, 1)), modes=("zeros", "constant"), value=-2
+    ),
 }
 
 found = {"compared": 0, "wrong": []}
@@ -248,6 +254,12 @@ def check_nan():
                 wanted = each(direction, problem, x, w, g, backend="reference")
                 right = np.array_equal(np.isfinite(answer), np.isfinite(wanted))
                 note(right, "NaN", inside, direction.name, each.__name__, options)
+    problem = _P((2, 3), (1, 2), c_in=27, c_out=4, pads=((0, 0), (1, 0)), modes=("constant",) * 2, value=np.inf)
+    for dtype, options in KINDS:
+        ones = [np.abs(array) + 1 for array in operands(problem, np.random.default_rng(12), dtype, 3)]
+        answer = run(Direction.FORWARD, problem, *ones, backend="cuda", **options)
+        wanted = run(Direction.FORWARD, problem, *ones, backend="reference")
+        note(np.isinf(wanted).any() and np.array_equal(answer, wanted), "infinities", dtype, options)
 
 
 def check_epilogue():

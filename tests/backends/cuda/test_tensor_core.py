@@ -9,7 +9,7 @@ PROGRAM = Path(__file__).with_name("simulated_tensor.py")
 
 #: How many comparisons each check must have made at least.
 CHECKS = {
-    "problems": 52,
+    "problems": 58,
     "kinds": 24,
     "tiles": 9,
     "chunks": 4,
@@ -18,7 +18,7 @@ CHECKS = {
     "shallow": 4,
     "extremes": 226,
     "split": 601,
-    "nan": 12,
+    "nan": 16,
     "epilogue": 12,
     "choice": 8,
     "banks": 48,
