@@ -12,13 +12,13 @@ from ...device_arrays import DeviceArray
 from ...plan import ConvPlan
 from ..base import About, Algorithm, Direction, PackedWeight, Packing, any_order_factor
 from ..tables import fill_value
-from .device import Tensor, adopt, current, empty, in_layout_of, settled, span, synchronize, upload
+from .device import Tensor, adopt, empty, in_layout_of, settled, span, synchronize, upload
 from .epilogue import DeviceEpilogue
 from .gather import COLUMN_BLOCKS, ROW_BLOCKS, STEP_OF_TILES, Gather, Step, gather_of, gather_phases
 from .gather_gemm import EACH, FLAT, QUADS, gather_kernel, pack_kernel
 from .launching import THREADS, blocks_for, launch
 from .running import Launch, algorithm
-from .scratch import Kept
+from .scratch import Kept, context
 from .tiles import SMALL, TILES, choose_tile
 
 __all__ = [
@@ -206,7 +206,7 @@ def _packing_key(by_input: bool, product: Callable[[ConvPlan], Product], plan: C
     """What packed weights depend on besides the weight: the taps, their order, and how depths pad."""
     step = product(plan).step
     phases = gather_phases(plan, by_input, step)
-    return current(), by_input, step, phases.flat, phases.unit, phases.taps
+    return context(), by_input, step, phases.flat, phases.unit, phases.taps
 
 
 class PackTables(NamedTuple):

@@ -22,7 +22,7 @@ from ..base import Algorithm, Direction, Epilogue, PackedWeight, Packing
 from . import device
 from .device import Tensor
 from .epilogue import DeviceEpilogue, finisher
-from .scratch import Lease, hold
+from .scratch import Lease, context, hold
 
 __all__ = ["Launch", "algorithm"]
 
@@ -40,7 +40,7 @@ def _keep(plan: ConvPlan, w: Array) -> PackedWeight:
 
 
 #: The packing of algorithms that have none of their own.
-_KEPT = Packing(lambda plan: ("as it is", device.current()), _keep)
+_KEPT = Packing(lambda plan: ("as it is", context()), _keep)
 
 
 def _operand(value: Any, stream: Any) -> Any:

@@ -36,6 +36,7 @@ __all__ = [
     "Kept",
     "Lease",
     "at_address",
+    "context",
     "drop_oldest",
     "free_scratch",
     "hold",
@@ -72,9 +73,12 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
-def context() -> Any:
-    """What memory on the current device belongs to; the simulator, which makes it anew each time, has one."""
-    return None if SIMULATED else cuda.current_context()
+def context() -> int:
+    """The number of the device that is in use, to which memory belongs; the simulator has one.
+
+    Numba uses one context of each device; these cannot be keys, since they compare and have no hash.
+    """
+    return 0 if SIMULATED else int(cuda.current_context().device.id)
 
 
 class _Capture:

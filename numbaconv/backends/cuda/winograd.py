@@ -16,14 +16,14 @@ from ...plan import ConvPlan, plan_conv
 from ..base import NO_EPILOGUE, About, Algorithm, Direction, PackedWeight, Packing
 from ..tables import fill_value, stepping
 from ..toom_cook import error_factor
-from .device import Tensor, adopt, current, empty, settled, synchronize, upload
+from .device import Tensor, adopt, empty, settled, synchronize, upload
 from .division import divisor
 from .epilogue import DeviceEpilogue, finisher
 from .gather import GatheredAxis, forward_axis, input_grad_axis
 from .implicit_gemm import common_refusal, forward_launch, is_aligned, reachable, steps_of_sample
 from .launching import blocks_for, launch
 from .running import Launch, algorithm
-from .scratch import Kept, settled_words
+from .scratch import Kept, context, settled_words
 from .tiles import DEPTH
 from .winograd_kernels import HEAD, THREADS, grid_of, result_kernel, source_kernel, weight_kernel
 
@@ -298,7 +298,7 @@ def _winograd(direction: Direction, name: str, outputs: int) -> Algorithm:
         make,
         partial(_refusal, by_input, outputs),
         partial(_error_factor, by_input, outputs),
-        packing=Packing(lambda plan: (current(), by_input, outputs), partial(_pack, by_input, outputs)),
+        packing=Packing(lambda plan: (context(), by_input, outputs), partial(_pack, by_input, outputs)),
         spreading=True,
         worthwhile=partial(_worthwhile, by_input, outputs),
         family="winograd",
