@@ -17,7 +17,16 @@ from .errors import ArgumentError, DTypeError, ShapeError
 from .extras import dtype_named
 from .plan import dtype_name
 
-__all__ = ["READY", "DeviceArray", "device_array", "device_result", "found_on_device", "handle_of", "on_device", "torch_stream"]
+__all__ = [
+    "READY",
+    "DeviceArray",
+    "device_array",
+    "device_result",
+    "found_on_device",
+    "handle_of",
+    "on_device",
+    "torch_stream",
+]
 
 
 #: In place of a stream's handle: whatever was to be computed has been.
@@ -394,7 +403,9 @@ def device_result(
     if found is None:
         raise DTypeError(f"{op}: the operands are on a device, so out must be, but it is {type(out).__name__}")
     if found.library is _TORCH and type(out) is not DeviceArray and found.owner is not out:
-        raise ArgumentError(f"{op}: out is a conjugate or negative view, whose elements are computed when they are read")
+        raise ArgumentError(
+            f"{op}: out is a conjugate or negative view, whose elements are computed when they are read"
+        )
     if found.shape != shape:
         raise ShapeError(f"{op}: out has shape {found.shape}, but the result has {shape}")
     if found.dtype != dtype:

@@ -12,7 +12,7 @@ An algorithm is written for operands on the device. ``make(plan)`` returns its `
   waits, and can be captured in a CUDA graph (`scratch.py`).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any, TypeAlias
 
 from ...arrays import Array
@@ -24,23 +24,25 @@ from .device import Tensor
 from .epilogue import DeviceEpilogue, finisher
 from .scratch import Lease, context, hold
 
-__all__ = ["Launch", "algorithm"]
+__all__ = ["Launch", "algorithm", "packing"]
 
 #: ``launch(x, w, y, epilogue, stream)`` on the device.
 Launch: TypeAlias = Callable[[Tensor, Any, Tensor, DeviceEpilogue, Any], None]
 
 
-def _keep(plan: ConvPlan, w: Array) -> PackedWeight:
-    """A weight as it is, on the device."""
-    if isinstance(w, DeviceArray):
-        device.synchronize(w.stream)
-    kept = _operand(w, 0)
-    device.synchronize(0)  # calls to come read it on streams that do not wait for this one
-    return PackedWeight((kept,))
+def packing(key: Callable[[ConvPlan], Hashable], pack: Callable[[ConvPlan, Tensor], Any]) -> Packing:
+    """How a weight is kept, from what packs one that is on the device in use."""
 
+    def packed(plan: ConvPlan, w: Array) -> PackedWeight:
+        there = isinstance(w, DeviceArray)
+        with device.placed(w.device if there else -1):
+            if there:
+                device.synchronize(w.stream)
+            found = pack(plan, _operand(w, 0))
+            device.synchronize(0)  # calls to come read it on streams that do not wait for this one
+            return PackedWeight((found,))
 
-#: The packing of algorithms that have none of their own.
-_KEPT = Packing(lambda plan: ("as it is", context()), _keep)
+    return Packing(key, packed)
 
 
 def _operand(value: Any, stream: Any) -> Any:
@@ -50,6 +52,10 @@ def _operand(value: Any, stream: Any) -> Any:
     if isinstance(value, PackedWeight):
         return value.arrays[0] if len(value.arrays) == 1 and isinstance(value.arrays[0], Tensor) else value
     return device.upload(value, stream=stream)
+
+
+#: The packing of algorithms that have none of their own: the weight as it is.
+_KEPT = packing(lambda plan: ("as it is", context()), lambda plan, w: w)
 
 
 def _extras(epilogue: Epilogue, target: Tensor, stream: Any) -> tuple[Any, ...]:

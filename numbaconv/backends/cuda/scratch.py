@@ -58,7 +58,7 @@ _local = threading.local()
 _views: dict[tuple[Any, int, int, np.dtype], Any] = {}
 _lock = threading.Lock()
 #: Idle blocks by context, stream, dtype and elements; the newest last.
-_idle: dict[tuple[Any, int, str, int], list[Any]] = {}
+_idle: dict[tuple[Any, Hashable, str, int], list[Any]] = {}
 _idle_bytes = 0
 #: What captures hold: by context, capture and stream.
 _captured: dict[tuple[Any, int, int], "_Capture"] = {}
@@ -103,6 +103,8 @@ def capture_of(handle: int) -> int:
 
 #: The driver's number for a stream that is being captured.
 _CAPTURED = 1
+#: The handle by which every thread means another stream, its own default one.
+_OF_THREAD = 2
 
 
 def _driver() -> Any:
@@ -161,11 +163,12 @@ class Lease:
         The result: whose library, device and stream it is; None for arrays of the host.
     """
 
-    __slots__ = ("_context", "_handle", "_outer", "_owners", "_result", "_taken", "capture")
+    __slots__ = ("_context", "_handle", "_outer", "_owners", "_result", "_stream", "_taken", "capture")
 
     def __init__(self, array: DeviceArray | None):
         self._result = array
         self._handle = 0 if array is None else array.stream
+        self._stream = (_OF_THREAD, threading.get_ident()) if self._handle == _OF_THREAD else self._handle
         self._taken: list[tuple[str, int, Any]] = []
         self._owners: list[Any] = []
 
@@ -189,7 +192,7 @@ class Lease:
                     if self.capture is not None:
                         self.capture.blocks.setdefault((dtype, elements), []).append(block)
                     else:
-                        _put((self._context, self._handle, dtype, elements), block)
+                        _put((self._context, self._stream, dtype, elements), block)
 
     def take(self, elements: int, dtype: np.dtype) -> Any:
         """A flat device array of at least so many elements, which hold anything."""
@@ -212,7 +215,7 @@ class Lease:
     def _found(self, dtype: str, room: int) -> Any:
         """An idle block, or None."""
         if self.capture is None:
-            return _popped((self._context, self._handle, dtype, room))
+            return _popped((self._context, self._stream, dtype, room))
         mine = self.capture.blocks.get((dtype, room))
         if mine:
             return mine.pop()
@@ -226,7 +229,7 @@ def _stream(handle: int) -> Any:
     return cuda.external_stream(handle) if handle else 0
 
 
-def _popped(key: tuple[Any, int, str, int]) -> Any:
+def _popped(key: tuple[Any, Hashable, str, int]) -> Any:
     global _idle_bytes
     blocks = _idle.get(key)
     if not blocks:
@@ -238,7 +241,7 @@ def _popped(key: tuple[Any, int, str, int]) -> Any:
     return block
 
 
-def _put(key: tuple[Any, int, str, int], block: Any) -> None:
+def _put(key: tuple[Any, Hashable, str, int], block: Any) -> None:
     global _idle_bytes
     blocks = _idle.pop(key, [])
     blocks.append(block)
@@ -276,8 +279,8 @@ def settled(values: Array, stream: Any) -> Any:
     """A table on the device that later calls read too, on whatever stream: it is there when this returns."""
     _refuse_captured("tables")
     found = cuda.to_device(values, stream=stream)
-    if stream:
-        stream.synchronize()
+    # Of a copy on the default stream, too, the last part may be under way when it returns.
+    (stream or cuda.default_stream()).synchronize()
     return found
 
 
