@@ -33,11 +33,10 @@ Launch: TypeAlias = Callable[[Tensor, Any, Tensor, DeviceEpilogue, Any], None]
 def packing(key: Callable[[ConvPlan], Hashable], pack: Callable[[ConvPlan, Tensor], Any]) -> Packing:
     """How a weight is kept, from what packs one that is on the device in use."""
 
-    def packed(plan: ConvPlan, w: Array) -> PackedWeight:
-        there = isinstance(w, DeviceArray)
-        with device.placed(w.device if there else -1):
-            if there:
-                device.synchronize(w.stream)
+    def packed(plan: ConvPlan, w: Array | DeviceArray) -> PackedWeight:
+        place, stream = (w.device, w.stream) if isinstance(w, DeviceArray) else (-1, READY)
+        with device.placed(place):
+            device.synchronize(stream)
             found = pack(plan, _operand(w, 0))
             device.synchronize(0)  # calls to come read it on streams that do not wait for this one
             return PackedWeight((found,))
