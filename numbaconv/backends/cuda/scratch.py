@@ -154,6 +154,14 @@ def _room(elements: int) -> int:
     return -(-elements // step) * step
 
 
+def _thread() -> object:
+    """What stands for this thread, and for no other one, not even after it has ended, as its number might."""
+    found = getattr(_local, "thread", None)
+    if found is None:
+        found = _local.thread = object()
+    return found
+
+
 class Lease:
     """The memory of one call, from its first launch to its last: a context manager.
 
@@ -168,7 +176,7 @@ class Lease:
     def __init__(self, array: DeviceArray | None):
         self._result = array
         self._handle = 0 if array is None else array.stream
-        self._stream = (_OF_THREAD, threading.get_ident()) if self._handle == _OF_THREAD else self._handle
+        self._stream: Hashable = _thread() if self._handle == _OF_THREAD else self._handle
         self._taken: list[tuple[str, int, Any]] = []
         self._owners: list[Any] = []
 
