@@ -124,6 +124,12 @@ class DeviceArray:
             raise ArgumentError(f"an array on a device of shape {self.shape} must be contiguous to be seen as {shape}")
         return self._viewed(shape, _dense(shape, self.dtype.itemsize))
 
+    @property
+    def aligned(self) -> bool:
+        """Whether each element lies at a multiple of its size, as kernels need it."""
+        itemsize = self.dtype.itemsize
+        return self.address % itemsize == 0 and not any(step % itemsize for step in self.strides)
+
     def bounds(self) -> tuple[int, int]:
         """Its first address, and the one after its last byte."""
         if not self.size:
@@ -412,6 +418,8 @@ def device_result(
         raise DTypeError(f"{op}: out has dtype {dtype_name(found.dtype)}, but the result has {dtype_name(dtype)}")
     if not found.writeable:
         raise ArgumentError(f"{op}: out is read-only")
+    if not found.aligned:
+        raise ArgumentError(f"{op}: out is on a device, where it must be aligned")
     if _overlaps_itself(found):
         raise ArgumentError(f"{op}: out overlaps itself: strides {found.strides} for shape {found.shape}")
     low, high = found.bounds()
