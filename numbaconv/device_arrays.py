@@ -420,6 +420,8 @@ def device_result(
         raise ArgumentError(f"{op}: out is read-only")
     if not found.aligned:
         raise ArgumentError(f"{op}: out is on a device, where it must be aligned")
+    if min(first.device, found.device) >= 0 and first.device != found.device:
+        raise ArgumentError(f"{op}: arrays are on different devices: out on {found.device}, others on {first.device}")
     if _overlaps_itself(found):
         raise ArgumentError(f"{op}: out overlaps itself: strides {found.strides} for shape {found.shape}")
     low, high = found.bounds()

@@ -96,6 +96,14 @@ def test_results_that_would_be_lost(torch):
         device_result("conv", Tensor(lazy=True), *arguments)
 
 
+def test_results_on_another_device(torch):
+    """A kernel would run there, where it cannot read the operands."""
+    operand, out = device_array(Tensor(address=1 << 20)), Tensor()
+    out.device = types.SimpleNamespace(index=1)
+    with pytest.raises(numbaconv.ArgumentError, match="out on 1, others on 0"):
+        device_result("conv", out, (2, 3), np.dtype(np.float32), [operand], None)
+
+
 class SometimesThere:
     """As an array of JAX: only one that is on a device has the interface."""
 
