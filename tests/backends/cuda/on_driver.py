@@ -17,14 +17,16 @@ from numba.cuda import codegen
 
 import numbaconv
 from numbaconv.backends import registry
+from numbaconv.backends.cuda import launching
 from numbaconv.backends.cuda.device import target
-from numbaconv.backends.cuda.scratch import Lease, settled, take
+from numbaconv.backends.cuda.scratch import Lease, at_address, settled, take
 from numbaconv.device_arrays import DeviceArray, device_array
 
 sys.path.insert(0, str(Path(__file__).parents[3] / "perf"))
 
 import gpu_checks
 import gpu_memory
+from numbaconv.bench import layer_table
 from numbaconv.bench.peers import numbaconv_function, operands
 
 DRIVER = ctypes.CDLL("libcuda.so.1")
@@ -74,6 +76,53 @@ def test_calls(layer, direction, name, dtype, last):
     replay = gpu_memory._captured(call, stream)
     assert not [line for line in DRIVER.log_text().decode().splitlines() if line.startswith("refused")]
     replay()
+    assert gpu_memory._leak(function, arrays, last, 30) is None
+
+
+def laid_out(shape, dtype, last):
+    """An array that is nowhere, with its channels first or last."""
+    order = (0, *range(2, len(shape)), 1) if last else range(len(shape))
+    strides, step = [0] * len(shape), np.dtype(dtype).itemsize
+    for axis in reversed(order):
+        strides[axis] = step
+        step *= shape[axis]
+    library = device_array(cuda.device_array(1, np.float32)).library
+    return DeviceArray(None, 1 << 40, shape, tuple(strides), np.dtype(dtype), -1, 0, library)
+
+
+def test_real_layers(monkeypatch):
+    """With the tiles of devices, of which the simulator has none: every launch of every layer is one that can be."""
+    launches = []
+
+    def configured(kernel, blocks, threads, stream):
+        bounds = getattr(kernel, "targetoptions", {}).get("launch_bounds")
+        launches.append((blocks, threads, bounds))
+        return lambda *arguments: None
+
+    monkeypatch.setattr(launching, "_configured", {})
+    monkeypatch.setattr(launching, "_configure", configured)
+    monkeypatch.setattr(Lease, "take", lambda self, elements, dtype: at_address(1 << 41, elements, dtype, None))
+    for layer in layer_table.read("speed.csv"):
+        for dtype, last in gpu_checks.KINDS.values():
+            plan = numbaconv.plan_conv(
+                layer.input_shape, layer.weight_shape, transposed=layer.transposed, dtype=dtype, **layer.arguments
+            )
+            given = [
+                laid_out(shape, dtype, last) for shape in (layer.input_shape, layer.weight_shape, layer.output_shape)
+            ]
+            for direction, like in gpu_memory._RESULT.items():
+                out = given[like]._viewed(given[like].shape, given[like].strides)
+                out.address = 1 << 42
+                for algorithm in registry.resolve("cuda").tables[gpu_checks.primitive(layer, direction)]:
+                    if algorithm.accepts(plan) is None:
+                        function = numbaconv_function(layer, direction, backend="cuda", algorithm=algorithm.name)
+                        before = len(launches)
+                        function(*given, out=out)
+                        assert len(launches) > before, (layer.name, direction, algorithm.name)
+    for blocks, threads, bounds in launches:
+        assert 0 < blocks < 2**31
+        assert 0 < threads <= 1024
+        assert bounds is None or bounds[0] == threads
 
 
 def test_capture_of_a_call_that_was_not_made_before():
