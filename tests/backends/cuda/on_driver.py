@@ -17,7 +17,7 @@ from numba.cuda import codegen
 
 import numbaconv
 from numbaconv.backends import registry
-from numbaconv.backends.cuda import launching
+from numbaconv.backends.cuda import availability, launching
 from numbaconv.backends.cuda.device import target
 from numbaconv.backends.cuda.scratch import Lease, at_address, settled, take
 from numbaconv.device_arrays import DeviceArray, device_array
@@ -198,3 +198,10 @@ def test_results_across_much_memory():
         with Lease(out):
             made, _ = target(out, 0)
             assert (device_array(made.data).address == flat.address) is direct
+
+
+def test_versions():
+    """Of the driver and of what links kernels: both are asked, since one may be too old for the other."""
+    driver, toolkit = availability._versions()
+    assert driver == (13, 0)
+    assert toolkit >= (12, 0)
