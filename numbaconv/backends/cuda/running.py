@@ -83,13 +83,16 @@ class _Runner:
             return
         with device.placed(filled.device):
             stream = device.stream_of(filled.stream)
-            for other in {each.stream for each in (x, w, y, *epilogue) if isinstance(each, DeviceArray)}:
-                if other not in (filled.stream, READY):
-                    device.wait_for(other, stream)
+            others = {each.stream for each in (x, w, y, *epilogue) if isinstance(each, DeviceArray)}
+            others -= {filled.stream, READY}
+            for other in others:
+                device.wait_for(other, stream)
             with Lease(filled):
                 if isinstance(w, PackedWeight):  # a prepared layer keeps it, and a bias
                     hold((w, epilogue.bias))
                 self._run((x, w, y), filled, epilogue, stream)
+            for other in others:  # where operands may be written, or given to somebody else, as soon as they were read
+                device.wait_for(filled.stream, device.stream_of(other))
 
     def _run(self, operands: tuple[Any, Any, Any], filled: Any, epilogue: Epilogue, stream: Any) -> None:
         target, deliver = device.target(filled, stream)
