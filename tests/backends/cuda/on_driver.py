@@ -16,6 +16,7 @@ from numba import cuda
 from numba.cuda import codegen
 
 import numbaconv
+from numbaconv import grad
 from numbaconv.backends import registry
 from numbaconv.backends.cuda import availability, launching
 from numbaconv.backends.cuda.device import target
@@ -23,6 +24,9 @@ from numbaconv.backends.cuda.scratch import Lease, at_address, settled, take
 from numbaconv.device_arrays import DeviceArray, device_array
 
 sys.path.insert(0, str(Path(__file__).parents[3] / "perf"))
+
+import test_libraries
+from test_libraries import Tensor
 
 import gpu_checks
 import gpu_memory
@@ -198,6 +202,32 @@ def test_results_across_much_memory():
         with Lease(out):
             made, _ = target(out, 0)
             assert (device_array(made.data).address == flat.address) is direct
+
+
+torch = test_libraries.torch
+
+
+@pytest.mark.parametrize("name", ["implicit_gemm", "direct"])
+def test_tensors_of_pytorch(torch, name):
+    """All memory is PyTorch's, and a second call, gradients included, waits for nothing and sends nothing."""
+    x, w, g = (
+        Tensor(address=1 << at, shape=shape)
+        for at, shape in ((50, (2, 8, 9, 9)), (51, (8, 8, 3, 3)), (52, (2, 8, 7, 7)))
+    )
+    calls = {
+        "output": partial(numbaconv.conv2d, x, w),
+        "input": partial(grad.conv2d_input, x.shape, w, g),
+        "weight": partial(grad.conv2d_weight, x, w.shape, g),
+        "all": partial(grad.conv2d_backward, g, x, w),
+    }
+    for call in calls.values():
+        first, again = (asked(partial(call, algorithm=name)) for _ in range(2))
+        assert any(line.startswith("launch") for line in first)
+        kinds = {line.split()[0] for line in again} - {"free"}
+        assert kinds == {"launch"}, again
+        made = call(algorithm=name)
+        assert all(isinstance(each, Tensor) for each in (made if isinstance(made, tuple) else (made,)))
+    assert not torch.entered  # nothing on a stream from PyTorch's pool
 
 
 def test_versions():

@@ -3,6 +3,7 @@
 import sys
 import types
 from contextlib import nullcontext
+from math import prod
 
 import numpy as np
 import pytest
@@ -18,15 +19,18 @@ class Stream:
         self.cuda_stream = stream_ptr or 0xB001
 
 
+class Size(tuple):
+    """A tensor's shape."""
+
+
 class Tensor:
-    """A tensor of floats; ``lazy``: its elements are conjugated when they are read."""
+    """A tensor of floats that is nowhere; ``lazy``: its elements are conjugated when they are read."""
 
     is_cuda, requires_grad, layout, dtype = True, False, "strided", "torch.float32"
     device = types.SimpleNamespace(index=0)
-    shape = (2, 3)
 
-    def __init__(self, lazy=False, address=4096):
-        self.lazy, self.address = lazy, address
+    def __init__(self, lazy=False, address=4096, shape=(2, 3)):
+        self.lazy, self.address, self.shape = lazy, address, Size(shape)
 
     def resolve_conj(self):
         return Tensor(address=8192) if self.lazy else self
@@ -35,7 +39,7 @@ class Tensor:
         return self
 
     def stride(self):
-        return (3, 1)
+        return tuple(prod(self.shape[axis + 1 :]) for axis in range(len(self.shape)))
 
     def data_ptr(self):
         return self.address
@@ -62,7 +66,15 @@ def torch(monkeypatch):
         default_stream=lambda device: default,
         stream=stream,
     )
-    module.empty = lambda shape, dtype, device: Tensor()
+    module.uint8 = "torch.uint8"
+
+    def empty(shape, dtype, device):
+        module.address += 1 << 30
+        made = Tensor(address=module.address, shape=shape)
+        made.dtype = dtype
+        return made
+
+    module.address, module.empty = 1 << 42, empty
     monkeypatch.setitem(sys.modules, "torch", module)
     return module
 
