@@ -18,8 +18,9 @@ from numba.cuda import codegen
 import numbaconv
 from numbaconv import grad
 from numbaconv.backends import registry
-from numbaconv.backends.cuda import availability, launching
+from numbaconv.backends.cuda import availability, device, launching
 from numbaconv.backends.cuda.device import target
+from numbaconv.backends.cuda.implicit_gemm import is_aligned
 from numbaconv.backends.cuda.scratch import Lease, at_address, settled, take
 from numbaconv.device_arrays import DeviceArray, device_array
 
@@ -235,3 +236,13 @@ def test_versions():
     driver, toolkit = availability._versions()
     assert driver == (13, 0)
     assert toolkit >= (12, 0)
+
+
+def test_views_that_wide_accesses_may_not_touch():
+    """The simulator's memory lies anywhere; a device's wide accesses need addresses that are multiples."""
+    memory = device_array(cuda.device_array(1024, np.float32))
+    for first, count, wide in ((0, 4, True), (1, 4, False), (2, 2, True), (2, 4, False), (4, 4, True)):
+        data = at_address(memory.address + 4 * first, 256, np.dtype(np.float32), None)
+        tensor = device.Tensor(data, np.dtype(np.float32), (1, 4, 1, 8, 8), (256, 64, 64, 8, 1))
+        assert is_aligned(tensor, (0, 1), count) is wide
+        assert device_array(data).address == memory.address + 4 * first
