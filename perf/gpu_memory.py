@@ -41,9 +41,10 @@ def layers(there: bool) -> list[Layer]:
 def check(there: bool, calls: int) -> Iterator[dict[str, Any]]:
     """A record for each way to call, kind, direction and algorithm; ``there``: on a device.
 
-    In the simulator, where it would be nothing new, each algorithm's first kind alone.
+    In the simulator, where it would be nothing new, each algorithm's first kind and direction alone; ``direct``'s
+    directions all.
     """
-    seen: dict[str, str] = {}
+    seen: dict[str, tuple[str, str]] = {}
     for layer in layers(there):
         for kind, (dtype, last) in KINDS.items():
             plan = plan_conv(layer.input_shape, layer.weight_shape, dtype=dtype, **layer.arguments)
@@ -51,7 +52,8 @@ def check(there: bool, calls: int) -> Iterator[dict[str, Any]]:
                 for algorithm in registry.resolve("cuda").tables[primitive(layer, direction)]:
                     if algorithm.accepts(plan) is not None:
                         continue
-                    if seen.setdefault(algorithm.name, kind) != kind and not there:
+                    key = f"{algorithm.name} {direction}" if algorithm.name == "direct" else algorithm.name
+                    if seen.setdefault(key, (kind, direction)) != (kind, direction) and not there:
                         continue
                     function = numbaconv_function(layer, direction, backend="cuda", algorithm=algorithm.name)
                     arrays = [each.astype(dtype) for each in operands(layer)]

@@ -84,10 +84,10 @@ class Timer:
             "times": {},
             "errors": {},
         }
-        copies = min(max(-(-2 * self.cache // bytes_moved), 2), _MOST_COPIES)
+        copies = min(max(-(-2 * self.cache // bytes_moved), 2), _MOST_COPIES) if self.there else 1
         sets = [self._set(layer, dtype, last, direction) for _ in range(copies)]
         ways, made = self._ways(layer, kind, direction, sets), {}
-        for turn in range(_ROUNDS):
+        for turn in range(_ROUNDS if self.there else 1):
             for name in list(ways) if turn % 2 == 0 else list(ways)[::-1]:
                 if name in record["errors"]:
                     continue

@@ -83,6 +83,19 @@ def test_values_are_those_of_the_functions(name, jit, wide):
     assert np.array_equal(found, getattr(numbaconv, case[0])(*arrays, **case[3]))
 
 
+@pytest.mark.parametrize("dtype", [np.float64, np.complex128, np.int64])
+def test_results_stay_wide_in_other_threads(dtype, wide):
+    """Only this thread has 64-bit types; of two calls without an order, JAX runs one in another thread."""
+    x = np.random.default_rng(0).integers(-9, 9, (4, 8, 32, 32)).astype(dtype)
+    w = np.random.default_rng(1).integers(-9, 9, (8, 8, 3, 3)).astype(dtype)
+    if dtype == np.complex128:
+        w = w * (2 - 1j)
+    call = jax.jit(lambda x, w: (interop.conv2d(2 * x, w), interop.conv2d(3 * x, w)))
+    for _ in range(10):
+        for found, scale in zip(call(x, w), (2, 3), strict=True):
+            assert np.array_equal(found, numbaconv.conv2d(scale * x, w))
+
+
 @pytest.mark.parametrize("name", ["1d", "2d", "2d, dilated", "3d"])
 def test_values_and_gradients_are_those_of_jax(name, wide):
     case = CASES[name]

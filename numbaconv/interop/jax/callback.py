@@ -3,6 +3,10 @@
 `jax.pure_callback` hands its function arrays of JAX's, to be copied by threads that callbacks hold while they wait for
 such copies: where all of them wait, nothing goes on (seen with one core, and arrays of a megabyte). So there is a
 primitive here that is lowered as `jax.pure_callback` is, and hands over NumPy's arrays as they come.
+
+Whether JAX has 64-bit types can differ between threads (``with jax.enable_x64(True)``), and callbacks run in threads
+of JAX's own, where results of 64 bits would become narrower. They come back as words of 32 bits, which stay what they
+are, and are put together where the program is.
 """
 
 from __future__ import annotations
@@ -105,7 +109,24 @@ class Host:
                     for each, own in zip(arrays, fronts, strict=True)
                 ]
                 found[at] = self._one(entries, self.size)
-        return found.astype(jnp.dtype(self.dtype), copy=False)
+        found = found.astype(jnp.dtype(self.dtype), copy=False)
+        words = self.words
+        return np.ascontiguousarray(found)[..., None].view(np.uint32).reshape(*found.shape, *words) if words else found
+
+    @property
+    def words(self) -> tuple[int, ...]:
+        """The axes of words behind those of a result: real and imaginary part, and halves of 64 bits."""
+        dtype = jnp.dtype(self.dtype)
+        parts = (2,) if dtype.kind == "c" else ()
+        return (*parts, 2) if dtype.itemsize == 8 * (len(parts) + 1) else ()
+
+    def result(self, words: Any) -> Any:
+        """The result, of the words of it."""
+        if not self.words:
+            return words
+        dtype = jnp.dtype(self.dtype)
+        parts = jax.lax.bitcast_convert_type(words, np.float64 if dtype.kind == "c" else dtype)
+        return jax.lax.complex(parts[..., 0], parts[..., 1]) if dtype.kind == "c" else parts
 
     def _together(self, arrays: list[Any], fronts: list[Any], front: tuple[int, ...]) -> np.ndarray | None:
         """One call with mapped axes as part of the batch, where only one array has them; None where that is not so."""
@@ -159,7 +180,7 @@ _callback.def_impl(lambda *arrays, **given: xla.apply_primitive(_callback, *arra
 
 @_callback.def_abstract_eval
 def _(*arrays: Any, host: Host, front: tuple[int, ...]) -> Any:
-    return jax.core.ShapedArray((*front, *host.size), jnp.dtype(host.dtype))
+    return jax.core.ShapedArray((*front, *host.size, *host.words), jnp.uint32 if host.words else jnp.dtype(host.dtype))
 
 
 def _lowered(context: Any, *arrays: Any, host: Host, front: tuple[int, ...]) -> Any:
@@ -196,4 +217,4 @@ def run(call: Call, primitive: str, size: Any, dtype: Any, *arrays: Any) -> Any:
     wide = jax.dtypes.canonicalize_dtype(dtype)
     axes = tuple(0 if each is None else each.ndim for each in arrays)
     host = Host(call, primitive, axes, tuple(size), wide.name)
-    return _callback.bind(*(each for each in arrays if each is not None), host=host, front=())
+    return host.result(_callback.bind(*(each for each in arrays if each is not None), host=host, front=()))

@@ -9,10 +9,10 @@ import sys
 
 os.environ["NUMBA_ENABLE_CUDASIM"] = "1"
 sys.path[:0] = [os.path.join(os.path.dirname(__file__), *up) for up in (("..", ".."), ())]
-sys.setswitchinterval(1e-4)  # a block's threads take turns at its barriers
 
 import ml_dtypes  # noqa: E402
 import numpy as np  # noqa: E402
+from turns import take_turns  # noqa: E402
 
 import numbaconv  # noqa: E402
 from numbaconv.backends.base import Direction  # noqa: E402
@@ -20,6 +20,7 @@ from numbaconv.backends.cuda import depthwise  # noqa: E402
 from numbaconv.backends.cuda.walks import forward_walk, input_walk  # noqa: E402
 from problems import Problem, expected, operands, run, run_last  # noqa: E402
 
+take_turns()
 _P = Problem
 FORCED = {"backend": "cuda", "algorithm": "depthwise"}
 

@@ -9,16 +9,17 @@ import sys
 
 os.environ["NUMBA_ENABLE_CUDASIM"] = "1"
 sys.path[:0] = [os.path.join(os.path.dirname(__file__), *up) for up in (("..", ".."), ())]
-sys.setswitchinterval(1e-4)  # a block's threads take turns at its barriers
 
 import ml_dtypes  # noqa: E402
 import numpy as np  # noqa: E402
+from turns import take_turns  # noqa: E402
 
 import numbaconv  # noqa: E402
 from numbaconv.backends.base import Direction  # noqa: E402
 from numbaconv.backends.cuda import implicit_gemm, implicit_weight, tiles  # noqa: E402
 from problems import Problem, expected, operands, run, run_last  # noqa: E402
 
+take_turns()
 _P = Problem
 FORCED = {"backend": "cuda", "algorithm": "implicit_gemm"}
 
@@ -42,6 +43,12 @@ PROBLEMS = {
     ),
     "constant rows, zero columns": _P(
         (3, 4), (3, 3), c_in=2, pads=((2, 2), (2, 2)), modes=("constant", "zeros"), value=5
+    ),
+    "constant rows, zero columns, a tap at a time": _P(
+        (3, 4), (3, 3), c_in=16, pads=((2, 2), (2, 2)), modes=("constant", "zeros"), value=5
+    ),
+    "zero rows, constant columns, a tap at a time": _P(
+        (3, 4), (3, 3), c_in=16, pads=((2, 2), (2, 2)), modes=("zeros", "constant"), value=5
     ),
     "reflect, circular": _P((4, 5), (3, 3), c_in=8, c_out=4, pads=((2, 3), (4, 1)), modes=("reflect", "circular")),
     "replicate, symmetric": _P(
@@ -197,6 +204,24 @@ def check_nan():
                 wanted = each(direction, problem, x, w, g, backend="reference")
                 right = np.array_equal(np.isfinite(answer), np.isfinite(wanted))
                 note(right, "NaN", inside, direction.name, each.__name__)
+    for channels in (28, 15):
+        problem = _P(
+            (2, 3),
+            (1, 2),
+            batch=2,
+            c_in=channels,
+            c_out=4,
+            pads=((0, 0), (1, 0)),
+            modes=("constant",) * 2,
+            value=np.inf,
+        )
+        for each in (run, run_last):
+            ones = [np.abs(array) + 1 for array in operands(problem, np.random.default_rng(12), np.float32, 3)]
+            ones[2][:, 0] = np.inf
+            for direction in (Direction.FORWARD, Direction.WEIGHT_GRAD):
+                answer = each(direction, problem, *ones, **FORCED)
+                wanted = each(direction, problem, *ones, backend="reference")
+                note(np.isinf(wanted).any() and np.array_equal(answer, wanted), "infinities", direction.name)
 
 
 CHECKS = {name.removeprefix("check_"): check for name, check in list(globals().items()) if name.startswith("check_")}

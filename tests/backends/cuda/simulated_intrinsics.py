@@ -8,9 +8,11 @@ os.environ["NUMBA_ENABLE_CUDASIM"] = "1"
 import intrinsic_kernels as kernels
 import ml_dtypes
 import numpy as np
+from turns import take_turns
 
 from numbaconv.backends.cuda.intrinsics import float_of_word, round_tf32
 
+take_turns()
 found = {"compared": 0, "wrong": []}
 rng = np.random.default_rng(9)
 

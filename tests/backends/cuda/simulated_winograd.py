@@ -9,12 +9,12 @@ import sys
 
 os.environ["NUMBA_ENABLE_CUDASIM"] = "1"
 sys.path[:0] = [os.path.join(os.path.dirname(__file__), *up) for up in (("..", ".."), ())]
-sys.setswitchinterval(1e-4)  # a block's threads take turns at its barriers
 
 from dataclasses import replace  # noqa: E402
 
 import ml_dtypes  # noqa: E402
 import numpy as np  # noqa: E402
+from turns import take_turns  # noqa: E402
 
 import numbaconv  # noqa: E402
 import oracle  # noqa: E402
@@ -24,6 +24,7 @@ from numbaconv.backends.registry import resolve  # noqa: E402
 from numbaconv.plan import plan_conv  # noqa: E402
 from problems import Problem, error_bound, expected, magnitude, operands, run, run_last  # noqa: E402
 
+take_turns()
 FORWARD, INPUT_GRAD = Direction.FORWARD, Direction.INPUT_GRAD
 NAMES = ("winograd", "winograd_2x2")
 

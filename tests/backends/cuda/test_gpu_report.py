@@ -19,19 +19,26 @@ PROGRAM = Path(__file__).parents[3] / "perf" / "gpu_report.py"
 HIDDEN = ("ml_dtypes", "matplotlib", "platformdirs", "rich")
 #: Runs the program with the rest of its arguments where these modules cannot be imported.
 WITHOUT = f"""
-import runpy, sys
+import os, runpy, sys
 for name in {HIDDEN}:
     sys.modules[name] = None
+turns = sys.argv.pop(1)
+if turns:
+    os.environ["NUMBA_ENABLE_CUDASIM"] = "1"
+    sys.path.insert(0, turns)
+    from turns import take_turns
+    take_turns()
 sys.path.insert(0, sys.argv[1].rpartition("/")[0])
 sys.argv = sys.argv[1:]
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
 
-def report(*arguments):
+def report(*arguments, turns=""):
+    """Run the program; in the simulator in turns, where ``turns`` is this folder."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("NUMBACONV_", "NUMBA_"))}
     return subprocess.run(
-        [sys.executable, "-c", WITHOUT, PROGRAM.as_posix(), *map(str, arguments)],
+        [sys.executable, "-c", WITHOUT, turns, PROGRAM.as_posix(), *map(str, arguments)],
         env=clean,
         cwd=PROGRAM.parents[2],
         capture_output=True,
@@ -52,7 +59,7 @@ def parts(tmp_path_factory):
     """The files of both halves of a run."""
     found = [tmp_path_factory.mktemp("report") / f"{part}.html" for part in (1, 2)]
     for part, path in enumerate(found, 1):
-        done = report("--smoke", "--part", f"{part}/2", "--output", path)
+        done = report("--smoke", "--part", f"{part}/2", "--output", path, turns=str(Path(__file__).parent))
         assert done.returncode == 0, done.stdout + done.stderr[-3000:]
     return found
 
@@ -94,6 +101,15 @@ def test_end_to_end(tmp_path, parts):
     }
     assert "depthwise, prepared, kernels alone, vs cuDNN" in found["summary"]
     assert "<svg" in whole.read_text(encoding="utf-8")
+
+
+@SIMULATOR
+def test_a_smoke_test_finds_the_simulator_itself(tmp_path):
+    path = tmp_path / "none.html"
+    done = report("--smoke", "--only", "times", "--seconds", "0", "--output", path)
+    assert done.returncode == 1, done.stderr[-3000:]  # nothing was checked
+    assert content(path)["simulated"]
+    assert len(content(path)["not reached"]) == 4
 
 
 @SIMULATOR

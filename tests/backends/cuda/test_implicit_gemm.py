@@ -13,7 +13,7 @@ PROGRAM = Path(__file__).with_name("simulated_gemm.py")
 
 #: How many comparisons each check must have made at least.
 CHECKS = {
-    "problems": 90,
+    "problems": 98,
     "dtypes": 50,
     "tiles": 24,
     "real_tile": 3,
@@ -21,7 +21,7 @@ CHECKS = {
     "chunks": 12,
     "epilogue": 6,
     "strides": 3,
-    "nan": 18,
+    "nan": 26,
 }
 
 #: Numba's own simulator is deprecated, and numba-cuda's is what the kernels are written for.

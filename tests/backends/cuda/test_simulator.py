@@ -2,8 +2,9 @@
 
 Whether there is a simulator is decided when Numba is imported. Every thread is one of the interpreter's there, so that
 problems are visited up to a cost: ``direct`` computes all of those, the other algorithms, which have their own tests
-beside this file, what is small enough for their tiles. With ``NUMBACONV_REQUIRE_CUDA`` set the extra must be there;
-else the simulator that some releases of Numba bring themselves will do, for a part of the tests.
+beside this file, what is small enough for their tiles. With ``NUMBACONV_REQUIRE_CUDA`` set the extra must be there.
+Else the simulator that some releases of Numba bring themselves will do for one part of the tests; where device
+functions of several files wait at barriers, it loses track of what they see as ``cuda``.
 """
 
 import os
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from one_core import one_core
+from test_implicit_gemm import SIMULATOR
 
 from numbaconv.backends.cuda import BACKEND
 
@@ -33,8 +35,6 @@ PARTS = {
     ),
     "arrays": (["backends/cuda/in_simulator.py", "backends/cuda/in_simulator_again.py"], "", 60, 600_000),
 }
-#: The parts that are always tested.
-SHORT = ("exact", "arrays")
 OTHERS = sorted({each.name for table in BACKEND.tables.values() for each in table} - {"direct"})
 
 
@@ -47,8 +47,22 @@ def simulate(files, chosen, cost, algorithms):
         "NUMBACONV_TEST_ALGORITHMS": algorithms,
         "NUMBACONV_TEST_LARGEST": str(cost),
         "NUMBACONV_TEST_EXAMPLES": "100",
+        "PYTHONPATH": os.pathsep.join(
+            [str(Path(__file__).parent), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
+        ),
     }
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "ignore::RuntimeWarning"]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "turns",
+        "-p",
+        "no:cacheprovider",
+        "-W",
+        "ignore::RuntimeWarning",
+    ]
     command += [str(TESTS / file) for file in files] + (["-k", chosen] if chosen else [])
     done = subprocess.run(
         command,
@@ -71,16 +85,15 @@ def test_the_extra_is_installed_where_it_must_be():
         assert find_spec("numba_cuda"), 'numba-cuda is missing: pip install -e ".[test-cuda]"'
 
 
-@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("part", [part if part == "exact" else pytest.param(part, marks=SIMULATOR) for part in PARTS])
 def test_direct(part):
-    if part not in SHORT and not REQUIRED:
-        pytest.skip("a minute of the simulator's, which NUMBACONV_REQUIRE_CUDA asks for")
     files, chosen, least, cost = PARTS[part]
     summary, passed = simulate(files, chosen, cost, "direct")
     assert passed >= least, summary
 
 
+@SIMULATOR
 def test_the_other_algorithms():
     for name in OTHERS:
-        summary, passed = simulate(["conformance/test_exact.py"], "every_problem", 12_000, name)
+        summary, passed = simulate(["conformance/test_exact.py"], "every_problem", 25_000, name)
         assert passed >= 10, summary

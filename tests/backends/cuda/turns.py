@@ -1,16 +1,21 @@
-"""No tests: threads of the simulator that take turns, each running up to the next barrier.
+"""No tests: threads of the simulator that take turns, each running up to the next barrier (``pytest -p turns``).
 
 Numba's simulator polls its threads, all of which compete for the interpreter: a barrier takes it half a millisecond a
-thread. With one lock a thread it takes ten microseconds. And each thread runs alone, first to last, to the next
-barrier: what another one was to bring and did not yet, because there is no barrier, is found missing each time.
+thread. With one lock a thread it takes ten microseconds. And each thread runs alone to the next barrier, first to last
+and then last to first: what another one was to bring and did not yet, because there is no barrier, is found missing.
+Which of the two comes first changes from block to block.
 """
 
 import threading
+from itertools import count
 
 import numpy as np
 from numba.cuda.simulator import kernel as simulator
 
 __all__ = ["take_turns"]
+
+
+_BLOCKS = count()
 
 
 def _synchronize(thread):
@@ -39,7 +44,7 @@ def _run_block(manager, grid_point, *arguments):
         thread.turn, thread.ended = threading.Semaphore(0), False
         threads.append(thread)
         thread.start()
-    alive = threads
+    alive = threads[:: 1 if next(_BLOCKS) % 2 else -1]
     while alive:
         for thread in alive:
             thread.turn.release()
@@ -49,7 +54,7 @@ def _run_block(manager, grid_point, *arguments):
                 if thread.exception is not None:
                     for other in threads:
                         other.abort = True
-        alive = [thread for thread in alive if not thread.ended]
+        alive = [thread for thread in alive[::-1] if not thread.ended]
     for thread in threads:
         if thread.exception is not None:
             raise thread.exception[0].with_traceback(thread.exception[1])
@@ -59,3 +64,7 @@ def take_turns():
     """Let the simulator's threads take turns from now on."""
     simulator.BlockThread.syncthreads = _synchronize
     simulator.BlockManager.run = _run_block
+
+
+def pytest_configure():
+    take_turns()
