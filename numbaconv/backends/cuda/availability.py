@@ -1,6 +1,7 @@
 """Why the backend cannot be used here, as a sentence; found when it is first asked for, not before."""
 
 import os
+from inspect import signature
 
 __all__ = ["device_name", "unavailable"]
 
@@ -42,6 +43,9 @@ def _refusal(problem: ImportError | None) -> str | None:
             return f"there is no usable driver: {_one_line(error)}"
         if not devices:
             return "the driver finds no device"
+        lacking = _lacking()
+        if lacking:
+            return f"kernels cannot be compiled (Numba's own target has no {' and no '.join(lacking)}); {_INSTALL}"
         driver, toolkit = _versions()
         if driver[0] < toolkit[0]:
             known, wanted = (".".join(map(str, version)) for version in (driver, toolkit))
@@ -55,6 +59,14 @@ def _refusal(problem: ImportError | None) -> str | None:
             return f"kernels cannot be compiled ({_one_line(error)}); {_INSTALL}"
     _simulated, _initialised = SIMULATED, os.getpid()
     return None
+
+
+def _lacking() -> list[str]:
+    """What kernels are compiled with and Numba's target does not know: its own, which some releases bring, is older."""
+    from numba.cuda.dispatcher import _Kernel
+
+    known = signature(_Kernel).parameters
+    return [option for option in ("launch_bounds", "forceinline") if option not in known]
 
 
 def _versions() -> tuple[tuple[int, int], tuple[int, int]]:

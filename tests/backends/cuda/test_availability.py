@@ -111,9 +111,29 @@ def test_what_the_driver_says(monkeypatch, driver, reason):
     monkeypatch.setattr(numba, "cuda", driver)
     monkeypatch.setattr(availability, "_initialised", None)
     monkeypatch.setattr("numbaconv.backends.cuda.jit.SIMULATED", False)
+    monkeypatch.setattr(availability, "_lacking", list)
     monkeypatch.setattr(availability, "_versions", lambda: (driver.version, (13, 1)))
     found = availability.unavailable(None)
     assert found is None if reason is None else found.startswith(reason)
+
+
+def test_a_target_that_is_too_old(monkeypatch):
+    """Numba's own, without numba-cuda, compiles no kernel that has bounds."""
+
+    class Kernel:
+        def __init__(self, py_func, argtypes, link=None, debug=False, max_registers=None):
+            raise AssertionError("never made")
+
+    import numba
+
+    dispatcher = pytest.importorskip("numba.cuda.dispatcher")
+    driver = FakeDriver(1)
+    driver.types = numba.cuda.types
+    monkeypatch.setattr(dispatcher, "_Kernel", Kernel)
+    monkeypatch.setattr(numba, "cuda", driver)
+    monkeypatch.setattr(availability, "_initialised", None)
+    monkeypatch.setattr("numbaconv.backends.cuda.jit.SIMULATED", False)
+    assert "Numba's own target has no launch_bounds and no forceinline); pip install" in availability.unavailable(None)
 
 
 def test_the_simulator_is_available():
