@@ -86,8 +86,7 @@ def _on_device(op: str, name: str, value: object) -> DeviceArray | None:
     if there is None:
         return None
     dtype_rule(op, name, there.dtype)
-    itemsize = there.dtype.itemsize
-    if not there.dtype.isnative or there.address % itemsize or any(step % itemsize for step in there.strides):
+    if not there.dtype.isnative or not there.aligned:
         raise DTypeError(f"{op}: {name} is on a device, where it must be aligned and in native byte order")
     return there
 

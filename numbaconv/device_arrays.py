@@ -7,6 +7,7 @@ arrays; where no library is known, results are Numba's device arrays. Nothing is
 
 import ctypes
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from math import prod
 from typing import Any, NamedTuple
 
@@ -16,7 +17,16 @@ from .errors import ArgumentError, DTypeError, ShapeError
 from .extras import dtype_named
 from .plan import dtype_name
 
-__all__ = ["READY", "DeviceArray", "device_array", "device_result", "found_on_device", "handle_of", "on_device"]
+__all__ = [
+    "READY",
+    "DeviceArray",
+    "device_array",
+    "device_result",
+    "found_on_device",
+    "handle_of",
+    "on_device",
+    "torch_stream",
+]
 
 
 #: In place of a stream's handle: whatever was to be computed has been.
@@ -114,6 +124,12 @@ class DeviceArray:
             raise ArgumentError(f"an array on a device of shape {self.shape} must be contiguous to be seen as {shape}")
         return self._viewed(shape, _dense(shape, self.dtype.itemsize))
 
+    @property
+    def aligned(self) -> bool:
+        """Whether each element lies at a multiple of its size, as kernels need it."""
+        itemsize = self.dtype.itemsize
+        return self.address % itemsize == 0 and not any(step % itemsize for step in self.strides)
+
     def bounds(self) -> tuple[int, int]:
         """Its first address, and the one after its last byte."""
         if not self.size:
@@ -151,8 +167,23 @@ def _numba_empty(shape: tuple[int, ...], dtype: np.dtype, device: int, stream: i
 def _torch_empty(shape: tuple[int, ...], dtype: np.dtype, device: int, stream: int) -> Any:
     import torch
 
-    with torch.cuda.stream(torch.cuda.ExternalStream(stream, device=device)):  # the memory belongs to that stream
+    with torch_stream(stream, device):  # the memory belongs to that stream
         return torch.empty(shape, dtype=getattr(torch, dtype.name), device=f"cuda:{device}")
+
+
+def torch_stream(handle: int, device: Any) -> AbstractContextManager[Any]:
+    """Where PyTorch uses a stream, given by its handle; 0 is the default stream.
+
+    ``ExternalStream(0)`` would be some stream of PyTorch's pool.
+    """
+    import torch
+
+    current = torch.cuda.current_stream(device)
+    if current.cuda_stream == handle:
+        return nullcontext()
+    found: Any = torch.cuda.ExternalStream(handle, device=device) if handle else torch.cuda.default_stream(device)
+    context: AbstractContextManager[Any] = torch.cuda.stream(found)
+    return context
 
 
 def _cupy_empty(shape: tuple[int, ...], dtype: np.dtype, device: int, stream: int) -> Any:
@@ -189,7 +220,9 @@ def _of_torch(value: Any) -> DeviceArray | None:
 
 def _of_interface(value: Any) -> DeviceArray | None:
     """Anything with ``__cuda_array_interface__``."""
-    interface = value.__cuda_array_interface__
+    interface = getattr(value, "__cuda_array_interface__", None)
+    if interface is None:  # another array of its type has one: of JAX, those on a device do, those of the host do not
+        return _of_dlpack(value) if hasattr(value, "__dlpack_device__") else None
     if interface.get("mask") is not None:
         raise DTypeError("it is masked, and its mask would be ignored")
     address, readonly = interface["data"]
@@ -375,12 +408,20 @@ def device_result(
     found = device_array(out)
     if found is None:
         raise DTypeError(f"{op}: the operands are on a device, so out must be, but it is {type(out).__name__}")
+    if found.library is _TORCH and type(out) is not DeviceArray and found.owner is not out:
+        raise ArgumentError(
+            f"{op}: out is a conjugate or negative view, whose elements are computed when they are read"
+        )
     if found.shape != shape:
         raise ShapeError(f"{op}: out has shape {found.shape}, but the result has {shape}")
     if found.dtype != dtype:
         raise DTypeError(f"{op}: out has dtype {dtype_name(found.dtype)}, but the result has {dtype_name(dtype)}")
     if not found.writeable:
         raise ArgumentError(f"{op}: out is read-only")
+    if not found.aligned:
+        raise ArgumentError(f"{op}: out is on a device, where it must be aligned")
+    if min(first.device, found.device) >= 0 and first.device != found.device:
+        raise ArgumentError(f"{op}: arrays are on different devices: out on {found.device}, others on {first.device}")
     if _overlaps_itself(found):
         raise ArgumentError(f"{op}: out overlaps itself: strides {found.strides} for shape {found.shape}")
     low, high = found.bounds()

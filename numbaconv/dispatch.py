@@ -324,6 +324,8 @@ def find_route(
     Parameters are `admit`'s, and so is what is returned, as a plain tuple: ``route, *arrays``, for `Route.call` or
     `Route.job` to take with ``out``. ``automatic`` is the backend where none was chosen.
     """
+    if type(first) is DeviceArray:  # some callers have looked at it already
+        automatic = AUTOMATIC_ON_DEVICE
     name, forced, disabled, rounding, tuning = choices(backend, algorithm, precision, automatic)
     values = (*arguments, data_format, weight_format, name, forced, disabled, rounding)
     key = call_key(site, rank, names, first, second, values, tuning, size, bias, residual, activation)

@@ -284,7 +284,8 @@ def call_key(
     extras = [size, bias, residual]
     for at, each in enumerate(extras):
         if each is not None:
-            extras[at] = array_key(each) if at else plain(size) if type(size) is tuple else None
+            # A shape may be a subclass: PyTorch's is one.
+            extras[at] = array_key(each) if at else plain(tuple(size)) if isinstance(size, tuple | list) else None
             if extras[at] is None:
                 return None
     # A function is known by its identity: the route keeps it alive.

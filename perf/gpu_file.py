@@ -42,7 +42,8 @@ def is_right(report: dict[str, Any]) -> bool:
     """Whether there are results, and nothing was wrong and nothing failed."""
     records = report["checks"] + report["times"]
     right = all(record["right"] for record in report["checks"] + report["memory"])
-    return bool(records) and right and not any(record["errors"] for record in report["times"])
+    failed = report["failed"] or report["lost"] or any(record["errors"] for record in report["times"])
+    return bool(records) and right and not failed
 
 
 def merged(reports: list[dict[str, Any]]) -> dict[str, Any]:
@@ -52,7 +53,7 @@ def merged(reports: list[dict[str, Any]]) -> dict[str, Any]:
     if others:
         raise SystemExit(f"reports of different devices: {first['device']}, {', '.join(sorted(others))}")
     found = dict(first)
-    for name in ("checks", "memory", "times", "not reached"):
+    for name in ("checks", "memory", "times", "not reached", "failed", "lost"):
         found[name] = [record for each in reports for record in each[name]]
     found["seconds"] = sum(each.get("seconds", 0.0) for each in reports)
     peaks = [each["peak"] for each in reports if each["peak"]]
@@ -83,10 +84,19 @@ def text(report: dict[str, Any]) -> str:
         peak = report["peak"]
         rates = ", ".join(f"{name} {peak[name]:.4g} TFLOP/s" for name in ("float32", "tf32", "float16"))
         lines.append(f"measured: copies {peak['GB/s']:.4g} GB/s; PyTorch's square products {rates}")
+    for record in report["lost"]:
+        lines.append(f"LOST the device, and went on without it: {_words(record)}: {record['error']}")
+    lines += [f"FAILED {record['what']}: {record['error']}" for record in report["failed"]]
     lines += ["", *_checks(report["checks"]), "", *_memory(report["memory"]), "", *_times(report)]
     if report["not reached"]:
         lines += ["", f"Not reached in time: {', '.join(report['not reached'])}"]
     return "\n".join(lines)
+
+
+def _words(record: dict[str, Any]) -> str:
+    """What a record is of, as far as it says."""
+    names = ("layer", "batch", "kind", "direction", "algorithm", "what")
+    return " ".join(str(record[name]) for name in names if name in record)
 
 
 def _checks(records: list[dict[str, Any]]) -> list[str]:

@@ -27,6 +27,10 @@ def _nothing_remembered():
     dispatch._routes.clear()
 
 
+class Size(tuple):
+    """A shape as PyTorch's tensors have it."""
+
+
 CALLS = {
     "conv2d": partial(numbaconv.conv2d, X, W),
     "conv": partial(numbaconv.conv, X, W, B, padding=((1, 0), (1, 2)), padding_mode="constant", padding_value=1.5),
@@ -38,6 +42,8 @@ CALLS = {
     "depthwise": partial(numbaconv.depthwise_conv2d, X, DEPTHWISE),
     "separable": partial(numbaconv.separable_conv2d, X, DEPTHWISE, POINTWISE),
     "by input": partial(grad.conv2d_input, X.shape, W, G),
+    "by input, another size": partial(grad.conv2d_input, Size(X.shape), W, G),
+    "by weight, a list": partial(grad.conv2d_weight, X, list(W.shape), G),
     "by weight": partial(grad.conv2d_weight, X, W.shape, G, stride=1, padding=(0, 0)),
     "backward": partial(grad.conv2d_backward, G, X, W),
     "transposed backward": partial(grad.conv_transpose2d_backward, X, G, W),

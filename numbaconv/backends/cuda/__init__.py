@@ -1,7 +1,7 @@
 """The CUDA backend: ``@cuda.jit`` kernels, the ordered table of algorithms, and why it may not be there.
 
-Kernels need Numba's CUDA target, which is the package numba-cuda, or Numba's own where that still has one. Importing
-this package imports it, but asks no driver for anything: that happens when the backend is first asked for.
+Kernels need Numba's CUDA target, which is the package numba-cuda; in the simulator Numba's own will do. Importing this
+package imports it, but asks no driver for anything: that happens when the backend is first asked for.
 """
 
 from typing import Any

@@ -1,6 +1,7 @@
 """Why the backend cannot be used here, as a sentence; found when it is first asked for, not before."""
 
 import os
+from inspect import signature
 
 __all__ = ["device_name", "unavailable"]
 
@@ -37,15 +38,47 @@ def _refusal(problem: ImportError | None) -> str | None:
         try:
             devices = len(cuda.gpus)
         except Exception as error:  # whatever its driver bindings raise
+            if "NO_DEVICE" in str(error):  # what a driver says when it is initialised
+                return "the driver finds no device"
             return f"there is no usable driver: {_one_line(error)}"
         if not devices:
             return "the driver finds no device"
+        lacking = _lacking()
+        if lacking:
+            return f"kernels cannot be compiled (Numba's own target has no {' and no '.join(lacking)}); {_INSTALL}"
+        driver, toolkit = _versions()
+        if driver[0] < toolkit[0]:
+            known, wanted = (".".join(map(str, version)) for version in (driver, toolkit))
+            return (
+                f"the driver is of CUDA {known}, and loads no kernels of a toolkit of CUDA {wanted}: install a newer "
+                f"driver, or numbaconv[cu{driver[0]}]"
+            )
         try:
             cuda.compile_ptx(_nothing, (types.int32,), device=True, cc=_ANY)
         except Exception as error:
             return f"kernels cannot be compiled ({_one_line(error)}); {_INSTALL}"
     _simulated, _initialised = SIMULATED, os.getpid()
     return None
+
+
+def _lacking() -> list[str]:
+    """What kernels are compiled with and Numba's target does not know: its own, which some releases bring, is older."""
+    from numba.cuda.dispatcher import _Kernel
+
+    known = signature(_Kernel).parameters
+    return [option for option in ("launch_bounds", "forceinline") if option not in known]
+
+
+def _versions() -> tuple[tuple[int, int], tuple[int, int]]:
+    """The driver's CUDA, and that of the toolkit; where none says, the driver's."""
+    from numba import cuda
+
+    driver: tuple[int, int] = cuda.cudadrv.driver.driver.get_version()
+    try:
+        toolkit: tuple[int, int] = cuda.runtime.get_version()
+    except Exception:  # whatever its bindings raise; what is missing is found by compiling
+        toolkit = driver
+    return driver, toolkit
 
 
 def _nothing(value):

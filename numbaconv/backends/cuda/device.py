@@ -15,12 +15,11 @@ from ...device_arrays import READY, DeviceArray
 from .copying import copy_elements
 from .elements import storage
 from .jit import SIMULATED
-from .scratch import at_address, settled, take
+from .scratch import at_address, context, settled, take
 
 __all__ = [
     "Tensor",
     "adopt",
-    "current",
     "empty",
     "fresh",
     "in_canonical_order",
@@ -177,14 +176,9 @@ def synchronize(handle: int) -> None:
         cuda.synchronize()
 
 
-def current() -> int:
-    """The number of the device that is in use; the simulator has one."""
-    return 0 if SIMULATED else int(cuda.current_context().device.id)
-
-
 def placed(device: int) -> AbstractContextManager[Any]:
     """Where memory is made and kernels are launched: on a device by its number; -1 is the current one."""
-    if SIMULATED or device < 0 or current() == device:
+    if SIMULATED or device < 0 or context() == device:
         return nullcontext()
     found: AbstractContextManager[Any] = cuda.gpus[device]
     return found
@@ -222,7 +216,9 @@ def target(array: Any, stream: Any) -> tuple[Tensor, Callable[[], None]]:
     strides = tuple(step // itemsize for step in array.strides)
     if min(strides, default=0) >= 0:
         made = adopt(array, stream)
-        if made.is_dense(_memory_order(made.shape, made.strides)):
+        # Kernels count in 32 bits inside a sample: with samples side by side it may reach across all of the result.
+        near = span(made.shape[1:], made.strides[1:]) < 2**31
+        if near and made.is_dense(_memory_order(made.shape, made.strides)):
             return made, _nothing
     made = empty(array.shape, array.dtype, stream)
     return made, partial(_give_back, made, array, stream)

@@ -157,6 +157,8 @@ def scale(
             with Lease(made):
                 operands = (_dense(grad, stream), _dense(saved, stream), device.adopt(_five(made), stream).data)
                 launch(found, blocks_for(grad.size), THREADS, stream, *operands, grad.size)
+            if saved.stream != grad.stream:
+                device.wait_for(grad.stream, device.stream_of(saved.stream))
 
     return made, fill
 

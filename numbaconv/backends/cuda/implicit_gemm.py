@@ -7,18 +7,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ...arrays import Array
-from ...device_arrays import DeviceArray
 from ...plan import ConvPlan
-from ..base import About, Algorithm, Direction, PackedWeight, Packing, any_order_factor
+from ..base import About, Algorithm, Direction, PackedWeight, any_order_factor
 from ..tables import fill_value
-from .device import Tensor, adopt, current, empty, in_layout_of, settled, span, synchronize, upload
+from .device import Tensor, empty, in_layout_of, settled, span
 from .epilogue import DeviceEpilogue
 from .gather import COLUMN_BLOCKS, ROW_BLOCKS, STEP_OF_TILES, Gather, Step, gather_of, gather_phases
 from .gather_gemm import EACH, FLAT, QUADS, gather_kernel, pack_kernel
 from .launching import THREADS, blocks_for, launch
-from .running import Launch, algorithm
-from .scratch import Kept
+from .running import Launch, algorithm, packing
+from .scratch import Kept, context
 from .tiles import SMALL, TILES, choose_tile
 
 __all__ = [
@@ -206,7 +204,7 @@ def _packing_key(by_input: bool, product: Callable[[ConvPlan], Product], plan: C
     """What packed weights depend on besides the weight: the taps, their order, and how depths pad."""
     step = product(plan).step
     phases = gather_phases(plan, by_input, step)
-    return current(), by_input, step, phases.flat, phases.unit, phases.taps
+    return context(), by_input, step, phases.flat, phases.unit, phases.taps
 
 
 class PackTables(NamedTuple):
@@ -236,14 +234,9 @@ def _pack_tables(plan: ConvPlan, by_input: bool, step: Step, strides: tuple[int,
     )
 
 
-def _pack(by_input: bool, product: Callable[[ConvPlan], Product], plan: ConvPlan, w: Array) -> PackedWeight:
-    if isinstance(w, DeviceArray):
-        synchronize(w.stream)
-    tensor = adopt(w, 0) if isinstance(w, DeviceArray) else upload(w)
+def _pack(by_input: bool, product: Callable[[ConvPlan], Product], plan: ConvPlan, w: Tensor) -> Any:
     chosen = product(plan)
-    packed = chosen.packed(_pack_tables(plan, by_input, chosen.step, tensor.strides, 0), tensor, 0)
-    synchronize(0)  # calls to come read it on streams that do not wait for this one
-    return PackedWeight((packed,))
+    return chosen.packed(_pack_tables(plan, by_input, chosen.step, w.strides, 0), w, 0)
 
 
 def common_refusal(plan: ConvPlan) -> str | None:
@@ -307,7 +300,7 @@ def gathered(
         partial(Gathered, by_input, product),
         partial(accepts, by_input),
         partial(error_factor, direction),
-        packing=Packing(partial(_packing_key, by_input, product), partial(_pack, by_input, product)),
+        packing=packing(partial(_packing_key, by_input, product), partial(_pack, by_input, product)),
         worthwhile=partial(worthwhile, by_input),
         **options,
     )

@@ -12,7 +12,7 @@ An algorithm is written for operands on the device. ``make(plan)`` returns its `
   waits, and can be captured in a CUDA graph (`scratch.py`).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any, TypeAlias
 
 from ...arrays import Array
@@ -22,25 +22,26 @@ from ..base import Algorithm, Direction, Epilogue, PackedWeight, Packing
 from . import device
 from .device import Tensor
 from .epilogue import DeviceEpilogue, finisher
-from .scratch import Lease, hold
+from .scratch import Lease, context, hold
 
-__all__ = ["Launch", "algorithm"]
+__all__ = ["Launch", "algorithm", "packing"]
 
 #: ``launch(x, w, y, epilogue, stream)`` on the device.
 Launch: TypeAlias = Callable[[Tensor, Any, Tensor, DeviceEpilogue, Any], None]
 
 
-def _keep(plan: ConvPlan, w: Array) -> PackedWeight:
-    """A weight as it is, on the device."""
-    if isinstance(w, DeviceArray):
-        device.synchronize(w.stream)
-    kept = _operand(w, 0)
-    device.synchronize(0)  # calls to come read it on streams that do not wait for this one
-    return PackedWeight((kept,))
+def packing(key: Callable[[ConvPlan], Hashable], pack: Callable[[ConvPlan, Tensor], Any]) -> Packing:
+    """How a weight is kept, from what packs one that is on the device in use."""
 
+    def packed(plan: ConvPlan, w: Array | DeviceArray) -> PackedWeight:
+        place, stream = (w.device, w.stream) if isinstance(w, DeviceArray) else (-1, READY)
+        with device.placed(place):
+            device.synchronize(stream)
+            found = pack(plan, _operand(w, 0))
+            device.synchronize(0)  # calls to come read it on streams that do not wait for this one
+            return PackedWeight((found,))
 
-#: The packing of algorithms that have none of their own.
-_KEPT = Packing(lambda plan: ("as it is", device.current()), _keep)
+    return Packing(key, packed)
 
 
 def _operand(value: Any, stream: Any) -> Any:
@@ -50,6 +51,10 @@ def _operand(value: Any, stream: Any) -> Any:
     if isinstance(value, PackedWeight):
         return value.arrays[0] if len(value.arrays) == 1 and isinstance(value.arrays[0], Tensor) else value
     return device.upload(value, stream=stream)
+
+
+#: The packing of algorithms that have none of their own: the weight as it is.
+_KEPT = packing(lambda plan: ("as it is", context()), lambda plan, w: w)
 
 
 def _extras(epilogue: Epilogue, target: Tensor, stream: Any) -> tuple[Any, ...]:
@@ -78,13 +83,16 @@ class _Runner:
             return
         with device.placed(filled.device):
             stream = device.stream_of(filled.stream)
-            for other in {each.stream for each in (x, w, y, *epilogue) if isinstance(each, DeviceArray)}:
-                if other not in (filled.stream, READY):
-                    device.wait_for(other, stream)
+            others = {each.stream for each in (x, w, y, *epilogue) if isinstance(each, DeviceArray)}
+            others -= {filled.stream, READY}
+            for other in others:
+                device.wait_for(other, stream)
             with Lease(filled):
                 if isinstance(w, PackedWeight):  # a prepared layer keeps it, and a bias
                     hold((w, epilogue.bias))
                 self._run((x, w, y), filled, epilogue, stream)
+            for other in others:  # where operands may be written, or given to somebody else, as soon as they were read
+                device.wait_for(filled.stream, device.stream_of(other))
 
     def _run(self, operands: tuple[Any, Any, Any], filled: Any, epilogue: Epilogue, stream: Any) -> None:
         target, deliver = device.target(filled, stream)

@@ -36,6 +36,7 @@ __all__ = [
     "Kept",
     "Lease",
     "at_address",
+    "context",
     "drop_oldest",
     "free_scratch",
     "hold",
@@ -57,7 +58,7 @@ _local = threading.local()
 _views: dict[tuple[Any, int, int, np.dtype], Any] = {}
 _lock = threading.Lock()
 #: Idle blocks by context, stream, dtype and elements; the newest last.
-_idle: dict[tuple[Any, int, str, int], list[Any]] = {}
+_idle: dict[tuple[Any, Hashable, str, int], list[Any]] = {}
 _idle_bytes = 0
 #: What captures hold: by context, capture and stream.
 _captured: dict[tuple[Any, int, int], "_Capture"] = {}
@@ -72,9 +73,12 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
-def context() -> Any:
-    """What memory on the current device belongs to; the simulator, which makes it anew each time, has one."""
-    return None if SIMULATED else cuda.current_context()
+def context() -> int:
+    """The number of the device that is in use, to which memory belongs; the simulator has one.
+
+    Numba uses one context of each device; these cannot be keys, since they compare and have no hash.
+    """
+    return 0 if SIMULATED else int(cuda.current_context().device.id)
 
 
 class _Capture:
@@ -99,6 +103,8 @@ def capture_of(handle: int) -> int:
 
 #: The driver's number for a stream that is being captured.
 _CAPTURED = 1
+#: The handle by which every thread means another stream, its own default one.
+_OF_THREAD = 2
 
 
 def _driver() -> Any:
@@ -148,6 +154,14 @@ def _room(elements: int) -> int:
     return -(-elements // step) * step
 
 
+def _thread() -> object:
+    """What stands for this thread, and for no other one, not even after it has ended, as its number might."""
+    found = getattr(_local, "thread", None)
+    if found is None:
+        found = _local.thread = object()
+    return found
+
+
 class Lease:
     """The memory of one call, from its first launch to its last: a context manager.
 
@@ -157,11 +171,12 @@ class Lease:
         The result: whose library, device and stream it is; None for arrays of the host.
     """
 
-    __slots__ = ("_context", "_handle", "_outer", "_owners", "_result", "_taken", "capture")
+    __slots__ = ("_context", "_handle", "_outer", "_owners", "_result", "_stream", "_taken", "capture")
 
     def __init__(self, array: DeviceArray | None):
         self._result = array
         self._handle = 0 if array is None else array.stream
+        self._stream: Hashable = _thread() if self._handle == _OF_THREAD else self._handle
         self._taken: list[tuple[str, int, Any]] = []
         self._owners: list[Any] = []
 
@@ -185,7 +200,7 @@ class Lease:
                     if self.capture is not None:
                         self.capture.blocks.setdefault((dtype, elements), []).append(block)
                     else:
-                        _put((self._context, self._handle, dtype, elements), block)
+                        _put((self._context, self._stream, dtype, elements), block)
 
     def take(self, elements: int, dtype: np.dtype) -> Any:
         """A flat device array of at least so many elements, which hold anything."""
@@ -208,7 +223,7 @@ class Lease:
     def _found(self, dtype: str, room: int) -> Any:
         """An idle block, or None."""
         if self.capture is None:
-            return _popped((self._context, self._handle, dtype, room))
+            return _popped((self._context, self._stream, dtype, room))
         mine = self.capture.blocks.get((dtype, room))
         if mine:
             return mine.pop()
@@ -222,7 +237,7 @@ def _stream(handle: int) -> Any:
     return cuda.external_stream(handle) if handle else 0
 
 
-def _popped(key: tuple[Any, int, str, int]) -> Any:
+def _popped(key: tuple[Any, Hashable, str, int]) -> Any:
     global _idle_bytes
     blocks = _idle.get(key)
     if not blocks:
@@ -234,7 +249,7 @@ def _popped(key: tuple[Any, int, str, int]) -> Any:
     return block
 
 
-def _put(key: tuple[Any, int, str, int], block: Any) -> None:
+def _put(key: tuple[Any, Hashable, str, int], block: Any) -> None:
     global _idle_bytes
     blocks = _idle.pop(key, [])
     blocks.append(block)
@@ -272,8 +287,8 @@ def settled(values: Array, stream: Any) -> Any:
     """A table on the device that later calls read too, on whatever stream: it is there when this returns."""
     _refuse_captured("tables")
     found = cuda.to_device(values, stream=stream)
-    if stream:
-        stream.synchronize()
+    # Of a copy on the default stream, too, the last part may be under way when it returns.
+    (stream or cuda.default_stream()).synchronize()
     return found
 
 

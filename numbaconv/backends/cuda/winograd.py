@@ -11,19 +11,18 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ...arrays import Array
-from ...device_arrays import DeviceArray
 from ...plan import ConvPlan, plan_conv
-from ..base import NO_EPILOGUE, About, Algorithm, Direction, PackedWeight, Packing
+from ..base import NO_EPILOGUE, About, Algorithm, Direction, PackedWeight
 from ..tables import fill_value, stepping
 from ..toom_cook import error_factor
-from .device import Tensor, adopt, current, empty, settled, synchronize, upload
+from .device import Tensor, empty, settled
 from .division import divisor
 from .epilogue import DeviceEpilogue, finisher
 from .gather import GatheredAxis, forward_axis, input_grad_axis
 from .implicit_gemm import common_refusal, forward_launch, is_aligned, reachable, steps_of_sample
 from .launching import blocks_for, launch
-from .running import Launch, algorithm
-from .scratch import Kept, settled_words
+from .running import Launch, algorithm, packing
+from .scratch import Kept, context, settled_words
 from .tiles import DEPTH
 from .winograd_kernels import HEAD, THREADS, grid_of, result_kernel, source_kernel, weight_kernel
 
@@ -222,14 +221,9 @@ def _packed(tiling: _Tiling, compute: np.dtype, table: Any, w: Tensor, stream: A
     return packed
 
 
-def _pack(by_input: bool, outputs: int, plan: ConvPlan, w: Array) -> PackedWeight:
-    if isinstance(w, DeviceArray):
-        synchronize(w.stream)
-    tensor, tiling = adopt(w, 0) if isinstance(w, DeviceArray) else upload(w), _tiling(by_input, outputs, plan)
-    table = _weight_table(by_input, tiling, plan, tensor.strides, 0)
-    packed = _packed(tiling, np.dtype(plan.compute_dtype), table, tensor, 0)
-    synchronize(0)  # calls to come read it on streams that do not wait for this one
-    return PackedWeight((packed,))
+def _pack(by_input: bool, outputs: int, plan: ConvPlan, w: Tensor) -> Any:
+    tiling = _tiling(by_input, outputs, plan)
+    return _packed(tiling, np.dtype(plan.compute_dtype), _weight_table(by_input, tiling, plan, w.strides, 0), w, 0)
 
 
 def _refusal(by_input: bool, outputs: int, plan: ConvPlan) -> str | None:
@@ -298,7 +292,7 @@ def _winograd(direction: Direction, name: str, outputs: int) -> Algorithm:
         make,
         partial(_refusal, by_input, outputs),
         partial(_error_factor, by_input, outputs),
-        packing=Packing(lambda plan: (current(), by_input, outputs), partial(_pack, by_input, outputs)),
+        packing=packing(lambda plan: (context(), by_input, outputs), partial(_pack, by_input, outputs)),
         spreading=True,
         worthwhile=partial(_worthwhile, by_input, outputs),
         family="winograd",

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ...backends.registry import choices, resolve_precision
-from ...device_arrays import handle_of
+from ...device_arrays import handle_of, torch_stream
 from ...functional import CONV_ARGUMENTS, TRANSPOSED_ARGUMENTS, Activation
 from ...plan import Ints, Padding, PaddingMode, Scalar
 from ...ranks import at_rank
@@ -151,7 +151,7 @@ def _on_stream(op: str, input: Tensor, stream: Any) -> Any:
     if not input.is_cuda:
         raise _no_stream(op)
     if not isinstance(stream, torch.cuda.Stream):
-        stream = torch.cuda.ExternalStream(handle_of(op, stream), device=input.device)
+        return torch_stream(handle_of(op, stream), input.device)
     return torch.cuda.stream(stream)
 
 

@@ -34,6 +34,8 @@ def reference(function, *arguments, **options):
 
 Y = reference(numbaconv.conv2d, X, W, **OPTIONS)
 R = RNG.standard_normal(Y.shape, dtype=np.float32)
+#: Its elements lie five bytes apart.
+PACKED = np.zeros(Y.shape, np.dtype([("value", np.float32), ("flag", np.uint8)]))["value"]
 
 
 def close(found, wanted):
@@ -298,6 +300,11 @@ def test_indices_of_64_bits():
             "out is read-only",
         ),
         (lambda d: numbaconv.conv1d(*two(), out=same(two())), "ArgumentError", "out overlaps an operand"),
+        (
+            lambda d: numbaconv.conv2d(d(X), d(W), out=Interface(PACKED), **OPTIONS),
+            "ArgumentError",
+            "out is on a device, where it must be aligned",
+        ),
     ],
 )
 def test_errors(call, error, message):

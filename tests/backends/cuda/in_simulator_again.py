@@ -364,7 +364,10 @@ def test_libraries_with_a_pool_are_asked(monkeypatch):
 
 
 def test_what_another_stream_computes_is_waited_for(monkeypatch):
-    """An operand, a bias and a residual of other streams, each once, before anything is launched; none of its own."""
+    """An operand, a bias and a residual of other streams, each once, before anything is launched; none of its own.
+
+    And those streams wait for what was launched, which reads what they may write next.
+    """
     said = []
     monkeypatch.setattr(device, "wait_for", lambda other, stream: said.append((other, stream)))
     x, w, bias, residual, out = (
@@ -375,7 +378,9 @@ def test_what_another_stream_computes_is_waited_for(monkeypatch):
     monkeypatch.setattr(implicit_gemm, "launch", lambda *all: launched.append(len(said)) or launch(*all))
     numbaconv.conv2d(x, w, bias, residual=residual, out=out, groups=2, algorithm="implicit_gemm")
     mine = device.stream_of(4)
-    assert sorted(said, key=lambda entry: entry[0]) == [(5, mine), (6, mine)]
+    assert sorted(said[:2], key=lambda entry: entry[0]) == [(5, mine), (6, mine)]
+    assert {(other, id(stream)) for other, stream in said[2:]} == {(4, id(device.stream_of(each))) for each in (5, 6)}
+    assert len(said) == 4
     assert set(launched) == {2}
     said.clear()
     numbaconv.conv2d(x, w, bias, residual=residual, out=out, groups=2, algorithm="implicit_gemm", stream=9)

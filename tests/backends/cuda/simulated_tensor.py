@@ -118,6 +118,20 @@ def check_tiles():
     tensor_core.SMALL_TENSOR = tensor_tiles.SMALL_TENSOR
 
 
+def check_most_sums():
+    """As the largest tile of devices: a warp that takes its columns in two turns, two steps in shared memory."""
+    tensor_core.SMALL_TENSOR, most = tensor_tiles.TensorTile(64, 32, 64, 32), tensor_tiles._MOST_STAGES
+    tensor_tiles._MOST_STAGES = 2
+    for each in (run, run_last):
+        problem = _P((1, 33), (1, 1), c_in=40, c_out=66 if each is run else 36)
+        x, w, g = operands(problem, np.random.default_rng(5), np.float32, 3)
+        for direction in (Direction.FORWARD, Direction.INPUT_GRAD):
+            answer = each(direction, problem, x, w, g, backend="cuda", **SPLIT)
+            wanted = expected(direction, problem, x, w, g).astype(answer.dtype)
+            note(np.array_equal(answer, wanted), "most sums", direction.name, each.__name__)
+    tensor_core.SMALL_TENSOR, tensor_tiles._MOST_STAGES = tensor_tiles.SMALL_TENSOR, most
+
+
 def check_chunks():
     """A weight gradient of many chunks, and of a chunk that ends inside a step."""
     implicit_weight._LEAST_POSITIONS = 32

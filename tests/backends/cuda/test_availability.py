@@ -74,8 +74,8 @@ def test_reasons(monkeypatch):
 class FakeDriver:
     """``numba.cuda`` as far as `availability` asks it."""
 
-    def __init__(self, devices=1, compiler=None):
-        self.devices, self.compiler = devices, compiler
+    def __init__(self, devices=1, compiler=None, version=(13, 0)):
+        self.devices, self.compiler, self.version = devices, compiler, version
 
     @property
     def gpus(self):
@@ -92,6 +92,12 @@ class FakeDriver:
     ("driver", "reason"),
     [
         (FakeDriver(RuntimeError("none\nhere")), "there is no usable driver: none here"),
+        (
+            FakeDriver(RuntimeError("cuInit: CUDA_ERROR_NO_DEVICE (100)")),
+            "the driver finds no device",
+        ),
+        (FakeDriver(1, version=(12, 4)), "the driver is of CUDA 12.4, and loads no kernels of a toolkit of CUDA 13.1"),
+        (FakeDriver(1, version=(14, 0)), None),
         (FakeDriver(0), "the driver finds no device"),
         (FakeDriver(1, RuntimeError("no nvvm")), "kernels cannot be compiled (no nvvm); pip install"),
         (FakeDriver(1), None),
@@ -105,8 +111,29 @@ def test_what_the_driver_says(monkeypatch, driver, reason):
     monkeypatch.setattr(numba, "cuda", driver)
     monkeypatch.setattr(availability, "_initialised", None)
     monkeypatch.setattr("numbaconv.backends.cuda.jit.SIMULATED", False)
+    monkeypatch.setattr(availability, "_lacking", list)
+    monkeypatch.setattr(availability, "_versions", lambda: (driver.version, (13, 1)))
     found = availability.unavailable(None)
     assert found is None if reason is None else found.startswith(reason)
+
+
+def test_a_target_that_is_too_old(monkeypatch):
+    """Numba's own, without numba-cuda, compiles no kernel that has bounds."""
+
+    class Kernel:
+        def __init__(self, py_func, argtypes, link=None, debug=False, max_registers=None):
+            raise AssertionError("never made")
+
+    import numba
+
+    dispatcher = pytest.importorskip("numba.cuda.dispatcher")
+    driver = FakeDriver(1)
+    driver.types = numba.cuda.types
+    monkeypatch.setattr(dispatcher, "_Kernel", Kernel)
+    monkeypatch.setattr(numba, "cuda", driver)
+    monkeypatch.setattr(availability, "_initialised", None)
+    monkeypatch.setattr("numbaconv.backends.cuda.jit.SIMULATED", False)
+    assert "Numba's own target has no launch_bounds and no forceinline); pip install" in availability.unavailable(None)
 
 
 def test_the_simulator_is_available():

@@ -4,8 +4,9 @@ import json
 import os
 import subprocess
 import sys
-from importlib.util import find_spec
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from one_core import one_core
@@ -136,3 +137,90 @@ def test_parts_that_are_none(tmp_path):
         done = report("--smoke", "--part", part, "--output", tmp_path / "none.html")
         assert done.returncode == 2
         assert "--part must be I/N" in done.stderr
+
+
+@pytest.fixture
+def program(monkeypatch):
+    """The report's program as a module, and arguments for it."""
+    monkeypatch.syspath_prepend(str(PROGRAM.parent))
+    spec = spec_from_file_location("gpu_report", PROGRAM)
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def empty_report():
+    return {name: [] for name in ("checks", "memory", "times", "not reached", "failed", "lost")}
+
+
+def test_what_fails_leaves_the_rest(program, monkeypatch):
+    """An exception beside the algorithms' own: of the host's, of PyTorch's, of memory that is not there."""
+    layers = [SimpleNamespace(name="one"), SimpleNamespace(name="two")]
+
+    def records(layer, arguments, timer):
+        if layer.name == "one":
+            raise MemoryError("no room")
+        yield "checks", {"layer": layer.name, "direction": "forward", "algorithm": "direct", "right": True}
+
+    monkeypatch.setattr(program, "_records", records)
+    monkeypatch.setattr(program, "_is_lost", lambda: None)
+    found = empty_report()
+    for layer in layers:
+        program._of_layer(layer, None, None, found)
+    assert [each["layer"] for each in found["checks"]] == ["two"]
+    assert found["failed"] == [{"layer": "one", "what": "one", "error": "MemoryError: no room"}]
+
+
+def test_a_pytorch_that_cannot_be_used(program, monkeypatch):
+    class Timer:
+        def __init__(self, there):
+            raise RuntimeError("Torch not compiled with CUDA enabled")
+
+    monkeypatch.setitem(sys.modules, "gpu_times", SimpleNamespace(Timer=Timer))
+    found = empty_report()
+    assert program._timer(SimpleNamespace(only=None, smoke=False), found) is None
+    assert "not compiled with CUDA" in found["failed"][0]["error"]
+
+
+def test_a_lost_device(program, monkeypatch, tmp_path):
+    """What a process cannot go on with is measured by another, from the same layer, without what went wrong."""
+    layers = [SimpleNamespace(name=name) for name in ("one", "two", "three")]
+    begun, record = [], {"direction": "forward", "kind": "float32", "batch": 1}
+
+    def records(layer, arguments, timer):
+        begun.append(layer.name)
+        yield "checks", {**record, "layer": layer.name, "algorithm": "direct", "right": True}
+        if layer.name == "two":
+            yield "checks", {**record, "layer": "two", "algorithm": "winograd", "right": False, "error": "illegal"}
+            pytest.fail("the process went on")
+
+    commands = []
+
+    def run(command, **options):
+        commands.append((command, options["env"]["NUMBACONV_DISABLE"]))
+
+        class Done:
+            returncode = 1
+
+        return Done
+
+    monkeypatch.setattr(program, "_records", records)
+    monkeypatch.setattr(program, "_is_lost", lambda: "illegal address")
+    monkeypatch.setattr(program, "_layers", lambda arguments: layers)
+    monkeypatch.setattr(program, "_new_report", lambda arguments: empty_report())
+    monkeypatch.setattr(program.subprocess, "run", run)
+    arguments = SimpleNamespace(
+        only="checks", smoke=True, seconds=100, begin=0, without=["direct"], part=(1, 1), output=tmp_path / "x"
+    )
+    found = program._measured(arguments, lambda path, report: None)
+    assert begun == ["one", "two"]
+    assert [each["layer"] for each in found["checks"]] == ["one"]
+    assert [(each["algorithm"], each["error"]) for each in found["lost"]] == [("winograd", "illegal")]
+    ((command, disabled),) = commands
+    assert command[command.index("--begin") + 1] == "1"
+    assert command[command.index("--without") + 1 :] == ["direct", "winograd"]
+    assert disabled == "direct,winograd"
+    assert found["failed"][0]["error"] == "another process ended with status 1"
+    import gpu_file
+
+    assert not gpu_file.is_right(found)

@@ -12,6 +12,7 @@ CHECKS = {
     "problems": 58,
     "kinds": 24,
     "tiles": 9,
+    "most_sums": 4,
     "chunks": 4,
     "bits": 14,
     "errors": 14,
