@@ -9,8 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from one_core import one_core
-from test_implicit_gemm import SIMULATOR
+from simulation import SIMULATOR, one_core
 
 from numbaconv.backends.cuda import BACKEND
 

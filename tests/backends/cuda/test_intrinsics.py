@@ -4,7 +4,7 @@ from pathlib import Path
 
 import compile_check
 import pytest
-from test_implicit_gemm import SIMULATOR, simulate
+from simulation import SIMULATOR, simulate
 
 PROGRAM = Path(__file__).with_name("simulated_intrinsics.py")
 

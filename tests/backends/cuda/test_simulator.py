@@ -14,8 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from one_core import one_core
-from test_implicit_gemm import SIMULATOR
+from simulation import SIMULATOR, one_core
 
 from numbaconv.backends.cuda import BACKEND
 
