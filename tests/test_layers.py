@@ -200,6 +200,9 @@ def test_what_is_refused():
         layer.load_state_dict({"weight": before})
     with pytest.raises(ShapeError, match=r"bias has shape \(4,\), but the layer's has \(3,\)"):
         layer.load_state_dict({"weight": before + 1, "bias": np.zeros(4)})
+    for wrong in (np.zeros(3, complex), np.full(3, "a")):
+        with pytest.raises(DTypeError, match="bias has dtype"):
+            layer.load_state_dict({"weight": before + 1, "bias": wrong})
     assert (layer.weight == before).all()
     with pytest.raises(ArgumentError, match="groups 3 must divide 4 input and 6 output"):
         layers.Conv2d(4, 6, 3, groups=3)

@@ -168,8 +168,8 @@ class Built(Layer):
 
         Raises
         ------
-        ArgumentError, ShapeError
-            If their number or shapes differ from the layer's; before anything is copied.
+        ArgumentError, ShapeError, DTypeError
+            If their number or shapes differ from the layer's, or they are not real; before anything is copied.
         """
         mine, arrays = self._in_keras_shape(), [np.asarray(each) for each in weights]
         if [each.shape for each in mine] != [each.shape for each in arrays]:
@@ -177,8 +177,9 @@ class Built(Layer):
                 f"{self._op}: weights have shapes {[each.shape for each in arrays]}, but the layer's have "
                 f"{[each.shape for each in mine]}"
             )
-        for old, new in zip(mine, arrays, strict=True):
-            old[...] = new.astype(old.dtype)
+        made = [self._converted("a weight", new, old.dtype) for old, new in zip(mine, arrays, strict=True)]
+        for old, new in zip(mine, made, strict=True):
+            old[...] = new
 
     def _in_keras_shape(self) -> list[Array]:
         """The parameters, as views: kernels of depthwise convolutions are (*kernel, C, multiplier)."""
