@@ -38,6 +38,9 @@ has the loop, if the main thread called it and Python has no other thread; where
 ``threading.excepthook``. Under the threading layer tbb, or in another thread, what fails in the calling thread's own
 share of the loop becomes a SystemError of Numba's, with the error as its ``__cause__``.
 
+Numba never releases the arrays that a compiled function holds when an exception leaves it, whoever raised it. A ``try``
+in the function that calls the convolution keeps nothing.
+
 Before Python 3.12 Numba mixes up the keywords of any call inside a ``try``: write arguments by position there.
 """
 
