@@ -42,6 +42,22 @@ def gradients(call, tensors):
     return found, *torch.autograd.grad(found.square().sum(), tensors, allow_unused=True)
 
 
+def test_a_graph_is_for_its_activation():
+    """Functions of the same code that close over something else are others."""
+
+    def scaled(factor):
+        return (lambda v: v * factor), (lambda v: factor)
+
+    compiled = torch.compile(
+        lambda x, w, activation: interop.conv1d(x, w, activation=activation), fullgraph=True, backend="eager"
+    )
+    x, w = draw(1, 2, 5), draw(3, 2, 2)
+    for factor in (2.0, 3.0):
+        for activation in (scaled(factor), scaled(factor)[0]):
+            torch.testing.assert_close(compiled(x, w, activation), factor * interop.conv1d(x, w))
+    torch.testing.assert_close(compiled(x, w, "tanh"), torch.tanh(interop.conv1d(x, w)))
+
+
 @pytest.mark.parametrize("name", CALLS)
 def test_one_graph_with_the_same_bits(name):
     """``fullgraph=True`` fails where a compiler would have to leave the graph."""

@@ -51,6 +51,16 @@ def _fixed(value: Any) -> Any:
     return index(value) if isinstance(value, int | torch.SymInt) and not isinstance(value, bool) else value
 
 
+def _watch(activation: Any) -> None:
+    """Tie a compiled graph to these very functions: it would take others of the same code for them.
+
+    A compiler that meets an identity compiles again for another.
+    """
+    for each in activation if isinstance(activation, tuple) else (activation,):
+        if callable(each):
+            id(each)
+
+
 def _check(op: str, tensors: dict[str, Any]) -> None:
     """What PyTorch checks before it looks at shapes, in its words as far as they are known.
 
@@ -110,6 +120,7 @@ def _call(
     op = f"conv{'_transpose' if transposed else ''}{rank}d"
     if torch.compiler.is_compiling():
         values = _fixed(values)
+        _watch(activation)
     else:
         backend, precision = _in_force(op, backend, precision)
     spec, last, weight_axes = _read(rank, transposed, *formats, names, values)
