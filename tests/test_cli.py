@@ -65,6 +65,23 @@ def test_info(capsys):
         assert word in printed
 
 
+@pytest.mark.parametrize(
+    ("variable", "value", "topic", "name", "message"),
+    [
+        ("NUMBACONV_BACKEND", "nowhere", "chosen", "backend", "'nowhere' is unknown"),
+        ("NUMBACONV_PRECISION", "half", "chosen", "precision", "'half'"),
+        ("NUMBA_DISABLE_JIT", "1", "chosen", "runs on", "NUMBA_DISABLE_JIT is set"),
+        ("NUMBA_THREADING_LAYER", "loom", "threads", "layer", "'loom' is unknown"),
+    ],
+)
+def test_info_tells_what_is_set_wrongly(variable, value, topic, name, message):
+    done = command("info", "--json", **{variable: value})
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert message in str(found[topic][name])
+    assert found["environment"][variable] == value
+
+
 def test_explain(capsys):
     arguments = {"padding": 1, "stride": 2, "groups": 2, "direction": "weight"}
     wanted = numbaconv.explain((1, 8, 12, 12), (8, 4, 3, 3), **arguments)

@@ -110,7 +110,7 @@ class Built(Layer):
         steps = self._arguments["dilation"]
         cells = [kernel_extent(taps, step) for taps, step in zip(self.kernel_size, steps, strict=True)]
         last = is_channels_last(self._op, self.rank, self._formats["data_format"])
-        small = [*cells, None] if last else [None, *cells]
+        small: list[Any] = [*cells, None] if last else [None, *cells]
         small = [1] * (len(input_shape) - len(small)) + small
         return tuple(b if a is None else a for a, b in zip(input_shape, small, strict=False))
 
