@@ -58,6 +58,27 @@ def test_a_graph_is_for_its_activation():
     torch.testing.assert_close(compiled(x, w, "tanh"), torch.tanh(interop.conv1d(x, w)))
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")  # PyTorch's own use of it
+def test_what_graphs_cannot_differentiate_is_left_to_python():
+    """Not lost: tangents, and derivatives that are taken inside of what is compiled."""
+    x, w = draw(1, 2, 5), draw(3, 2, 2)
+    wanted = interop.conv1d(x, w)
+
+    def moved(w):
+        return torch.func.jvp(lambda w: interop.conv1d(x, w), (w,), (2 * w,))[1]
+
+    def gradient(w):
+        return torch.func.grad(lambda w: interop.conv1d(x, w).square().sum())(w)
+
+    for function, value in ((moved, 2 * wanted), (gradient, gradient(w))):
+        torch.testing.assert_close(torch.compile(function, backend="aot_eager")(w), value)
+    compiled = torch.compile(lambda w: interop.conv1d(x, w), backend="aot_eager")
+    with torch.autograd.forward_ad.dual_level():
+        found = compiled(torch.autograd.forward_ad.make_dual(w, 2 * w))
+        torch.testing.assert_close(torch.autograd.forward_ad.unpack_dual(found).tangent, 2 * wanted)
+    torch.testing.assert_close(compiled(w), wanted)
+
+
 @pytest.mark.parametrize("name", CALLS)
 def test_one_graph_with_the_same_bits(name):
     """``fullgraph=True`` fails where a compiler would have to leave the graph."""

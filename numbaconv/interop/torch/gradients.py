@@ -55,6 +55,22 @@ def _check_forward_modes() -> None:
         )
 
 
+@torch.compiler.assume_constant_result
+def _is_differentiated() -> bool:
+    """Whether there are tangents, or `torch.func` takes derivatives: compiled graphs are guarded by both."""
+    kinds = torch._C._functorch.TransformType
+    stack = torch._C._functorch.get_interpreter_stack() or ()
+    return is_forward_mode() or any(each.key() in (kinds.Grad, kinds.Jvp) for each in stack)
+
+
+@torch.compiler.disable
+def _apply(function: Any, arguments: tuple[Any, ...]) -> torch.Tensor:
+    """What compilers leave to Python: in their graphs operators would lose what such transformations ask for."""
+    _check_forward_modes()
+    found: torch.Tensor = function.apply(*arguments)
+    return found
+
+
 def _keep_for_tangents(ctx: Any, *tensors: torch.Tensor | None) -> None:
     """What tangents need, where there may be any: nobody releases it before the graph itself."""
     if not torch.compiler.is_compiling() and is_forward_mode():
@@ -270,12 +286,11 @@ def _transformable(
     function: Any = type(operator._name, (torch.autograd.Function,), members)
 
     def call(*arguments: Any) -> torch.Tensor:
-        transformed = not torch.compiler.is_compiling() and (
-            torch._C._are_functorch_transforms_active() or is_forward_mode()
-        )
-        if transformed:
-            _check_forward_modes()
-        found: torch.Tensor = function.apply(*arguments) if transformed else operator(*arguments)
+        if torch.compiler.is_compiling():
+            transformed = _is_differentiated()
+        else:
+            transformed = torch._C._are_functorch_transforms_active() or is_forward_mode()
+        found: torch.Tensor = _apply(function, arguments) if transformed else operator(*arguments)
         return found
 
     return call
