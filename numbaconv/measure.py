@@ -5,7 +5,6 @@ import threading
 import time
 from collections.abc import Callable
 from functools import partial
-from math import prod
 from typing import Any
 
 import numpy as np
@@ -107,5 +106,10 @@ def _call(backend: Backend, algorithm: Algorithm, plan: ConvPlan, direction: Dir
 
 def _made_up(shape: tuple[int, ...], dtype: np.dtype) -> Array:
     """An array of a few ordinary values over and over, which takes no time to make."""
-    values: Any = np.random.default_rng(0).standard_normal(4099) * 4
-    return np.resize(values.astype(dtype), prod(shape)).reshape(shape)
+    values: Any = (np.random.default_rng(0).standard_normal(4099) * 4).astype(dtype)
+    found: Array = np.empty(shape, dtype)  # which says so if there is not enough memory; np.resize may not
+    flat = found.reshape(-1)
+    times, rest = divmod(flat.size, values.size)
+    flat[: flat.size - rest].reshape(times, values.size)[...] = values
+    flat[flat.size - rest :] = values[:rest]
+    return found

@@ -65,6 +65,23 @@ def test_info(capsys):
         assert word in printed
 
 
+@pytest.mark.parametrize(
+    ("variable", "value", "topic", "name", "message"),
+    [
+        ("NUMBACONV_BACKEND", "nowhere", "chosen", "backend", "'nowhere' is unknown"),
+        ("NUMBACONV_PRECISION", "half", "chosen", "precision", "'half'"),
+        ("NUMBA_DISABLE_JIT", "1", "chosen", "runs on", "NUMBA_DISABLE_JIT is set"),
+        ("NUMBA_THREADING_LAYER", "loom", "threads", "layer", "'loom' is unknown"),
+    ],
+)
+def test_info_tells_what_is_set_wrongly(variable, value, topic, name, message):
+    done = command("info", "--json", **{variable: value})
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert message in str(found[topic][name])
+    assert found["environment"][variable] == value
+
+
 def test_explain(capsys):
     arguments = {"padding": 1, "stride": 2, "groups": 2, "direction": "weight"}
     wanted = numbaconv.explain((1, 8, 12, 12), (8, 4, 3, 3), **arguments)
@@ -195,6 +212,12 @@ def test_every_algorithm_has_a_problem_to_warm_up():
         (["bench"], "give the name of a network"),
         (["bench", "vgg_11", *LAYER], "--input and --weight for one layer, or the name"),
         (["bench", *LAYER, "--rounds", "0", "--against", "none"], "--rounds must be at least 1, but is 0"),
+        (["bench", *LAYER, "--seconds", "nan", "--against", "none"], "--seconds must be more than 0, but is nan"),
+        (
+            ["bench", *LAYER, "--plot", "times.doc", "--against", "none"],
+            "--plot ends in '.doc', but must end in one of",
+        ),
+        (["bench", *LAYER, "--output", ".", "--against", "none"], "--output must be a file, but . is a folder"),
         (["tune", *LAYER, "--dtype", "bool"], "bool"),
         (["warmup", "--dtypes", "float8"], "invalid choice: 'float8'"),
         (["warmup", "--algorithms", "magic", "--backend", "reference"], "none of the algorithms magic"),
@@ -205,6 +228,26 @@ def test_errors_are_one_line(capsys, arguments, message):
     assert message in error(capsys, *arguments)
     assert main([*arguments, "--json"]) == 2
     assert message in json.loads(capsys.readouterr().err)["error"]
+
+
+def test_too_little_memory_is_one_line(capsys, monkeypatch):
+    def full(*arguments, **options):
+        raise MemoryError
+
+    monkeypatch.setattr("numbaconv.cli.tune.tune", full)
+    assert "not enough memory" in error(capsys, "tune", *LAYER)
+
+
+def test_an_answer_that_nobody_reads():
+    """As in ``numbaconv info | head -1``: no traceback, and no word."""
+    for options in ([], ["--json"]):
+        with subprocess.Popen(
+            [sys.executable, "-m", "numbaconv", "explain", *LAYER, "--backend", "reference", *options],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        ) as running:
+            running.stdout.close()
+            assert (running.wait(60), running.stderr.read()) == (1, b"")
 
 
 def test_a_missing_library_is_named_with_its_command():

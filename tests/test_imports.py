@@ -158,6 +158,7 @@ ALLOWED = {
         "errors",
         "extras",
         "ranks",
+        "dispatch",
         "backends.registry",
     },
     "interop.onnx": {"functional", "arrays", "plan", "errors", "extras"},

@@ -172,6 +172,21 @@ def test_a_missing_library_is_named_with_its_command(tmp_path):
     assert "needs safetensors: pip install 'numbaconv[safetensors]'" in done.stderr
 
 
+def test_keras_layers_are_built_for_extents_that_are_not_known():
+    for shape, data_format in (
+        ((None, 8, None, 2), None),
+        ((None, 2, None, None), "channels_first"),
+        ((8, None, 2), None),
+    ):
+        for layer in (keras.Conv2D(3, 3, dilation_rate=2, data_format=data_format), keras.SeparableConv2D(3, 3)):
+            layer.build(shape if data_format is None or type(layer) is keras.Conv2D else (None, 8, 8, 2))
+            assert layer.parameter_count == (57 if type(layer) is keras.Conv2D else 27)
+    with pytest.raises(DTypeError, match="None"):
+        keras.Conv2D(3, 3).build((None, 8, 8, None))
+    with pytest.raises(ShapeError, match="4 axes"):
+        keras.Conv2D(3, 3).build((None, 2))
+
+
 def test_states_share_memory():
     """What is written into a state is written into the layer, in PyTorch's order or not."""
     for layer in (layers.Conv2d(2, 3, 3), keras.Conv2D(3, 3), keras.DepthwiseConv2D(3)):
@@ -200,6 +215,9 @@ def test_what_is_refused():
         layer.load_state_dict({"weight": before})
     with pytest.raises(ShapeError, match=r"bias has shape \(4,\), but the layer's has \(3,\)"):
         layer.load_state_dict({"weight": before + 1, "bias": np.zeros(4)})
+    for wrong in (np.zeros(3, complex), np.full(3, "a")):
+        with pytest.raises(DTypeError, match="bias has dtype"):
+            layer.load_state_dict({"weight": before + 1, "bias": wrong})
     assert (layer.weight == before).all()
     with pytest.raises(ArgumentError, match="groups 3 must divide 4 input and 6 output"):
         layers.Conv2d(4, 6, 3, groups=3)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from numbaconv import plan_conv, plot
-from numbaconv.errors import ArgumentError, ShapeError
+from numbaconv.errors import ArgumentError, DTypeError, ShapeError
 
 PEAK = {"gflops_1": [50.0, 60.0], "gflops": [100.0, 110.0], "gbytes": [20.0, 21.0]}
 
@@ -40,6 +40,12 @@ def test_feature_maps_are_the_channels():
         plot.feature_maps(maps[None])
     with pytest.raises(ArgumentError, match="columns must be at least 1"):
         plot.feature_maps(maps, columns=0)
+    with pytest.raises(DTypeError, match="complex128"):
+        plot.feature_maps(maps + 1j)
+    holes = maps.clip(-1, 2)
+    holes[0, 0, 0], holes[1, 0, 0] = np.nan, np.inf
+    assert images(plot.feature_maps(holes))[0].get_clim() == (-1, 2)
+    assert images(plot.feature_maps(np.full((1, 2, 2), np.nan)))[0].get_clim() == (0, 1)
 
 
 def test_filters_are_the_weights():

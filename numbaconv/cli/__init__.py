@@ -4,6 +4,7 @@ Each command is a module with ``add`` (its options) and ``run`` (an `Answer`); t
 """
 
 import json
+import os
 import sys
 from collections.abc import Sequence
 
@@ -41,7 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        0; 2 after an error, which is one line on standard error; 130 if it was interrupted.
+        0; 2 after an error, which is one line on standard error; 130 if it was interrupted; 1 if nobody reads the
+        answer any more.
 
     Examples
     --------
@@ -64,10 +66,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             sys.stdout.write(json.dumps(answer.data, indent=1, sort_keys=True) + "\n")
         else:
             answer.show(console())
+        sys.stdout.flush()
     except KeyboardInterrupt:
         return 130
-    except (CommandError, ConvError, ImportError, OSError, WorkerError) as error:
-        line = " ".join(str(error).split())
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more at its end
+        return 1
+    except (CommandError, ConvError, ImportError, MemoryError, OSError, WorkerError) as error:
+        line = " ".join(str(error).split()) or "there is not enough memory"
         sys.stderr.write(json.dumps({"error": line}) + "\n" if "--json" in given else f"numbaconv: {line}\n")
         return 2
     return 0

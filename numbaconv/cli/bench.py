@@ -9,6 +9,7 @@ from typing import Any
 from ..bench.compare import compare
 from ..bench.machine import machine
 from ..bench.ratios import DIRECTIONS, summary
+from ..extras import require
 from .answers import Answer, CommandError, progress
 from .words import add_layers, chosen_layers
 
@@ -48,16 +49,29 @@ def _against(names: list[str] | None) -> list[str]:
     return wanted
 
 
+def _check_files(options: Namespace) -> None:
+    """What would stop a file from being written, before minutes of measuring."""
+    for name in ("output", "plot"):
+        path = getattr(options, name)
+        if path is not None and path.is_dir():
+            raise CommandError(f"--{name} must be a file, but {path} is a folder")
+    if options.plot is not None:
+        require("matplotlib", "plot", "--plot")
+        bases = require("matplotlib.backend_bases", "plot", "--plot")
+        known, ending = bases.FigureCanvasBase.get_supported_filetypes(), options.plot.suffix.lower()
+        if ending[1:] not in known:
+            raise CommandError(f"--plot ends in {ending!r}, but must end in one of {', '.join(sorted(known))}")
+
+
 def run(options: Namespace) -> Answer:
     """Records of all layers and directions, as ``--output`` writes them."""
     layers, against = chosen_layers(options), _against(options.against)
     for name in ("rounds", "threads"):
         if getattr(options, name) is not None and getattr(options, name) < 1:
             raise CommandError(f"--{name} must be at least 1, but is {getattr(options, name)}")
-    if options.plot is not None:
-        from ..extras import require
-
-        require("matplotlib", "plot", "--plot")  # before minutes of measuring
+    if not options.seconds > 0:
+        raise CommandError(f"--seconds must be more than 0, but is {options.seconds}")
+    _check_files(options)
     found = machine()
     threads = options.threads or int(found["cores"])
     records = compare(

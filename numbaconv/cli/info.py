@@ -3,6 +3,7 @@
 import os
 import platform
 from argparse import Namespace
+from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,16 @@ from typing import Any
 from .._version import __version__
 from ..backends.registry import backends, get_backend, get_precision, resolve
 from ..backends.winners import tuned_file, tuning_mode
+from ..errors import ConvError
 from .answers import Answer, table
 from .kernels import kernel_files
 
 __all__ = ["add", "run"]
 
-_PACKAGES = ("numpy", "numba", "llvmlite", "numba-cuda", "ml_dtypes", "scipy", "torch", "onnxruntime", "jax", "keras")
+_PACKAGES = (
+    *("numpy", "numba", "llvmlite", "numba-cuda", "cupy", "tbb", "ml_dtypes", "scipy", "safetensors", "matplotlib"),
+    *("torch", "jax", "jaxlib", "keras", "onnx", "onnxruntime", "dask", "distributed", "zarr"),
+)
 
 
 def add(commands: Any) -> Any:
@@ -31,15 +36,23 @@ def run(options: Namespace) -> Answer:
         "threads": _threads(),
         "backends": {name: status.reason or "can be used" for name, status in backends().items()},
         "chosen": {
-            "backend": get_backend(),
-            "runs on": resolve(None).host(),
-            "tuning": tuning_mode(),
-            "precision": get_precision(),
+            "backend": _told(get_backend),
+            "runs on": _told(lambda: resolve(None).host()),
+            "tuning": _told(tuning_mode),
+            "precision": _told(get_precision),
         },
         "caches": _caches(),
         "environment": {name: os.environ[name] for name in sorted(os.environ) if name.startswith(("NUMBA", "OMP_"))},
     }
     return Answer(data, lambda screen: _show(screen, data))
+
+
+def _told(ask: Callable[[], Any]) -> Any:
+    """An answer; or, where something is set wrongly, what is wrong, which is what the report is about."""
+    try:
+        return ask()
+    except (ConvError, ImportError, OSError, ValueError) as error:  # Numba has ValueError for its own variables
+        return " ".join(str(error).split())
 
 
 def _versions() -> dict[str, str]:
@@ -64,11 +77,19 @@ def _machine() -> dict[str, str]:
 
 
 def _threads() -> dict[str, Any]:
-    import numba
+    def layer() -> str:
+        import numba
 
-    count = numba.get_num_threads()  # starts the pool, which then has a layer
+        numba.get_num_threads()  # starts the pool, which then has a layer
+        return str(numba.threading_layer())
+
+    def threads() -> int:
+        import numba
+
+        return int(numba.get_num_threads())
+
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return {"threads": count, "layer": numba.threading_layer(), "cores": cores}
+    return {"threads": _told(threads), "layer": _told(layer), "cores": cores}
 
 
 def _caches() -> dict[str, Any]:

@@ -31,12 +31,16 @@ and be read-only; their dtypes are those that both Numba and this package have. 
 A call takes the GIL for what Python does, some microseconds, and gives it back while kernels run: compiled functions
 that run side by side, in threads or in a ``prange``, convolve side by side but take turns in between. A convolution
 inside a ``prange`` runs in the thread that calls it, or in several where the threading layer can nest. One call for a
-batch is faster than a ``prange`` over its samples.
+batch is faster than a ``prange`` over its samples. End daemon threads that run such loops before the process ends: what
+waits for the GIL in one of Numba's threads then may abort it.
 
 Numba itself drops exceptions that leave the body of a ``prange``. Those of convolutions are raised by the function that
 has the loop, if the main thread called it and Python has no other thread; where it has, they are reported through
 ``threading.excepthook``. Under the threading layer tbb, or in another thread, what fails in the calling thread's own
 share of the loop becomes a SystemError of Numba's, with the error as its ``__cause__``.
+
+Numba never releases the arrays that a compiled function holds when an exception leaves it, whoever raised it. A ``try``
+in the function that calls the convolution keeps nothing.
 
 Before Python 3.12 Numba mixes up the keywords of any call inside a ``try``: write arguments by position there.
 """

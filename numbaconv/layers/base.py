@@ -13,7 +13,7 @@ import numpy as np
 from ..arrays import Array
 from ..backends.activations import ACTIVATIONS, resolve_activation
 from ..dispatch import named_backend
-from ..errors import ArgumentError, ShapeError
+from ..errors import ArgumentError, DTypeError, ShapeError
 from ..functional import Activation
 from ..plan import ConvPlan, Geometry, Ints, ReceptiveField, plan_conv, receptive_field
 from ..plan.arguments import check_precision
@@ -293,6 +293,8 @@ class Layer(ABC):
             For names that are missing or unknown; before anything is copied.
         ShapeError
             For an array of another shape; before anything is copied.
+        DTypeError
+            For one of complex numbers, or of none; before anything is copied.
         """
         mine = self.state_dict()
         if set(mine) != set(state):
@@ -301,8 +303,15 @@ class Layer(ABC):
         for name, array in arrays.items():
             if array.shape != mine[name].shape:
                 raise ShapeError(f"{self._op}: {name} has shape {array.shape}, but the layer's has {mine[name].shape}")
-        for name, array in arrays.items():
-            mine[name][...] = array.astype(mine[name].dtype)
+        made = {name: self._converted(name, array, mine[name].dtype) for name, array in arrays.items()}
+        for name, array in made.items():
+            mine[name][...] = array
+
+    def _converted(self, name: str, array: Array, dtype: np.dtype) -> Array:
+        """An array as the parameter that it is to become."""
+        if array.dtype.kind not in "biufV":  # bfloat16 is of kind V
+            raise DTypeError(f"{self._op}: {name} has dtype {array.dtype}, but parameters are real numbers")
+        return array.astype(dtype)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write `state_dict` to a file.

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from ..arrays import Array
-from ..errors import ArgumentError, ShapeError
+from ..errors import ArgumentError, DTypeError, ShapeError
 from .figures import new_figure
 
 __all__ = ["feature_maps", "filters"]
@@ -46,6 +46,8 @@ def feature_maps(
         For other numbers of axes: choose a sample, or a slice of a volume.
     ArgumentError
         For no columns, and a clip out of range.
+    DTypeError
+        For complex numbers.
     ImportError
         Without matplotlib.
 
@@ -67,8 +69,9 @@ def feature_maps(
     rows, columns = _grid("feature_maps", len(values), columns)
     figure = new_figure("feature_maps", (_INCHES * columns + 0.8, _INCHES * rows + 0.5))
     panels = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
-    shown = values.astype(np.float64)
-    low, high = float(np.nanmin(shown)), float(np.nanquantile(shown, clip))
+    shown = _real("feature_maps", "maps", values)
+    finite = shown[np.isfinite(shown)]  # what is not stays blank
+    low, high = (float(finite.min()), float(np.quantile(finite, clip))) if finite.size else (0.0, 1.0)
     for channel, panel in enumerate(panels.flat):
         panel.set_axis_off()
         if channel >= len(values):
@@ -105,6 +108,8 @@ def filters(weight: object, *, columns: int | None = None, most: int = 256, titl
     ------
     ShapeError
         For other numbers of axes.
+    DTypeError
+        For complex numbers.
     ImportError
         Without matplotlib.
 
@@ -121,7 +126,8 @@ def filters(weight: object, *, columns: int | None = None, most: int = 256, titl
         raise ShapeError(
             f"filters: weight must be (O, C / groups, height, width), and not empty, but has shape {values.shape}"
         )
-    scaled, limit = values.astype(np.float64), float(abs(values).max()) or 1.0
+    scaled = _real("filters", "weight", values)
+    limit = float(abs(scaled[np.isfinite(scaled)]).max(initial=0)) or 1.0
     if values.shape[1] == 3:
         images = list(np.moveaxis(scaled / (2 * limit) + 0.5, 1, -1))
     else:
@@ -136,6 +142,12 @@ def filters(weight: object, *, columns: int | None = None, most: int = 256, titl
         if number < len(images):
             panel.imshow(images[number], cmap="RdBu_r", vmin=-limit, vmax=limit)
     return _titled(figure, title)
+
+
+def _real(op: str, name: str, values: Array) -> Array:
+    if np.iscomplexobj(values):
+        raise DTypeError(f"{op}: {name} is {values.dtype}; draw its real part, or np.abs of it")
+    return values.astype(np.float64)
 
 
 def _grid(op: str, count: int, columns: int | None) -> tuple[int, int]:

@@ -284,6 +284,8 @@ def test_what_has_no_meaning_for_dask_arrays_is_refused():
         lazily.conv1d(x[x[:, 0, 0] > 0], w)
     with pytest.raises(numbaconv.DTypeError, match="masked"):
         lazily.conv1d(np.ma.masked_array(np.zeros((1, 3, 9))), w)
+    with pytest.raises(numbaconv.DTypeError, match="masked"):
+        lazily.conv1d(da.ma.masked_array(x), w)
     with pytest.raises(numbaconv.ArgumentError, match="saved array was given, but no activation"):
         lazily.conv1d_input(x.shape, w, y, output=y)
     with pytest.raises(numbaconv.ShapeError, match=r"output has shape \(1, 4, 6\), but grad_output has"):

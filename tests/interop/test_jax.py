@@ -253,6 +253,13 @@ REFUSED = {
     "activation": (numbaconv.ArgumentError, "'relux'", lambda x, w: interop.conv2d(x, w, activation="relux")),
     "backend": (numbaconv.BackendError, "nothing", lambda x, w: interop.conv2d(x, w, backend="nothing")),
     "precision": (numbaconv.ArgumentError, "'half'", lambda x, w: interop.conv2d(x, w, precision="half")),
+    "algorithm": (numbaconv.AlgorithmError, "'magic'", lambda x, w: interop.conv2d(x, w, algorithm="magic")),
+    "refusal": (numbaconv.AlgorithmError, "a group has 3", lambda x, w: interop.conv2d(x, w, algorithm="depthwise")),
+    "complex": (
+        numbaconv.DTypeError,
+        "activation",
+        lambda x, w: interop.conv2d(x.astype(complex), w.astype(complex), activation="relu"),
+    ),
     "words": (TypeError, "array", lambda x, w: interop.conv2d("x", w)),
 }
 

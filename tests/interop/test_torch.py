@@ -105,6 +105,61 @@ def test_gradients_and_their_gradients_are_derivatives(name):
     assert torch.autograd.gradgradcheck(function(case), operands(case))
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")  # PyTorch's own use of it
+@pytest.mark.parametrize("name", ["2d, dilated", "2d, no batch", "constant", "up 1d", "up, circular"])
+def test_forward_mode(name):
+    case = {**CASES, **MORE}[name]
+    assert torch.autograd.gradcheck(function(case), operands(case), check_forward_ad=True, fast_mode=True)
+    assert torch.autograd.gradgradcheck(function(case), operands(case), check_fwd_over_rev=True, fast_mode=True)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")  # PyTorch's own use of it
+@pytest.mark.parametrize("activation", ["tanh", "gelu"])
+def test_hessians_are_those_of_torch(activation):
+    """Forward mode over reverse mode, and the other way round."""
+    x, w, b = (each.detach() for each in operands(CASES["1d, dilated"]))
+    function = {"tanh": torch.tanh, "gelu": F.gelu}[activation]
+    residual = torch.randn_like(F.conv1d(x, w, b, padding="same", dilation=2))
+
+    def mine(*given):
+        return (
+            interop.conv1d(*given[:3], padding="same", dilation=2, residual=given[3], activation=activation)
+            .square()
+            .sum()
+        )
+
+    def theirs(*given):
+        return function(F.conv1d(*given[:3], padding="same", dilation=2) + given[3]).square().sum()
+
+    given, func = (x, w, b, residual), torch.func
+    for at in range(4):
+        wanted = func.hessian(theirs, at)(*given)
+        torch.testing.assert_close(func.hessian(mine, at)(*given), wanted)
+        torch.testing.assert_close(func.jacrev(func.jacfwd(mine, at), at)(*given), wanted)
+    with pytest.raises(RuntimeError, match="over forward mode"):
+        func.jacfwd(func.jacfwd(mine, 1), 1)(*given)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")  # PyTorch's own use of it
+def test_tangents_are_not_lost():
+    x, w, _ = operands(CASES["2d"], grad=False)
+    with torch.autograd.forward_ad.dual_level():
+        moving = torch.autograd.forward_ad.make_dual(w, 2 * w)
+        found = torch.autograd.forward_ad.unpack_dual(interop.conv2d(x, moving, groups=2))
+        torch.testing.assert_close(found.tangent, 2 * found.primal)
+        with pytest.raises(RuntimeError, match="forward mode"):
+            interop.conv2d(x, moving, groups=2, out=torch.empty_like(found.primal))
+
+
+def test_tensors_without_memory():
+    """The device "meta" has shapes alone, and no autocast."""
+    module = interop.Conv2d(3, 4, 3, stride=2, device="meta")
+    found = module(torch.empty(2, 3, 9, 8, device="meta"))
+    assert (found.device.type, found.shape) == ("meta", (2, 4, 4, 3))
+    found.sum().backward()
+    assert module.weight.grad.shape == (4, 3, 3, 3)
+
+
 @pytest.mark.parametrize("name", ["1d", "up 2d"])
 def test_complex_gradients_are_derivatives(name):
     case = CASES[name]

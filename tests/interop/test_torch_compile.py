@@ -42,6 +42,43 @@ def gradients(call, tensors):
     return found, *torch.autograd.grad(found.square().sum(), tensors, allow_unused=True)
 
 
+def test_a_graph_is_for_its_activation():
+    """Functions of the same code that close over something else are others."""
+
+    def scaled(factor):
+        return (lambda v: v * factor), (lambda v: factor)
+
+    compiled = torch.compile(
+        lambda x, w, activation: interop.conv1d(x, w, activation=activation), fullgraph=True, backend="eager"
+    )
+    x, w = draw(1, 2, 5), draw(3, 2, 2)
+    for factor in (2.0, 3.0):
+        for activation in (scaled(factor), scaled(factor)[0]):
+            torch.testing.assert_close(compiled(x, w, activation), factor * interop.conv1d(x, w))
+    torch.testing.assert_close(compiled(x, w, "tanh"), torch.tanh(interop.conv1d(x, w)))
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")  # PyTorch's own use of it
+def test_what_graphs_cannot_differentiate_is_left_to_python():
+    """Not lost: tangents, and derivatives that are taken inside of what is compiled."""
+    x, w = draw(1, 2, 5), draw(3, 2, 2)
+    wanted = interop.conv1d(x, w)
+
+    def moved(w):
+        return torch.func.jvp(lambda w: interop.conv1d(x, w), (w,), (2 * w,))[1]
+
+    def gradient(w):
+        return torch.func.grad(lambda w: interop.conv1d(x, w).square().sum())(w)
+
+    for function, value in ((moved, 2 * wanted), (gradient, gradient(w))):
+        torch.testing.assert_close(torch.compile(function, backend="aot_eager")(w), value)
+    compiled = torch.compile(lambda w: interop.conv1d(x, w), backend="aot_eager")
+    with torch.autograd.forward_ad.dual_level():
+        found = compiled(torch.autograd.forward_ad.make_dual(w, 2 * w))
+        torch.testing.assert_close(torch.autograd.forward_ad.unpack_dual(found).tangent, 2 * wanted)
+    torch.testing.assert_close(compiled(w), wanted)
+
+
 @pytest.mark.parametrize("name", CALLS)
 def test_one_graph_with_the_same_bits(name):
     """``fullgraph=True`` fails where a compiler would have to leave the graph."""

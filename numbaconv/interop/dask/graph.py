@@ -40,6 +40,7 @@ def as_lazy(op: str, name: str, value: Any) -> Any:
     if not isinstance(value, dask_array.Array):
         stored = hasattr(value, "chunks") and hasattr(value, "dtype")  # zarr's and HDF5's know in which pieces
         value = dask_array.from_array(value if stored else host_array(op, name, value))
+    host_array(op, name, value._meta)  # what blocks will be: masked ones are refused now
     if any(extent != extent for chunks in value.chunks for extent in chunks):
         raise ShapeError(f"{op}: {name} has chunks of unknown sizes; call its compute_chunk_sizes() first")
     return value

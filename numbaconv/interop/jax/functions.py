@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from ...backends.registry import resolve, resolve_precision
+from ...dispatch import judge
 from ...errors import ArgumentError
-from ...functional import CONV_ARGUMENTS, TRANSPOSED_ARGUMENTS, Activation
+from ...functional import CONV, CONV_ARGUMENTS, CONV_TRANSPOSE, TRANSPOSED_ARGUMENTS, Activation
 from ...plan import Ints, Padding, PaddingMode, Scalar, dtype_rule
 from ...ranks import at_rank
 from .. import spec as primitives
@@ -21,6 +23,36 @@ from .gradients import convolve
 __all__ = ["conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d"]
 
 _HWIO = {1: "WIO", 2: "HWIO", 3: "DHWIO"}
+
+
+def _judge(
+    transposed: bool,
+    rank: int,
+    arrays: dict[str, Any],
+    arguments: tuple[tuple[str, ...], tuple[Any, ...]],
+    formats: tuple[str | None, str | None],
+    activation: Any,
+    algorithm: str | None,
+    how: tuple[str, str],
+) -> None:
+    """Raise now what the callback would raise later, where JAX makes a JaxRuntimeError of it."""
+    given = {name: np.broadcast_to(np.zeros((), each.dtype), each.shape) for name, each in arrays.items()}
+    judge(
+        CONV_TRANSPOSE if transposed else CONV,
+        rank,
+        given["input"],
+        given["weight"],
+        *arguments,
+        data_format=formats[0],
+        weight_format=formats[1],
+        bias=given.get("bias"),
+        residual=given.get("residual"),
+        activation=activation,
+        algorithm=algorithm,
+        backend=how[0],
+        precision=how[1],
+        stand_in=lambda plan: plan,  # nothing is tuned while tracing
+    )
 
 
 def _called(
@@ -58,6 +90,7 @@ def _called(
     weight_format = formats[1] or (_HWIO[rank] if layout.channels_last else None)
     # A callback runs in a thread of JAX's, where no context manager of the caller's reaches.
     how = resolve(backend).name, resolve_precision(op, precision)
+    _judge(spec.transposed, rank, arrays, (names, values), (formats[0], weight_format), activation, algorithm, how)
     named = token(op, activation)
     call = Call(spec, repr(spec.padding_value), layout.channels_last, weight_format, named, algorithm, *how)
     return convolve(call, arrays["input"], arrays["weight"], arrays.get("bias"), arrays.get("residual"))
@@ -114,7 +147,7 @@ def _conv(
 
     Raises
     ------
-    ShapeError, ArgumentError, DTypeError, BackendError
+    ShapeError, ArgumentError, DTypeError, BackendError, AlgorithmError
         As `numbaconv.conv{d}`, while tracing.
 
     Examples
@@ -173,7 +206,7 @@ def _conv_transpose(
 
     Raises
     ------
-    ShapeError, ArgumentError, DTypeError, BackendError
+    ShapeError, ArgumentError, DTypeError, BackendError, AlgorithmError
         As `numbaconv.interop.jax.conv{rank}d`.
 
     Examples

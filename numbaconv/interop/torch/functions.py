@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from ...backends.registry import choices, resolve_precision
 from ...device_arrays import handle_of, torch_stream
@@ -17,7 +18,7 @@ from ...ranks import at_rank
 from .. import spec as primitives
 from ..activations import token
 from .errors import ArgumentError, as_torch_errors
-from .gradients import convolution
+from .gradients import convolution, is_forward_mode
 from .operators import convolution_out
 
 __all__ = ["conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d"]
@@ -48,6 +49,16 @@ def _fixed(value: Any) -> Any:
     if isinstance(value, tuple | list):
         return tuple([_fixed(each) for each in value])
     return index(value) if isinstance(value, int | torch.SymInt) and not isinstance(value, bool) else value
+
+
+def _watch(activation: Any) -> None:
+    """Tie a compiled graph to these very functions: it would take others of the same code for them.
+
+    A compiler that meets an identity compiles again for another.
+    """
+    for each in activation if isinstance(activation, tuple) else (activation,):
+        if callable(each):
+            id(each)
 
 
 def _check(op: str, tensors: dict[str, Any]) -> None:
@@ -109,6 +120,7 @@ def _call(
     op = f"conv{'_transpose' if transposed else ''}{rank}d"
     if torch.compiler.is_compiling():
         values = _fixed(values)
+        _watch(activation)
     else:
         backend, precision = _in_force(op, backend, precision)
     spec, last, weight_axes = _read(rank, transposed, *formats, names, values)
@@ -117,7 +129,7 @@ def _call(
         if not isinstance(named[name], Tensor):
             _check(op, named)
     kind = named["input"].device.type
-    if torch.is_autocast_enabled(kind):
+    if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
         dtype = torch.get_autocast_dtype(kind)
         named = {name: _autocast(kind, tensor, dtype) for name, tensor in named.items()}
     _check(op, named)
@@ -143,6 +155,10 @@ def _into(op: str, arguments: Any, out: Tensor) -> None:
         raise RuntimeError(
             f"{op}(): functions with out=... arguments don't support automatic differentiation, but one of the "
             "arguments requires grad."
+        )
+    if is_forward_mode() and any(forward_ad.unpack_dual(each).tangent is not None for each in tensors):
+        raise RuntimeError(
+            f"{op}(): functions with out=... arguments don't support forward mode, but one has a tangent"
         )
     convolution_out(*arguments, out)
 

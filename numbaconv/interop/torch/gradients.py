@@ -1,7 +1,8 @@
 """Gradients of the operators, in terms of the operators, and what `torch.vmap` makes of them.
 
-PyTorch's operators with registered gradients do not go through `torch.func`. So each operator is called by a function
-here, which under such a transformation takes an `autograd.Function` with the same formulas.
+PyTorch's operators with registered gradients do not go through `torch.func`, and lose the tangents of forward mode
+without a word. So each operator is called by a function here, which under such a transformation, or inside a
+``dual_level``, takes an `autograd.Function` with the same formulas and those of tangents.
 """
 
 from collections.abc import Callable
@@ -9,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
+from torch.autograd import forward_ad
 
 from ..activations import derivative, from_output, is_named
 from ..spec import Spec
@@ -16,7 +18,7 @@ from . import operators
 from .errors import ArgumentError
 from .operators import read_spec
 
-__all__ = ["convolution"]
+__all__ = ["convolution", "is_forward_mode"]
 
 _FIELDS = len(Spec._fields)
 #: NumPy's names, and two more, in PyTorch.
@@ -31,6 +33,57 @@ _MATHS = SimpleNamespace(
     zeros_like=torch.zeros_like,
 )
 _HALVES = (torch.float16, torch.bfloat16)
+
+
+def is_forward_mode() -> bool:
+    """Whether tensors may have tangents."""
+    return forward_ad._current_level >= 0  # type: ignore[attr-defined,no-any-return]
+
+
+def _check_forward_modes() -> None:
+    """PyTorch forgets the inner of two forward modes in an `autograd.Function`, and tells nobody.
+
+    Raises
+    ------
+    ArgumentError
+        Inside of two.
+    """
+    stack = torch._C._functorch.get_interpreter_stack() or ()
+    if sum(each.key() == torch._C._functorch.TransformType.Jvp for each in stack) > 1:
+        raise ArgumentError(
+            "forward mode cannot be taken over forward mode here: use torch.func.jacrev, grad or vjp for one of the two"
+        )
+
+
+@torch.compiler.assume_constant_result
+def _is_differentiated() -> bool:
+    """Whether there are tangents, or `torch.func` takes derivatives: compiled graphs are guarded by both."""
+    kinds = torch._C._functorch.TransformType
+    stack = torch._C._functorch.get_interpreter_stack() or ()
+    return is_forward_mode() or any(each.key() in (kinds.Grad, kinds.Jvp) for each in stack)
+
+
+@torch.compiler.disable
+def _apply(function: Any, arguments: tuple[Any, ...]) -> torch.Tensor:
+    """What compilers leave to Python: in their graphs operators would lose what such transformations ask for."""
+    _check_forward_modes()
+    found: torch.Tensor = function.apply(*arguments)
+    return found
+
+
+def _keep_for_tangents(ctx: Any, *tensors: torch.Tensor | None) -> None:
+    """What tangents need, where there may be any: nobody releases it before the graph itself."""
+    if not torch.compiler.is_compiling() and is_forward_mode():
+        ctx.save_for_forward(*tensors)
+
+
+def _total(*parts: torch.Tensor | None) -> torch.Tensor | None:
+    """The sum of those that are there."""
+    found: torch.Tensor | None = None
+    for part in parts:
+        if part is not None:
+            found = part if found is None else found + part
+    return found
 
 
 def _by_channel(grad: torch.Tensor, spec: Spec) -> torch.Tensor:
@@ -52,7 +105,8 @@ def _convolution_setup(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) 
         residual if again else None,
         output if ctx.activation and not again else None,
     )
-    ctx.sizes = input.shape, weight.shape
+    _keep_for_tangents(ctx, input, weight, bias, residual, output if ctx.activation and not again else None)
+    ctx.sizes, ctx.output_size = (input.shape, weight.shape), output.shape
     ctx.dtypes = [None if each is None else each.dtype for each in (bias, residual)]
 
 
@@ -85,11 +139,36 @@ def _convolution_backward(ctx: Any, grad: torch.Tensor) -> tuple[Any, ...]:
     )
 
 
+def _convolution_tangent(ctx: Any, *tangents: Any) -> torch.Tensor | None:
+    input, weight, *_ = saved = ctx.saved_tensors
+    by_input, by_weight, by_bias, by_residual = tangents[:4]
+    linear, plain = read_spec(ctx.spec).without_value(), ("", None, *ctx.how)
+    added = _total(
+        None if by_input is None else convolution(by_input, weight, None, None, *linear, *plain),
+        None if by_weight is None else convolution(input, by_weight, None, None, *ctx.spec, *plain),
+        None if by_bias is None else by_bias.reshape(-1, *(1,) * len(linear.stride)),
+        by_residual,
+    )
+    if added is None:
+        return None
+    return _by_pre_activation(ctx, added.expand(ctx.output_size), saved)
+
+
 def _by_input_setup(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
-    _, weight, grad, *rest = inputs
+    ctx.input_size, weight, grad, *rest = inputs
     ctx.spec, ctx.how = rest[:_FIELDS], rest[_FIELDS:]
     ctx.weight_size = weight.shape
+    _keep_for_tangents(ctx, weight, grad)
     ctx.save_for_backward(weight if ctx.needs_input_grad[2] else None, grad if ctx.needs_input_grad[1] else None)
+
+
+def _by_input_tangent(ctx: Any, *tangents: Any) -> torch.Tensor | None:
+    weight, grad = ctx.saved_tensors
+    rest = *ctx.spec, *ctx.how
+    return _total(
+        None if tangents[1] is None else by_input(ctx.input_size, tangents[1], grad, *rest),
+        None if tangents[2] is None else by_input(ctx.input_size, weight, tangents[2], *rest),
+    )
 
 
 def _by_input_backward(ctx: Any, again: torch.Tensor) -> tuple[Any, ...]:
@@ -104,10 +183,20 @@ def _by_input_backward(ctx: Any, again: torch.Tensor) -> tuple[Any, ...]:
 
 
 def _by_weight_setup(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
-    input, _, grad, *rest = inputs
+    input, ctx.weight_size, grad, *rest = inputs
     ctx.spec, ctx.how = rest[:_FIELDS], rest[_FIELDS:]
     ctx.input_size = input.shape
+    _keep_for_tangents(ctx, input, grad)
     ctx.save_for_backward(input if ctx.needs_input_grad[2] else None, grad if ctx.needs_input_grad[0] else None)
+
+
+def _by_weight_tangent(ctx: Any, *tangents: Any) -> torch.Tensor | None:
+    input, grad = ctx.saved_tensors
+    linear = read_spec(ctx.spec).without_value()
+    return _total(
+        None if tangents[0] is None else by_weight(tangents[0], ctx.weight_size, grad, *linear, *ctx.how),
+        None if tangents[2] is None else by_weight(input, ctx.weight_size, tangents[2], *ctx.spec, *ctx.how),
+    )
 
 
 def _by_weight_backward(ctx: Any, again: torch.Tensor) -> tuple[Any, ...]:
@@ -124,7 +213,11 @@ def _activation_setup(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -
     """Nothing is known that a gradient could use."""
 
 
-def _activation_backward(ctx: Any, again: torch.Tensor) -> tuple[Any, ...]:
+def _activation_tangent(ctx: Any, *tangents: Any) -> None:
+    _activation_backward(ctx, tangents)
+
+
+def _activation_backward(ctx: Any, again: Any) -> tuple[Any, ...]:
     raise ArgumentError(
         "the gradient of a gradient needs the activation's second derivative, which is known for activations that "
         "have names; a function comes with its first alone"
@@ -177,6 +270,7 @@ def _transformable(
     operator: Any,
     setup: Callable[..., None],
     backward: Callable[..., tuple[Any, ...]],
+    tangent: Callable[..., torch.Tensor | None],
     mapped: Callable[..., tuple[torch.Tensor, int]],
 ) -> Callable[..., torch.Tensor]:
     """The operator with its gradients registered, as a function that `torch.func` can transform."""
@@ -186,21 +280,29 @@ def _transformable(
         "forward": staticmethod(lambda *arguments: operator(*arguments)),
         "setup_context": staticmethod(setup),
         "backward": staticmethod(backward),
+        "jvp": staticmethod(tangent),
         "vmap": staticmethod(mapped),
     }
     function: Any = type(operator._name, (torch.autograd.Function,), members)
 
     def call(*arguments: Any) -> torch.Tensor:
-        transformed = not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active()
-        found: torch.Tensor = function.apply(*arguments) if transformed else operator(*arguments)
+        if torch.compiler.is_compiling():
+            transformed = _is_differentiated()
+        else:
+            transformed = torch._C._are_functorch_transforms_active() or is_forward_mode()
+        found: torch.Tensor = _apply(function, arguments) if transformed else operator(*arguments)
         return found
 
     return call
 
 
-convolution = _transformable(operators.convolution, _convolution_setup, _convolution_backward, _mapped_convolution)
-by_input = _transformable(operators.by_input, _by_input_setup, _by_input_backward, _mapped_by_input)
-by_weight = _transformable(operators.by_weight, _by_weight_setup, _by_weight_backward, _mapped_by_weight)
+convolution = _transformable(
+    operators.convolution, _convolution_setup, _convolution_backward, _convolution_tangent, _mapped_convolution
+)
+by_input = _transformable(operators.by_input, _by_input_setup, _by_input_backward, _by_input_tangent, _mapped_by_input)
+by_weight = _transformable(
+    operators.by_weight, _by_weight_setup, _by_weight_backward, _by_weight_tangent, _mapped_by_weight
+)
 activation_gradient = _transformable(
-    operators.activation_gradient, _activation_setup, _activation_backward, _mapped_activation
+    operators.activation_gradient, _activation_setup, _activation_backward, _activation_tangent, _mapped_activation
 )

@@ -15,6 +15,7 @@ from ...errors import ArgumentError, ShapeError
 from ...functional import Activation
 from ...plan import Ints
 from ...plan.arguments import integers, shape
+from ...plan.axis import kernel_extent
 from ...plan.layout import is_channels_last
 from ..base import Layer
 from ..initial import Seed, glorot_uniform, parameter_dtype
@@ -82,13 +83,13 @@ class Built(Layer):
         """Whether there are parameters."""
         return self._in_channels is not None
 
-    def build(self, input_shape: Ints) -> None:
+    def build(self, input_shape: Ints | Sequence[int | None]) -> None:
         """Make the parameters, as the first call does.
 
         Parameters
         ----------
-        input_shape : sequence of int
-            Of an input; only its channels matter afterwards.
+        input_shape : sequence of int or None
+            Of an input; only its channels matter afterwards. None stands for extents that are not known yet.
 
         Raises
         ------
@@ -97,9 +98,21 @@ class Built(Layer):
         """
         if self.built:
             raise ArgumentError(f"{self._op}: the layer is built already, for {self._in_channels} input channels")
-        self.plans(input_shape)
+        known = self._with_extents(input_shape)
+        self.plans(known)
         rng = np.random.default_rng(self._seed)
-        self._make(self._channels_of(input_shape), partial(_glorot, rng, self._dtype), _zeros(self._dtype))
+        self._make(self._channels_of(known), partial(_glorot, rng, self._dtype), _zeros(self._dtype))
+
+    def _with_extents(self, input_shape: Any) -> Ints:
+        """A shape in which extents that are not known are one sample, and as many cells as the kernel reads."""
+        if not isinstance(input_shape, list | tuple) or None not in input_shape:
+            return input_shape  # type: ignore[no-any-return]
+        steps = self._arguments["dilation"]
+        cells = [kernel_extent(taps, step) for taps, step in zip(self.kernel_size, steps, strict=True)]
+        last = is_channels_last(self._op, self.rank, self._formats["data_format"])
+        small: list[Any] = [*cells, None] if last else [None, *cells]
+        small = [1] * (len(input_shape) - len(small)) + small
+        return tuple(b if a is None else a for a, b in zip(input_shape, small, strict=False))
 
     def _channels_of(self, input_shape: Ints) -> int:
         extents = shape(self._op, "input_shape", input_shape)
@@ -168,8 +181,8 @@ class Built(Layer):
 
         Raises
         ------
-        ArgumentError, ShapeError
-            If their number or shapes differ from the layer's; before anything is copied.
+        ArgumentError, ShapeError, DTypeError
+            If their number or shapes differ from the layer's, or they are not real; before anything is copied.
         """
         mine, arrays = self._in_keras_shape(), [np.asarray(each) for each in weights]
         if [each.shape for each in mine] != [each.shape for each in arrays]:
@@ -177,8 +190,9 @@ class Built(Layer):
                 f"{self._op}: weights have shapes {[each.shape for each in arrays]}, but the layer's have "
                 f"{[each.shape for each in mine]}"
             )
-        for old, new in zip(mine, arrays, strict=True):
-            old[...] = new.astype(old.dtype)
+        made = [self._converted("a weight", new, old.dtype) for old, new in zip(mine, arrays, strict=True)]
+        for old, new in zip(mine, made, strict=True):
+            old[...] = new
 
     def _in_keras_shape(self) -> list[Array]:
         """The parameters, as views: kernels of depthwise convolutions are (*kernel, C, multiplier)."""
