@@ -287,9 +287,10 @@ def settled(values: Array, stream: Any) -> Any:
     """A table on the device that later calls read too, on whatever stream: it is there when this returns."""
     _refuse_captured("tables")
     found = cuda.to_device(values, stream=stream)
-    if not SIMULATED:
-        # Of a copy on the default stream, too, the last part may be under way when it returns.
-        (stream or cuda.default_stream()).synchronize()
+    if stream:
+        stream.synchronize()
+    elif hasattr(cuda, "default_stream"):  # not in the simulator that Numba brings itself
+        cuda.default_stream().synchronize()  # the last part of the copy may still be under way
     return found
 
 
