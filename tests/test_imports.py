@@ -29,6 +29,8 @@ ALLOWED = {
         "plot",
         "jit",
         "streaming",
+        "interop",
+        "progress",
     },
     "_version": set(),
     "environment": set(),
@@ -38,7 +40,17 @@ ALLOWED = {
     "device_arrays": {"plan", "errors", "extras"},
     "arrays": {"plan", "errors", "device_arrays"},
     "columns": {"arrays", "plan", "errors"},
-    "routes": {"arrays", "device_arrays", "plan", "errors", "backends.base", "backends.activations"},
+    "routes": {
+        "arrays",
+        "device_arrays",
+        "plan",
+        "errors",
+        "backends.base",
+        "backends.activations",
+        "backends.functions",
+    },
+    "compiling": set(),
+    "progress": {"compiling", "extras"},
     "functional": {"dispatch", "routes", "separable", "columns", "arrays", "plan", "errors", "ranks"},
     "separable": {
         "dispatch",
@@ -89,7 +101,7 @@ ALLOWED = {
     "jit": {"functional", "grad", "backward", "arrays", "plan", "errors", "backends.cpu", "backends.activations"},
     "explain": {"routes", "plan", "errors", "backends.base", "backends.registry", "backends.winners"},
     "measure": {"arrays", "plan", "errors", "extras", "backends.base", "backends.winners"},
-    "tuning": {"measure", "explain", "plan", "errors", "backends.base", "backends.registry"},
+    "tuning": {"measure", "explain", "plan", "errors", "progress", "backends.base", "backends.registry"},
     "dispatch": {
         "measure",
         "routes",
@@ -115,11 +127,12 @@ ALLOWED = {
         "plan",
         "errors",
         "extras",
+        "progress",
         "backends.registry",
         "backends.winners",
         "_version",
     },
-    "bench": {"functional", "grad", "prepared", "plan", "errors", "environment", "backends.cpu"},
+    "bench": {"functional", "grad", "prepared", "plan", "errors", "environment", "compiling", "backends.cpu"},
     "plot": {"bench", "arrays", "plan", "errors", "extras"},
     "layers": {
         "functional",
@@ -133,9 +146,9 @@ ALLOWED = {
         "extras",
         "backends.activations",
     },
-    "interop": set(),
+    "interop": {"interop.torch", "interop.jax", "interop.onnx", "interop.dask"},
     "interop.spec": {"functional", "grad", "plan", "routes"},
-    "interop.activations": {"backends.activations"},
+    "interop.activations": {"backends.activations", "backends.functions", "errors"},
     "interop.torch": {
         "interop.spec",
         "interop.activations",
@@ -180,11 +193,13 @@ ALLOWED = {
     "backends.registry": {"backends.base", "backends.winners", "environment", "plan", "errors"},
     "backends.winners": {"backends.base", "plan", "environment", "errors", "_version"},
     "backends.base": {"arrays", "plan", "environment", "errors", "backends.activations"},
-    "backends.activations": {"errors"},
+    "backends.activations": {"errors", "backends.functions"},
+    "backends.functions": set(),
     "backends.tables": {"arrays", "plan"},
     "backends.toom_cook": {"arrays"},
     "backends.cuda": {
         "arrays",
+        "compiling",
         "device_arrays",
         "plan",
         "errors",
@@ -196,6 +211,7 @@ ALLOWED = {
     "backends.reference": {"arrays", "plan", "errors", "backends.base", "backends.tables", "backends.activations"},
     "backends.cpu": {
         "arrays",
+        "compiling",
         "plan",
         "errors",
         "backends.base",
@@ -210,7 +226,7 @@ OUTSIDE = {
     "environment": set(),
     "errors": set(),
     "ranks": set(),
-    "tuning": {"rich"},
+    "backends.functions": {"numpy", "numba"},
     "backends.winners": {"platformdirs"},
     "cli": {"numpy", "numba"},
     "interop.torch": {"numpy", "torch"},
@@ -311,7 +327,7 @@ def test_importing_brings_in_neither_numba_nor_scipy():
     assert not {"numba", "llvmlite", "scipy", "ml_dtypes", "torch"} & set(loaded)
     backends = python("import sys, numbaconv; print(*(n for n in sys.modules if n.startswith('numbaconv.backends.')))")
     assert set(backends.split()) == {
-        f"numbaconv.backends.{name}" for name in ("registry", "base", "activations", "winners")
+        f"numbaconv.backends.{name}" for name in ("registry", "base", "activations", "functions", "winners")
     }
 
 

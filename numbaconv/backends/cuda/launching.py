@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from ...compiling import say
 from .jit import SIMULATED, config
 from .scratch import drop_oldest
 
@@ -37,6 +38,8 @@ def _configure(kernel: Any, blocks: int, threads: int, stream: Any) -> Any:
     Numba warns of launches of few blocks, as it finds; here they are meant. The simulator's kernels cannot be kept:
     each remembers one geometry.
     """
+    if not SIMULATED and not kernel.overloads:  # the launch that follows compiles it
+        say(f"{kernel.py_func.__name__} for the device")
     config.CUDA_LOW_OCCUPANCY_WARNINGS = 0
     try:
         configured = kernel[blocks, threads, stream]
