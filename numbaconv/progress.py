@@ -1,50 +1,20 @@
 """Bars for work that takes a while, on standard error: one for the work, and one of its own for compiling kernels.
 
-They need rich (``pip install 'numbaconv[cli]'``); without it, and where standard error is no terminal, compiling is a
-line of text, and the work has no bar.
+They need rich (``pip install 'numbaconv[cli]'``). Without it, or where there is no terminal, the first kernel that is
+compiled is a line of text, and the work has no bar.
 """
 
-import logging
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from .compiling import LOGGER
+from .compiling import Listener, told
 from .extras import require
 
 __all__ = ["compiling_bar", "tracked"]
 
 _TITLE = "compiling kernels, once"
-
-
-class _Heard(logging.Handler):
-    """Calls a function with what is compiled, as it begins."""
-
-    def __init__(self, tell: Callable[[str], None]):
-        super().__init__(logging.INFO)
-        self._tell = tell
-
-    def emit(self, record: logging.LogRecord) -> None:
-        what = getattr(record, "compiling", None)
-        if what is not None:
-            self._tell(what)
-
-
-@contextmanager
-def _hearing(tell: Callable[[str], None]) -> Iterator[None]:
-    """Whatever is compiled meanwhile is told. What the log shows elsewhere stays as it is."""
-    handler, level, propagates = _Heard(tell), LOGGER.level, LOGGER.propagate
-    if LOGGER.getEffectiveLevel() > logging.INFO:
-        LOGGER.setLevel(logging.INFO)
-        LOGGER.propagate = False  # nobody else has asked for these
-    LOGGER.addHandler(handler)
-    try:
-        yield
-    finally:
-        LOGGER.removeHandler(handler)
-        LOGGER.setLevel(level)
-        LOGGER.propagate = propagates
 
 
 def _screen(console: Any) -> Any:
@@ -57,21 +27,47 @@ def _screen(console: Any) -> Any:
         return None
 
 
-def _lines(write: Callable[[str], object]) -> Callable[[str], None]:
-    """Tell of the first kernel only, for where lines cannot be written over."""
-    told: list[str] = []
+class _Line:
+    """Tells of the first kernel that takes a while, for where lines cannot be written over."""
 
-    def tell(what: str) -> None:
-        if not told:
-            write(f"{_TITLE}: {what} and others, which takes a while\n")
-        told.append(what)
+    def __init__(self, write: Callable[[str], object]):
+        self._write, self._told = write, False
 
-    return tell
+    def __call__(self, what: str | None, folder: str | None) -> None:
+        if not self._told and folder is not None:
+            self._told = True
+            self._write(f"{_TITLE}: {what} and what else is needed; this may take minutes")
+
+
+class _Bar:
+    """A bar that is there while something is compiled; a line where another display has the screen."""
+
+    def __init__(self, screen: Any):
+        rich = require("rich.progress", "cli", "a progress bar")
+        columns = rich.TextColumn("{task.description}"), rich.BarColumn(), rich.TimeElapsedColumn()
+        self._bar = rich.Progress(*columns, console=screen, transient=True)
+        self._busy = require("rich.errors", "cli", "a progress bar").LiveError
+        self._line, self._task, self._depth = _Line(lambda text: screen.print(text, soft_wrap=True)), None, 0
+
+    def __call__(self, what: str | None, folder: str | None) -> None:
+        self._depth = max(self._depth + (1 if what is not None else -1), 0)
+        if what is None:
+            if not self._depth:
+                self._bar.stop()
+            return
+        if self._task is None:
+            self._task = self._bar.add_task(_TITLE, total=None)
+        self._bar.update(self._task, description=f"{_TITLE}: {what}")
+        if self._depth == 1:
+            try:
+                self._bar.start()
+            except self._busy:
+                self._line(what, folder)
 
 
 @contextmanager
 def compiling_bar(console: Any = None) -> Iterator[None]:
-    """Show a bar as long as a ``with`` block lasts, from the first kernel on that is compiled in it.
+    """Show a bar whenever a ``with`` block compiles kernels.
 
     Parameters
     ----------
@@ -83,35 +79,20 @@ def compiling_bar(console: Any = None) -> Iterator[None]:
     >>> import numpy as np
     >>> import numbaconv
     >>> from numbaconv.progress import compiling_bar
-    >>> with compiling_bar():  # calls like those to come
+    >>> with compiling_bar():
     ...     y = numbaconv.conv1d(np.ones((1, 1, 8)), np.ones((1, 1, 3)))
     """
     screen = _screen(console)
-    if screen is None or not screen.is_terminal:
-        with _hearing(_lines(sys.stderr.write if screen is None else lambda text: screen.print(text, end=""))):
-            yield
-        return
-    rich = require("rich.progress", "cli", "a progress bar")
-    columns = rich.TextColumn("{task.description}"), rich.BarColumn(), rich.TimeElapsedColumn()
-    bar = rich.Progress(*columns, console=screen, transient=True)
-    tasks: list[Any] = []
-
-    def tell(what: str) -> None:
-        if not tasks:
-            bar.start()
-            tasks.append(bar.add_task(_TITLE, total=None))
-        bar.update(tasks[0], description=f"{_TITLE}: {what}")
-
-    try:
-        with _hearing(tell):
-            yield
-    finally:
-        if tasks:
-            bar.stop()
+    if screen is None:
+        shown: Listener = _Line(lambda text: sys.stderr.write(f"{text}\n"))
+    else:
+        shown = _Bar(screen) if screen.is_terminal else _Line(lambda text: screen.print(text, soft_wrap=True))
+    with told(shown):
+        yield
 
 
 def tracked(steps: Sequence[Any], title: str) -> Iterable[Any]:
-    """The steps with a bar, and below it one for kernels that a step compiles.
+    """The steps with a bar, and below it one for the kernels that a step compiles.
 
     Parameters
     ----------
@@ -119,18 +100,19 @@ def tracked(steps: Sequence[Any], title: str) -> Iterable[Any]:
     title : str
     """
     screen = _screen(None)
-    if screen is None:
-        return steps
-    return _tracked(steps, title, screen)
+    return steps if screen is None else _tracked(steps, title, screen)
 
 
 def _tracked(steps: Sequence[Any], title: str, screen: Any) -> Iterator[Any]:
     rich = require("rich.progress", "cli", "a progress bar")
     with rich.Progress(console=screen, transient=True) as bar:
         task = bar.add_task(title, total=len(steps))
-        compiling = bar.add_task(_TITLE, total=None, visible=False)
-        with _hearing(lambda what: bar.update(compiling, description=f"{_TITLE}: {what}", visible=True)):
+        below = bar.add_task(_TITLE, total=None, visible=False)
+
+        def show(what: str | None, folder: str | None) -> None:
+            bar.update(below, description=f"{_TITLE}: {what or ''}", visible=what is not None)
+
+        with told(show):
             for step in steps:
                 yield step
                 bar.update(task, advance=1)
-                bar.update(compiling, visible=False)

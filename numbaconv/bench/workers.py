@@ -1,17 +1,16 @@
 """Processes that answer requests, so that each library that is measured has one of its own.
 
-What a process compiles meanwhile it says in lines before its answer, and the log of the process that asked has it.
+What a process compiles meanwhile it says in lines before its answer, and the process that asked says so, too.
 """
 
 import json
-import logging
 import os
 import subprocess
 import sys
 from collections.abc import Callable
 from typing import Any
 
-from ..compiling import LOGGER, say
+from ..compiling import begin, end, told
 
 __all__ = ["Worker", "WorkerError", "serve"]
 
@@ -41,7 +40,8 @@ class Worker:
             stdin.flush()
             found = self._next(stdout)
             while _COMPILING in found:
-                say(*found[_COMPILING])
+                what, folder = found[_COMPILING]
+                end() if what is None else begin(what, folder)
                 found = self._next(stdout)
         except BrokenPipeError:
             raise self._ended() from None
@@ -70,17 +70,8 @@ def _write(found: dict[str, Any]) -> None:
     sys.stdout.flush()
 
 
-class _Passed(logging.Handler):
-    """Passes on what is compiled."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        if hasattr(record, _COMPILING):
-            _write({_COMPILING: [getattr(record, _COMPILING), getattr(record, "folder", None)]})
-
-
 def serve(answer: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
     """Answer requests until the input ends; what runs in a `Worker`'s process."""
-    LOGGER.setLevel(logging.INFO)
-    LOGGER.addHandler(_Passed(logging.INFO))
-    for line in sys.stdin:
-        _write(answer(json.loads(line)))
+    with told(lambda what, folder: _write({_COMPILING: [what, folder]})):
+        for line in sys.stdin:
+            _write(answer(json.loads(line)))

@@ -19,7 +19,7 @@ from numba.core.dispatcher import Dispatcher
 from numba.core.errors import NumbaError
 
 from ...arrays import Array
-from ...compiling import say
+from ...compiling import compiling
 from ...errors import ArgumentError, DTypeError
 from ..activations import Activation
 from .jit import called, scalar
@@ -101,15 +101,15 @@ def _count(function: Any) -> None:
 @lru_cache(maxsize=_MOST_KEPT)
 def _row(function: Any, dtype: np.dtype) -> Any:
     _count(function)
-    say(f"activation {_name(function)!r} for {dtype.name}")
-    return _make_row(function, dtype)
+    with compiling(f"activation {_name(function)!r} for {dtype.name}"):
+        return _make_row(function, dtype)
 
 
 @lru_cache(maxsize=_MOST_KEPT)
 def _loop(derivative: Any, dtype: np.dtype) -> Any:
     _count(derivative)
-    say(f"derivative {_name(derivative)!r} for {dtype.name}")
-    return _make_loop(derivative, dtype)
+    with compiling(f"derivative {_name(derivative)!r} for {dtype.name}"):
+        return _make_loop(derivative, dtype)
 
 
 def _kept(cache: Callable[[Any, np.dtype], Any], function: Any, dtype: np.dtype) -> Any:

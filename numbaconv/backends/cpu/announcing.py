@@ -6,7 +6,7 @@ from typing import Any
 from numba import types
 from numba.core import event
 
-from ...compiling import say
+from ...compiling import begin, end
 
 __all__ = ["announce"]
 
@@ -32,6 +32,8 @@ class _Announcing(event.Listener):  # type: ignore[misc]
 
     def on_start(self, event: Any) -> None:
         depth = self._here.depth = getattr(self._here, "depth", 0) + 1
+        if depth == 1:
+            self._here.said = False
         dispatcher: Any = event.data.get("dispatcher")
         function: Any = getattr(dispatcher, "py_func", None)
         module: str = getattr(function, "__module__", None) or ""
@@ -39,10 +41,13 @@ class _Announcing(event.Listener):  # type: ignore[misc]
         if depth > 1 or module.split(".")[0] != _PACKAGE or "<locals>" in function.__qualname__:
             return
         dtype = _dtype_of(event.data.get("args", ()))
-        say(f"{function.__name__}{f' for {dtype}' if dtype else ''}", dispatcher.stats.cache_path)
+        self._here.said = True
+        begin(f"{function.__name__}{f' for {dtype}' if dtype else ''}", dispatcher.stats.cache_path or "")
 
     def on_end(self, event: Any) -> None:
         self._here.depth -= 1
+        if self._here.depth == 0 and self._here.said:
+            end()
 
 
 _listener: _Announcing | None = None

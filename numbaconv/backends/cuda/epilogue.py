@@ -10,7 +10,7 @@ import numpy as np
 from numba import cuda, types
 from numba.core.errors import NumbaError
 
-from ...compiling import say
+from ...compiling import compiling
 from ...errors import ArgumentError, DTypeError
 from ..activations import Activation
 from ..base import Epilogue
@@ -85,10 +85,10 @@ def compiled(what: str, function: Any, compute: str) -> Any:
         wrapped, plain = (scalar_function(plain) if isinstance(plain, FunctionType) else plain), call
     if SIMULATED:
         return plain
-    say(f"{what} {_name(function)!r} for {compute} on the device")
     kind = numba.from_dtype(np.dtype(compute))
     try:
-        _, result = cuda.compile_for_current_device(plain, (kind,), device=True)
+        with compiling(f"{what} {_name(function)!r} for {compute} on the device"):
+            _, result = cuda.compile_for_current_device(plain, (kind,), device=True)
     except (NumbaError, TypeError, ValueError) as error:
         raise DTypeError(f"{what} {_name(function)!r} cannot be compiled for {compute}: {error}") from error
     holds = {"i": (), "f": (types.Float,), "c": (types.Float, types.Complex)}[np.dtype(compute).kind]

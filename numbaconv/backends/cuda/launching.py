@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from ...compiling import say
+from ...compiling import compiling
 from .jit import SIMULATED, config
 from .scratch import drop_oldest
 
@@ -29,6 +29,10 @@ def launch(kernel: Any, blocks: int, threads: int, stream: Any, *arguments: Any)
     configured = _configured.get((kernel, blocks, threads, stream))
     if configured is None:
         configured = _configure(kernel, blocks, threads, stream)
+        if not SIMULATED and not kernel.overloads:  # its first launch compiles it
+            with compiling(f"{kernel.py_func.__name__} for the device", ""):
+                configured(*arguments)
+            return
     configured(*arguments)
 
 
@@ -38,8 +42,6 @@ def _configure(kernel: Any, blocks: int, threads: int, stream: Any) -> Any:
     Numba warns of launches of few blocks, as it finds; here they are meant. The simulator's kernels cannot be kept:
     each remembers one geometry.
     """
-    if not SIMULATED and not kernel.overloads:  # the launch that follows compiles it
-        say(f"{kernel.py_func.__name__} for the device")
     config.CUDA_LOW_OCCUPANCY_WARNINGS = 0
     try:
         configured = kernel[blocks, threads, stream]
