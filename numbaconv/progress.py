@@ -40,7 +40,7 @@ class _Line:
 
 
 class _Bar:
-    """A bar that is there while something is compiled; a line where another display has the screen."""
+    """A bar that is there while something is compiled; a line where another display does not let it."""
 
     def __init__(self, screen: Any):
         rich = require("rich.progress", "cli", "a progress bar")

@@ -342,3 +342,32 @@ def test_small_files():
     """A reader finds the room from its name, and the room is small."""
     for path in [*FILES, *Path(__file__).parent.rglob("*.py")]:
         assert len(path.read_text().splitlines()) <= 500, path
+
+
+def test_completion_offers_the_public_names():
+    """All of them, before any is asked for, and nothing else; asking for one imports it."""
+    program = """
+import rlcompleter, sys
+import numbaconv
+
+assert dir(numbaconv) == sorted(numbaconv.__all__), set(dir(numbaconv)) ^ set(numbaconv.__all__)
+assert {"layers", "plot", "jit", "grad", "interop", "progress", "functional", "errors"} <= set(dir(numbaconv))
+offered, at = [], 0
+completer = rlcompleter.Completer({"numbaconv": numbaconv})
+while (found := completer.complete("numbaconv.", at)) is not None:
+    offered, at = [*offered, found.split(".")[1].rstrip("()")], at + 1
+assert set(offered) == {name for name in numbaconv.__all__ if not name.startswith("_")}, offered
+assert dir(numbaconv.interop) == ["dask", "jax", "onnx", "torch"]
+assert "torch" not in sys.modules
+assert numbaconv.layers.Conv2d and numbaconv.jit.conv2d is numbaconv.conv2d and numbaconv.plot.feature_maps
+for module in (numbaconv, numbaconv.interop):
+    try:
+        module.layer
+    except AttributeError as error:
+        assert "has no attribute 'layer'" in str(error)
+    else:
+        raise AssertionError(module)
+"""
+    python(program)
+    bare = "import sys, numbaconv; dir(numbaconv); print(*{name.split('.')[0] for name in sys.modules})"
+    assert not {"numba", "matplotlib", "rich"} & set(python(bare).split())

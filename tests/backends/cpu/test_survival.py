@@ -271,6 +271,31 @@ print(tried)
     assert int(done.stdout) > 3
 
 
+def test_where_pip_has_put_tbb_is_said():
+    """Numba says that it is to be installed; the variable that is named makes it found."""
+    program = """
+import numpy as np
+import numbaconv
+x, w = np.ones((2, 16, 40, 40), np.float32), np.ones((24, 16, 3, 3), np.float32)
+try:
+    numbaconv.conv2d(x, w)
+except numbaconv.BackendError as error:
+    print(error)
+"""
+    found = environment_of("tbb")
+    variable = {"linux": "LD_LIBRARY_PATH", "darwin": "DYLD_LIBRARY_PATH"}.get(sys.platform, "PATH")
+    if found.get(variable) == os.environ.get(variable):
+        pytest.skip("the loader finds TBB by itself here")
+    folder = found[variable].split(os.pathsep)[0]
+    environment = {**found, variable: os.environ.get(variable, "")}
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert f"pip has installed it in {folder}" in done.stdout, done.stdout
+    assert f"set {variable}={folder}" in done.stdout
+
+
 def test_one_thread_starts_no_pool():
     """On one core tbb's, started by another thread than the main one, kept the process from ending."""
     program = """
