@@ -85,9 +85,13 @@ def any_order_factor(direction: Direction, plan: ConvPlan) -> float:
 
 @dataclass(frozen=True, slots=True)
 class PackedWeight:
-    """A weight as one algorithm wants it: packed or transformed, in the compute dtype."""
+    """A weight as one algorithm wants it: packed or transformed, in the compute dtype.
+
+    ``given`` is what it was made of, canonical, where the algorithm may come to need that: no copy of it.
+    """
 
     arrays: tuple[Array, ...]
+    given: Array | None = None
 
 
 #: What an algorithm gets for ``w`` where it reads the weight: canonical, or as its own `Packing` made it.
@@ -201,6 +205,12 @@ class Algorithm:
     family: str | None = None
     rounds_to_tf32: Callable[[ConvPlan], bool] = _never_rounds
     about: About | None = None
+
+    def refusal(self, plan: ConvPlan) -> str | None:
+        """Why it must not compute a plan, which ``accepts`` and the plan's precision say; None where it may."""
+        if self.spreading and plan.precision == "strict":
+            return "its errors spread to results that do not read what they come from, which precision 'strict' forbids"
+        return self.accepts(plan)
 
     def is_among(self, names: frozenset[str]) -> bool:
         """Whether its name or its family's is one of these."""
@@ -334,11 +344,11 @@ class Backend:
         allowed = [algorithm for algorithm in table if not algorithm.is_among(disabled)] if disabled else table
         if tuned is not None:
             for algorithm in allowed:
-                if algorithm.name == tuned and algorithm.accepts(plan) is None:
+                if algorithm.name == tuned and algorithm.refusal(plan) is None:
                     return algorithm
         possible = None
         for algorithm in allowed:
-            if algorithm.accepts(plan) is None:
+            if algorithm.refusal(plan) is None:
                 if algorithm.worthwhile(plan) is None:
                     return algorithm
                 possible = possible or algorithm
@@ -363,7 +373,7 @@ class Backend:
                     raise AlgorithmError(
                         f"{op}: algorithm {forced!r} of backend {self.name!r} is forced, but {DISABLED}"
                     )
-                refusal = algorithm.accepts(plan)
+                refusal = algorithm.refusal(plan)
                 if refusal is not None:
                     raise AlgorithmError(f"{op}: algorithm {forced!r} of backend {self.name!r} refuses: {refusal}")
                 return algorithm
@@ -374,7 +384,7 @@ class Backend:
 
 
 def _candidate(algorithm: Algorithm, plan: ConvPlan, disabled: frozenset[str]) -> Candidate:
-    refusal = algorithm.accepts(plan)
+    refusal = algorithm.refusal(plan)
     if refusal is not None:
         return Candidate(algorithm.name, refusal)
     return Candidate(algorithm.name, None, DISABLED if algorithm.is_among(disabled) else algorithm.worthwhile(plan))

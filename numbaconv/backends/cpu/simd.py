@@ -22,6 +22,7 @@ __all__ = [
     "VECTOR_BYTES",
     "accumulate",
     "add_lanes",
+    "all_finite",
     "call_row",
     "choose",
     "copy_between",
@@ -392,6 +393,53 @@ def copy_vector(typingctx, source, s_at, target, t_at):
     return signature, generate
 
 
+def _masked_load(builder, cells, kind, size, mask):
+    """The vector at a pointer, zeros in lanes outside the mask, which are not read."""
+    pointer, name = kind.as_pointer(), f"llvm.masked.load.v{kind.count}f{8 * size}.p0"
+    operands = [pointer, ir.IntType(32), mask.type, kind]
+    load = cgutils.get_or_insert_function(builder.module, ir.FunctionType(kind, operands), name)
+    nothing, alignment = ir.Constant(kind, [0.0] * kind.count), ir.Constant(ir.IntType(32), size)
+    return builder.call(load, [builder.bitcast(cells, pointer), alignment, mask, nothing])
+
+
+@intrinsic
+def all_finite(typingctx, row, start, count):
+    """1 where ``count`` values from ``row[start]`` on are finite, else 0.
+
+    The bits of a value without its sign, as an integer, are at least those of infinity where it is not finite: a vector
+    of the largest ones costs an instruction or two a vector, and one comparison at the end.
+    """
+    index = ir.IntType(64)
+    signature = types.int64(row, types.int64, types.int64)
+
+    def generate(context, builder, signature, args):
+        (cells,), count = pointers_of(context, builder, signature, args, (0,)), args[2]
+        kind, size = vector_type(cells.type.pointee)
+        bits = ir.VectorType(ir.IntType(8 * size), kind.count)
+        infinity = {4: 0xFF000000, 8: 0xFFE0000000000000}[size]  # doubled, as all are: without the sign
+        lanes, narrow = ir.Constant(index, kind.count), ir.VectorType(ir.IntType(32), kind.count)
+
+        def larger(values, most):
+            doubled = builder.shl(builder.bitcast(values, bits), ir.Constant(bits, [1] * kind.count))
+            return builder.select(builder.icmp_unsigned(">", doubled, most), doubled, most)
+
+        def step(i, most):
+            return [larger(load_vector(builder, cells, builder.mul(i, lanes), kind, size), *most)]
+
+        whole = builder.udiv(count, lanes)
+        (most,) = accumulate(builder, whole, [ir.Constant(bits, [0] * kind.count)], step)
+        done = builder.mul(whole, lanes)
+        left = splat_of(builder, builder.trunc(builder.sub(count, done), ir.IntType(32)), narrow)
+        mask = builder.icmp_signed("<", ir.Constant(narrow, list(range(kind.count))), left)
+        most = larger(_masked_load(builder, builder.gep(cells, [done]), kind, size, mask), most)
+        spoiled = builder.icmp_unsigned(">=", most, ir.Constant(bits, [infinity] * kind.count))
+        lanes_spoiled = builder.bitcast(spoiled, ir.IntType(kind.count))
+        clean = builder.icmp_unsigned("==", lanes_spoiled, ir.Constant(lanes_spoiled.type, 0))
+        return builder.zext(clean, index)
+
+    return signature, generate
+
+
 @intrinsic
 def copy_between(typingctx, source, s_at, target, t_at, first, last):
     """One vector: lanes ``first .. last - 1`` of ``source[s_at :]``, zeros in the others, to ``target[t_at :]``.
@@ -408,17 +456,7 @@ def copy_between(typingctx, source, s_at, target, t_at, first, last):
         numbers = ir.Constant(lane, list(range(kind.count)))
         low, high = (splat_of(builder, builder.trunc(args[place], ir.IntType(32)), lane) for place in (4, 5))
         mask = builder.and_(builder.icmp_signed(">=", numbers, low), builder.icmp_signed("<", numbers, high))
-        element = "f32" if size == 4 else "f64"
-        pointer = kind.as_pointer()
-        kinds = [pointer, ir.IntType(32), mask.type, kind]
-        load = cgutils.get_or_insert_function(
-            builder.module,
-            ir.FunctionType(kind, kinds),
-            f"llvm.masked.load.v{kind.count}{element}.p0",
-        )
-        nothing = ir.Constant(kind, [0.0] * kind.count)
-        place = builder.bitcast(cells, pointer)
-        value = builder.call(load, [place, ir.Constant(ir.IntType(32), size), mask, nothing])
+        value = _masked_load(builder, cells, kind, size, mask)
         store_vector(builder, value, results, ir.Constant(ir.IntType(64), 0), kind, size)
         return context.get_dummy_value()
 

@@ -21,7 +21,7 @@ import numpy as np
 from .fan_out import call_tasks
 from .gemm import add_stretch
 from .jit import inner, kernel
-from .simd import ROWS, call_row, fma_tile
+from .simd import ROWS, all_finite, call_row, fma_tile
 from .simd_tiles import OUTPUT, linear_tile, transpose_lanes
 from .winograd import panel_at, panels_of, stage_size, transform_weights
 
@@ -45,12 +45,20 @@ def _multiply(a, at, a_row, tiles, b, b_at, panel, vectors, depth, c, to, keep):
 
 
 @inner
-def _store_rows(rows, stride, pitch, first, count, offset, residual, activation, out, place, cells, step, limit):
-    """The epilogue of one channel's rows of a row of tiles, and their way to the result."""
+def _store_rows(
+    rows, stride, pitch, first, count, offset, residual, activation, out, place, cells, step, limit, spoiled, mark
+):
+    """The epilogue of one channel's rows of a row of tiles, and their way to the result.
+
+    A row with a sum that is not finite is marked instead, ``step[2]`` marks from one row of the result to the next.
+    """
     for i in range(count):
         if first + i * step[0] >= limit:
             break
         at, to = stride + i * pitch, place + i * step[0] * step[1]
+        if not all_finite(rows, at, cells):
+            spoiled[mark + i * step[0] * step[2]] = 1
+            continue
         if residual.size or activation[0]:
             for j in range(cells):
                 rows[np.uintp(at + j)] += offset
@@ -89,6 +97,7 @@ def multiply_tasks(
     acrosses,
     activation,
     transform,
+    spoiled,
 ):
     """Results of some blocks of tiles: their source transformed, multiplied, transformed back.
 
@@ -105,6 +114,9 @@ def multiply_tasks(
     ``target``: the result's depth, height, width; ``cells`` and ``origins``: as in `transform_tasks`, whose address is
     ``transform``; ``depth_origins``: the slice that each depth tap reads from depth 0. A task is a bundle, a block of
     samples, of depths, of rows of tiles, a stretch, and a panel of one of the bundle's groups.
+
+    ``spoiled``: a mark for each stretch of each row of the result, set where sums are not finite; nothing is stored
+    there, so that a residual that is the result's memory is there still.
     """
     mode, groups, channels, rows, bundle, products_down, products_across = shape[:7]
     tile_down, tile_across, cells_down, cells_across, lanes = shape[7:]
@@ -271,6 +283,8 @@ def multiply_tasks(
                     out,
                     (plane * height + top) * width + left,
                     cells_wide,
-                    (steps[0], width),
+                    (steps[0], width, stretches),
                     height,
+                    spoiled,
+                    (plane * height + top) * stretches + stretch,
                 )

@@ -23,7 +23,7 @@ import numpy as np
 
 from .channels import deliver_panel
 from .jit import kernel
-from .simd import ROWS, fma_tile
+from .simd import ROWS, all_finite, fma_tile
 from .simd_tiles import OUTPUT_OF_TAPS, linear_tile
 from .winograd import panel_around, panel_at, panels_of
 
@@ -61,11 +61,12 @@ def sum_tiles_tasks(begin, end, v, y, sums, shape):
 
 
 @kernel
-def back_tasks(begin, end, sums, w, shape):
+def back_tasks(begin, end, sums, w, shape, spoiled):
     """The weight ``(groups * rows, channels * taps)`` from its sums over tiles.
 
     ``shape``: mode, groups, channels and rows of a group, taps down and across, products across, cells from one
-    frequency to the next, lanes. A task is a group, a vector of rows, and as many channels as it has lanes.
+    frequency to the next, lanes. A task is a group, a vector of rows, and as many channels as it has lanes. It sets
+    ``spoiled[0]`` where it finds something that is not finite.
     """
     mode, _, channels, rows, height, width, products_across, frequency, lanes = shape
     vectors, blocks, taps = rows // lanes, -(-channels // lanes), height * width
@@ -90,5 +91,7 @@ def back_tasks(begin, end, sums, w, shape):
                 OUTPUT_OF_TAPS,
                 mode,
             )
+        if not all_finite(stage, 0, some * taps * lanes):
+            spoiled[0] = 1  # every task writes the same value
         to = (g * rows + vector * lanes) * channels * taps + first * taps
         deliver_panel(w, to, channels * taps, stage, 0, some * taps, lanes, 1, lanes, lanes, block)
