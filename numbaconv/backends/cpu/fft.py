@@ -304,9 +304,9 @@ def _mend(direction: Direction, job: _Job, source: Array, w: Weight, target: Arr
     """Replace sums that are not finite, of the samples that have any."""
     if not any_spoiled(spoiled):
         return
-    for sample in np.flatnonzero(spoiled):
-        sums, found = _long_last(sums_of_sample(direction, job.plan, sample, source, w)[None], job.at)[0], target[sample]
-        np.copyto(found, sums, where=~np.isfinite(found))
+    for sample in np.flatnonzero(spoiled).tolist():
+        sums, found = sums_of_sample(direction, job.plan, sample, source, w), target[sample : sample + 1]
+        np.copyto(found, _long_last(sums, job.at), where=~np.isfinite(found))
 
 
 def _finish(job: _Job, epilogue: Epilogue, target: Array) -> None:

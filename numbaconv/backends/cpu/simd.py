@@ -407,9 +407,9 @@ def all_finite(typingctx, row, start, count):
     """1 where ``count`` values from ``row[start]`` on are finite, else 0.
 
     The bits of a value without its sign, as an integer, are at least those of infinity where it is not finite: a vector
-    of the largest ones costs an instruction or two a vector, and one comparison at the end.
+    of the largest ones costs two instructions a vector, and one comparison at the end.
     """
-    index = ir.IntType(64)
+    index, together = ir.IntType(64), 4
     signature = types.int64(row, types.int64, types.int64)
 
     def generate(context, builder, signature, args):
@@ -423,11 +423,23 @@ def all_finite(typingctx, row, start, count):
             doubled = builder.shl(builder.bitcast(values, bits), ir.Constant(bits, [1] * kind.count))
             return builder.select(builder.icmp_unsigned(">", doubled, most), doubled, most)
 
-        def step(i, most):
-            return [larger(load_vector(builder, cells, builder.mul(i, lanes), kind, size), *most)]
+        def vector(number):
+            return load_vector(builder, cells, builder.mul(number, lanes), kind, size)
 
-        whole = builder.udiv(count, lanes)
-        (most,) = accumulate(builder, whole, [ir.Constant(bits, [0] * kind.count)], step)
+        def some(i, most):
+            numbers = [builder.add(builder.mul(i, blocks), ir.Constant(index, each)) for each in range(together)]
+            return [larger(vector(number), each) for number, each in zip(numbers, most, strict=True)]
+
+        def one(i, most):
+            return [larger(vector(builder.add(first, i)), *most)]
+
+        blocks, whole = ir.Constant(index, together), builder.udiv(count, lanes)
+        most = accumulate(builder, builder.udiv(whole, blocks), [ir.Constant(bits, [0] * kind.count)] * together, some)
+        while len(most) > 1:
+            least = most.pop()
+            most[0] = builder.select(builder.icmp_unsigned(">", least, most[0]), least, most[0])
+        first = builder.mul(builder.udiv(whole, blocks), blocks)
+        (most,) = accumulate(builder, builder.sub(whole, first), most, one)
         done = builder.mul(whole, lanes)
         left = splat_of(builder, builder.trunc(builder.sub(count, done), ir.IntType(32)), narrow)
         mask = builder.icmp_signed("<", ir.Constant(narrow, list(range(kind.count))), left)

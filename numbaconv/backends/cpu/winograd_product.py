@@ -46,17 +46,33 @@ def _multiply(a, at, a_row, tiles, b, b_at, panel, vectors, depth, c, to, keep):
 
 @inner
 def _store_rows(
-    rows, stride, pitch, first, count, offset, residual, activation, out, place, cells, step, limit, spoiled, mark
+    rows,
+    stride,
+    pitch,
+    first,
+    count,
+    offset,
+    residual,
+    activation,
+    out,
+    place,
+    cells,
+    step,
+    limit,
+    clean,
+    spoiled,
+    mark,
 ):
     """The epilogue of one channel's rows of a row of tiles, and their way to the result.
 
-    A row with a sum that is not finite is marked instead, ``step[2]`` marks from one row of the result to the next.
+    Unless all is known to be ``clean``, a row with a sum that is not finite is marked instead; there are ``step[2]``
+    marks from one row of the result to the next.
     """
     for i in range(count):
         if first + i * step[0] >= limit:
             break
         at, to = stride + i * pitch, place + i * step[0] * step[1]
-        if not all_finite(rows, at, cells):
+        if not clean and not all_finite(rows, at, cells):
             spoiled[mark + i * step[0] * step[2]] = 1
             continue
         if residual.size or activation[0]:
@@ -264,6 +280,7 @@ def multiply_tasks(
                         OUTPUT,
                         mode,
                     )
+            clean = all_finite(y, 0, tile_down * pitch * breadth)  # what an earlier row left in it may be not
             for i in range(across):
                 for p in range(0, positions, lanes):
                     transpose_lanes(y, p * breadth + i * lanes, breadth, lines, i * lanes * positions + p, positions)
@@ -285,6 +302,7 @@ def multiply_tasks(
                     cells_wide,
                     (steps[0], width, stretches),
                     height,
+                    clean,
                     spoiled,
                     (plane * height + top) * stretches + stretch,
                 )

@@ -1,11 +1,11 @@
 """Results that a transform spoiled, computed again without transforms.
 
-Inside a transform values grow: a tile's by a few times, a spectrum's by the cells of its block. Where that overflows, or
-an operand holds NaN or infinity, sums come out that are not finite although the results are, or although they do not
+Inside a transform values grow: a tile's by a few times, a spectrum's by the cells of its block. Where that overflows,
+or an operand holds NaN or infinity, sums come out that are not finite although the results are, or although they do not
 read what is not finite. Nothing else is lost so: an infinity never becomes finite again. So kernels look at sums where
-they store them, before an activation could hide them, and say which are not finite. Those are computed again here, by the
-first algorithm without transforms that accepts a single sample of the problem: which results are, depends neither on the
-batch nor on threads, and in the end NaN and infinity are in the results that read them alone.
+they store them, before an activation could hide them, and say which are not finite. Those are computed again here, by
+the first algorithm without transforms that accepts a single sample of the problem: which results are, depends neither
+on the batch nor on threads, and in the end NaN and infinity are in the results that read them alone.
 """
 
 from dataclasses import replace
@@ -34,11 +34,15 @@ __all__ = ["FINISH", "WITHOUT_TRANSFORMS", "any_spoiled", "compute_weight", "men
 
 #: For each direction what it is computed by, in the order of the backend's table.
 WITHOUT_TRANSFORMS = {
-    Direction.WEIGHT_GRAD: (DEPTHWISE[Direction.WEIGHT_GRAD], PATCH_GEMM_WEIGHT, DOT_GEMM, DIRECT[Direction.WEIGHT_GRAD])
-} | {
     direction: tuple(each[direction] for each in (DEPTHWISE, SMALL_GEMM, PLANE_GEMM, PATCH_GEMM, IMPLICIT_GEMM, DIRECT))
     for direction in (Direction.FORWARD, Direction.INPUT_GRAD)
 }
+WITHOUT_TRANSFORMS[Direction.WEIGHT_GRAD] = (
+    DEPTHWISE[Direction.WEIGHT_GRAD],
+    PATCH_GEMM_WEIGHT,
+    DOT_GEMM,
+    DIRECT[Direction.WEIGHT_GRAD],
+)
 
 
 def _finish_signature(kind: types.Type) -> tuple:
@@ -74,14 +78,15 @@ def compute_weight(plan: ConvPlan, x: Array, w: Array, y: Array) -> None:
 
 
 def sums_of_sample(direction: Direction, plan: ConvPlan, sample: int, source: Array, w: Weight) -> Array:
-    """The sums of a sample's results in the compute dtype, before any epilogue."""
+    """The sums of a sample's results in the compute dtype, before any epilogue: ``(1, K, D, H, W)``."""
     weight = w.given if isinstance(w, PackedWeight) else w
     assert weight is not None
     shape = plan.x_shape if direction is Direction.INPUT_GRAD else plan.y_shape
-    found, given = np.empty((1, *shape[1:]), plan.compute_dtype), source[sample : sample + 1]
+    found: Array = np.empty((1, *shape[1:]), plan.compute_dtype)
+    given = source[sample : sample + 1]
     x, y = (found, given) if direction is Direction.INPUT_GRAD else (given, found)
     _compute(direction, plan, x, weight, y)
-    return found[0]
+    return found
 
 
 def mend_rows(
@@ -109,9 +114,9 @@ def mend_rows(
         As kernels take them.
     """
     residuals = residual.reshape(target.shape) if residual.size else None
-    for sample in np.flatnonzero(spoiled.reshape(len(spoiled), -1).any(axis=1)):
+    for sample in np.flatnonzero(spoiled.reshape(len(spoiled), -1).any(axis=1)).tolist():
         marked = np.repeat(spoiled[sample] != 0, lengths, axis=-1)
-        values = sums_of_sample(direction, plan, sample, source, w)[marked]
+        values = sums_of_sample(direction, plan, sample, source, w)[0][marked]
         with np.errstate(all="ignore"):
             if bias.size:
                 values += np.repeat(bias, marked.reshape(len(bias), -1).sum(axis=1))
