@@ -20,6 +20,7 @@ __all__ = [
     "ROWS",
     "VECTORS",
     "VECTOR_BYTES",
+    "Sizes",
     "accumulate",
     "add_lanes",
     "all_finite",
@@ -402,52 +403,59 @@ def _masked_load(builder, cells, kind, size, mask):
     return builder.call(load, [builder.bitcast(cells, pointer), alignment, mask, nothing])
 
 
+class Sizes:
+    """The largest of some vectors, lane by lane and without their signs, as integers: does any hold NaN or infinity?
+
+    The bits of a value without its sign are at least those of infinity where it is not finite. Two instructions a
+    vector; products with zero would take one, but subnormal values make them slow on some processors.
+    """
+
+    def __init__(self, builder, kind, size):
+        self._builder, self._bits = builder, ir.VectorType(ir.IntType(8 * size), kind.count)
+        self._infinity = {4: 0xFF000000, 8: 0xFFE0000000000000}[size]  # doubled, as all are: without the sign
+
+    def splat(self, value):
+        return ir.Constant(self._bits, [value] * self._bits.count)
+
+    def larger(self, most, values):
+        doubled = self._builder.shl(self._builder.bitcast(values, self._bits), self.splat(1))
+        return self.largest(most, doubled)
+
+    def largest(self, most, other):
+        return self._builder.select(self._builder.icmp_unsigned(">", other, most), other, most)
+
+    def all_finite(self, most):
+        """1 where no value was NaN or infinity, else 0."""
+        builder = self._builder
+        found = builder.bitcast(
+            builder.icmp_unsigned(">=", most, self.splat(self._infinity)), ir.IntType(self._bits.count)
+        )
+        clean = builder.icmp_unsigned("==", found, ir.Constant(found.type, 0))
+        return builder.zext(clean, ir.IntType(64))
+
+
 @intrinsic
 def all_finite(typingctx, row, start, count):
-    """1 where ``count`` values from ``row[start]`` on are finite, else 0.
-
-    The bits of a value without its sign, as an integer, are at least those of infinity where it is not finite: a vector
-    of the largest ones costs two instructions a vector, and one comparison at the end.
-    """
-    index, together = ir.IntType(64), 4
+    """1 where ``count`` values from ``row[start]`` on are finite, else 0."""
+    index = ir.IntType(64)
     signature = types.int64(row, types.int64, types.int64)
 
     def generate(context, builder, signature, args):
         (cells,), count = pointers_of(context, builder, signature, args, (0,)), args[2]
         kind, size = vector_type(cells.type.pointee)
-        bits = ir.VectorType(ir.IntType(8 * size), kind.count)
-        infinity = {4: 0xFF000000, 8: 0xFFE0000000000000}[size]  # doubled, as all are: without the sign
+        sizes = Sizes(builder, kind, size)
         lanes, narrow = ir.Constant(index, kind.count), ir.VectorType(ir.IntType(32), kind.count)
 
-        def larger(values, most):
-            doubled = builder.shl(builder.bitcast(values, bits), ir.Constant(bits, [1] * kind.count))
-            return builder.select(builder.icmp_unsigned(">", doubled, most), doubled, most)
+        def step(i, most):
+            return [sizes.larger(*most, load_vector(builder, cells, builder.mul(i, lanes), kind, size))]
 
-        def vector(number):
-            return load_vector(builder, cells, builder.mul(number, lanes), kind, size)
-
-        def some(i, most):
-            numbers = [builder.add(builder.mul(i, blocks), ir.Constant(index, each)) for each in range(together)]
-            return [larger(vector(number), each) for number, each in zip(numbers, most, strict=True)]
-
-        def one(i, most):
-            return [larger(vector(builder.add(first, i)), *most)]
-
-        blocks, whole = ir.Constant(index, together), builder.udiv(count, lanes)
-        most = accumulate(builder, builder.udiv(whole, blocks), [ir.Constant(bits, [0] * kind.count)] * together, some)
-        while len(most) > 1:
-            least = most.pop()
-            most[0] = builder.select(builder.icmp_unsigned(">", least, most[0]), least, most[0])
-        first = builder.mul(builder.udiv(whole, blocks), blocks)
-        (most,) = accumulate(builder, builder.sub(whole, first), most, one)
+        whole = builder.udiv(count, lanes)
+        (most,) = accumulate(builder, whole, [sizes.splat(0)], step)
         done = builder.mul(whole, lanes)
         left = splat_of(builder, builder.trunc(builder.sub(count, done), ir.IntType(32)), narrow)
         mask = builder.icmp_signed("<", ir.Constant(narrow, list(range(kind.count))), left)
-        most = larger(_masked_load(builder, builder.gep(cells, [done]), kind, size, mask), most)
-        spoiled = builder.icmp_unsigned(">=", most, ir.Constant(bits, [infinity] * kind.count))
-        lanes_spoiled = builder.bitcast(spoiled, ir.IntType(kind.count))
-        clean = builder.icmp_unsigned("==", lanes_spoiled, ir.Constant(lanes_spoiled.type, 0))
-        return builder.zext(clean, index)
+        rest = _masked_load(builder, builder.gep(cells, [done]), kind, size, mask)
+        return sizes.all_finite(sizes.larger(most, rest))
 
     return signature, generate
 

@@ -265,10 +265,11 @@ def multiply_tasks(
         for line in range((n1 - n0) * (d1 - d0) * (r1 - r0)):
             rest, row = divmod(line, r1 - r0)
             n, d = divmod(rest, d1 - d0)
+            clean = 1
             for t in range(some_tiles):
                 at, to = (line * some_tiles + t) * breadth, (acrosses[t0 + t] - left) * breadth
                 for i in range(across):
-                    linear_tile(
+                    clean &= linear_tile(
                         m,
                         at + i * lanes,
                         products_across * m_frequency,
@@ -280,7 +281,6 @@ def multiply_tasks(
                         OUTPUT,
                         mode,
                     )
-            clean = all_finite(y, 0, tile_down * pitch * breadth)  # what an earlier row left in it may be not
             for i in range(across):
                 for p in range(0, positions, lanes):
                     transpose_lanes(y, p * breadth + i * lanes, breadth, lines, i * lanes * positions + p, positions)
