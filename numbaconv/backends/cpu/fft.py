@@ -478,7 +478,7 @@ def _algorithm(direction: Direction) -> Algorithm:
             "product of each pair of channels; the number of taps matters little",
             chosen="16 and more taps along one axis, where clearly faster",
             bound="of the largest values: `sqrt(b) (10 log2 b + 2n + 18)` for blocks of `b` cells and `n` channels",
-            reach="over a block, its group's channels",
+            reach="errors, over a block, in its group's channels",
         ),
     )
 

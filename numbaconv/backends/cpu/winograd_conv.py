@@ -282,14 +282,14 @@ WINOGRADS = About(
     "weight and result",
     chosen="stride 1, zero padding, where its transforms pay",
     bound="of the largest values: `a (n + 40)` for `n` channels, `a` = 176; 14 along one axis",
-    reach="over a tile of results, its group's channels",
+    reach="errors, over a tile of results, in its group's channels",
 )
 _OF_SMALL_TILES = About(
     does="F(2x2, 3x3): less gain, smaller errors",
     cost="16 products instead of 36 a tile, and the transforms",
     chosen="where that tile pays and the larger does not",
     bound="as `winograd`, `a` = 16",
-    reach="as `winograd`",
+    reach=WINOGRADS.reach,
 )
 
 
