@@ -41,7 +41,7 @@ from .operands import chunk_count, contiguous, deliver, fill_value, flat_epilogu
 from .overlap import long_axis, refusal, rows_of, worthwhile
 from .simd import VECTOR_BYTES
 from .threads import parallel_threads
-from .without_transforms import FINISH, any_spoiled, compute_weight, sums_of_sample
+from .without_transforms import FINISH, any_spoiled, mend_weight, sums_of_sample
 
 __all__ = ["FFT"]
 
@@ -442,10 +442,10 @@ def _weight_grad(plan: ConvPlan, x: Array, w: Array, y: Array, epilogue: Epilogu
         job.multiply(a, b, sums.reshape(-1), row_lines, column_lines, extents, place, np.zeros(1, np.uint8))
         with np.errstate(over="ignore", invalid="ignore"):
             total += tree_sum(sums)
-    if np.isfinite(total).all():
-        deliver(total.reshape(w.shape), w)
-    else:
-        compute_weight(plan, x, weight, y)
+    found = np.moveaxis(total.reshape(w.shape), 4, 2 + job.at)
+    if not np.isfinite(total).all():
+        mend_weight(plan, x, found, y)
+    deliver(found, weight)
 
 
 def _error_factor(direction: Direction, plan: ConvPlan) -> float:

@@ -25,7 +25,7 @@ import numpy as np
 from ...plan import CONSTANT
 from .gemm import add_stretch
 from .jit import inner, kernel, part
-from .simd import all_finite, call_row
+from .simd import call_row
 from .simd_complex import (
     TILE_COLUMNS,
     TILE_ROWS,
@@ -36,6 +36,7 @@ from .simd_complex import (
     to_real_halves,
     twist,
 )
+from .simd_finite import all_finite
 
 __all__ = [
     "TILE_ROWS",

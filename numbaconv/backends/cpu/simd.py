@@ -1,7 +1,8 @@
 """LLVM IR: vectors, which Numba's Python cannot say, and a call by address.
 
-No other files write any but `simd_tiles`, `simd_taps` and `simd_complex`, which add intrinsics on small tiles,
-depthwise sweeps and complex values with the helpers given here, and `fan_out`, which calls task loops.
+No other files write any but `simd_tiles`, `simd_taps`, `simd_complex` and `simd_finite`, which add intrinsics on small
+tiles, depthwise sweeps, complex values and the search for NaN and infinity with the helpers given here, and `fan_out`,
+which calls task loops.
 
 The vector width is the host's, read once: 16 bytes (SSE, NEON), 32 (AVX2) or 64 (AVX-512).
 """
@@ -20,10 +21,8 @@ __all__ = [
     "ROWS",
     "VECTORS",
     "VECTOR_BYTES",
-    "Sizes",
     "accumulate",
     "add_lanes",
-    "all_finite",
     "call_row",
     "choose",
     "copy_between",
@@ -33,6 +32,7 @@ __all__ = [
     "for_sizes",
     "gather_tile",
     "load_vector",
+    "masked_load",
     "multiply_add_of",
     "pointers_of",
     "shifted_tile",
@@ -394,70 +394,13 @@ def copy_vector(typingctx, source, s_at, target, t_at):
     return signature, generate
 
 
-def _masked_load(builder, cells, kind, size, mask):
+def masked_load(builder, cells, kind, size, mask):
     """The vector at a pointer, zeros in lanes outside the mask, which are not read."""
     pointer, name = kind.as_pointer(), f"llvm.masked.load.v{kind.count}f{8 * size}.p0"
     operands = [pointer, ir.IntType(32), mask.type, kind]
     load = cgutils.get_or_insert_function(builder.module, ir.FunctionType(kind, operands), name)
     nothing, alignment = ir.Constant(kind, [0.0] * kind.count), ir.Constant(ir.IntType(32), size)
     return builder.call(load, [builder.bitcast(cells, pointer), alignment, mask, nothing])
-
-
-class Sizes:
-    """The largest of some vectors, lane by lane and without their signs, as integers: does any hold NaN or infinity?
-
-    The bits of a value without its sign are at least those of infinity where it is not finite. Two instructions a
-    vector; products with zero would take one, but subnormal values make them slow on some processors.
-    """
-
-    def __init__(self, builder, kind, size):
-        self._builder, self._bits = builder, ir.VectorType(ir.IntType(8 * size), kind.count)
-        self._infinity = {4: 0xFF000000, 8: 0xFFE0000000000000}[size]  # doubled, as all are: without the sign
-
-    def splat(self, value):
-        return ir.Constant(self._bits, [value] * self._bits.count)
-
-    def larger(self, most, values):
-        doubled = self._builder.shl(self._builder.bitcast(values, self._bits), self.splat(1))
-        return self.largest(most, doubled)
-
-    def largest(self, most, other):
-        return self._builder.select(self._builder.icmp_unsigned(">", other, most), other, most)
-
-    def all_finite(self, most):
-        """1 where no value was NaN or infinity, else 0."""
-        builder = self._builder
-        found = builder.bitcast(
-            builder.icmp_unsigned(">=", most, self.splat(self._infinity)), ir.IntType(self._bits.count)
-        )
-        clean = builder.icmp_unsigned("==", found, ir.Constant(found.type, 0))
-        return builder.zext(clean, ir.IntType(64))
-
-
-@intrinsic
-def all_finite(typingctx, row, start, count):
-    """1 where ``count`` values from ``row[start]`` on are finite, else 0."""
-    index = ir.IntType(64)
-    signature = types.int64(row, types.int64, types.int64)
-
-    def generate(context, builder, signature, args):
-        (cells,), count = pointers_of(context, builder, signature, args, (0,)), args[2]
-        kind, size = vector_type(cells.type.pointee)
-        sizes = Sizes(builder, kind, size)
-        lanes, narrow = ir.Constant(index, kind.count), ir.VectorType(ir.IntType(32), kind.count)
-
-        def step(i, most):
-            return [sizes.larger(*most, load_vector(builder, cells, builder.mul(i, lanes), kind, size))]
-
-        whole = builder.udiv(count, lanes)
-        (most,) = accumulate(builder, whole, [sizes.splat(0)], step)
-        done = builder.mul(whole, lanes)
-        left = splat_of(builder, builder.trunc(builder.sub(count, done), ir.IntType(32)), narrow)
-        mask = builder.icmp_signed("<", ir.Constant(narrow, list(range(kind.count))), left)
-        rest = _masked_load(builder, builder.gep(cells, [done]), kind, size, mask)
-        return sizes.all_finite(sizes.larger(most, rest))
-
-    return signature, generate
 
 
 @intrinsic
@@ -476,7 +419,7 @@ def copy_between(typingctx, source, s_at, target, t_at, first, last):
         numbers = ir.Constant(lane, list(range(kind.count)))
         low, high = (splat_of(builder, builder.trunc(args[place], ir.IntType(32)), lane) for place in (4, 5))
         mask = builder.and_(builder.icmp_signed(">=", numbers, low), builder.icmp_signed("<", numbers, high))
-        value = _masked_load(builder, cells, kind, size, mask)
+        value = masked_load(builder, cells, kind, size, mask)
         store_vector(builder, value, results, ir.Constant(ir.IntType(64), 0), kind, size)
         return context.get_dummy_value()
 

@@ -12,7 +12,6 @@ from numba.extending import intrinsic
 from ..toom_cook import matrices
 from .simd import (
     ROWS,
-    Sizes,
     accumulate,
     choose,
     for_sizes,
@@ -24,6 +23,7 @@ from .simd import (
     store_vector,
     vector_type,
 )
+from .simd_finite import Sizes
 
 __all__ = [
     "DATA",

@@ -21,7 +21,8 @@ import numpy as np
 from .fan_out import call_tasks
 from .gemm import add_stretch
 from .jit import inner, kernel
-from .simd import ROWS, all_finite, call_row, fma_tile
+from .simd import ROWS, call_row, fma_tile
+from .simd_finite import all_finite
 from .simd_tiles import OUTPUT, linear_tile, transpose_lanes
 from .winograd import panel_at, panels_of, stage_size, transform_weights
 

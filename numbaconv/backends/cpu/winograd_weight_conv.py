@@ -23,7 +23,7 @@ from .simd import ROWS, VECTOR_BYTES
 from .winograd_conv import MARKS, TRANSFORM, WINOGRADS, unsuited
 from .winograd_schedule import NEAR, bundle_of
 from .winograd_tiling import Tiling, frequency_cells, mode_of, tiling_of
-from .without_transforms import any_spoiled, compute_weight
+from .without_transforms import any_spoiled, mend_weight
 from .workspace import workspace
 
 __all__ = ["WINOGRAD_WEIGHT"]
@@ -257,7 +257,7 @@ def _run(launch: _Launch, x: Array, w: Array, y: Array, epilogue: Epilogue) -> N
                 _sum_kernel(dtype, tasks, work, v, turned, sums, *numbers)
             _back_kernel(dtype, back_tasks, back_work, sums, target.reshape(-1)[first:], *back_numbers, spoiled)
     if any_spoiled(spoiled):
-        compute_weight(launch.plan, x, target, y)
+        mend_weight(launch.plan, x, target, y)
     deliver(target, w)
 
 

@@ -30,7 +30,7 @@ from .plane_gemm_conv import PLANE_GEMM
 from .rows import DIRECT
 from .small_gemm_conv import SMALL_GEMM
 
-__all__ = ["FINISH", "WITHOUT_TRANSFORMS", "any_spoiled", "compute_weight", "mend_rows", "sums_of_sample"]
+__all__ = ["FINISH", "WITHOUT_TRANSFORMS", "any_spoiled", "mend_rows", "mend_weight", "sums_of_sample"]
 
 #: For each direction what it is computed by, in the order of the backend's table.
 WITHOUT_TRANSFORMS = {
@@ -72,9 +72,11 @@ def _compute(direction: Direction, plan: ConvPlan, x: Array, w: Array, y: Array)
     _choice(direction, plan, disabled_algorithms()).run(plan, x, w, y, NO_EPILOGUE)
 
 
-def compute_weight(plan: ConvPlan, x: Array, w: Array, y: Array) -> None:
-    """Fill a weight gradient anew: each of its elements sums over all samples."""
-    _compute(Direction.WEIGHT_GRAD, plan, x, w, y)
+def mend_weight(plan: ConvPlan, x: Array, w: Array, y: Array) -> None:
+    """Replace what is not finite in a weight gradient: each element sums over all samples, so all are computed."""
+    found = np.empty(w.shape, plan.compute_dtype)
+    _compute(Direction.WEIGHT_GRAD, plan, x, found, y)
+    np.copyto(w, found, where=~np.isfinite(w))
 
 
 def sums_of_sample(direction: Direction, plan: ConvPlan, sample: int, source: Array, w: Weight) -> Array:
