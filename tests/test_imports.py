@@ -210,6 +210,7 @@ ALLOWED = {
     },
     "backends.reference": {"arrays", "plan", "errors", "backends.base", "backends.tables", "backends.activations"},
     "backends.cpu": {
+        "backends.registry",
         "arrays",
         "compiling",
         "plan",

@@ -1,6 +1,6 @@
 """The shape-planning core: integers only, the standard library only."""
 
-from .arguments import PRECISIONS, Geometry, Ints, Padding, PaddingMode, Scalar
+from .arguments import DEFAULT_PRECISION, PRECISIONS, Geometry, Ints, Padding, PaddingMode, Scalar
 from .axis import CONSTANT, PADDING_MODES, ZERO, Axis
 from .dtypes import SUPPORTED, dtype_name, dtype_rule
 from .network import ReceptiveField, count_parameters, layer_weight_shape, output_shape, receptive_field
@@ -8,6 +8,7 @@ from .problem import ConvPlan, make_plan, plan_conv, rank_of
 
 __all__ = [
     "CONSTANT",
+    "DEFAULT_PRECISION",
     "PADDING_MODES",
     "PRECISIONS",
     "SUPPORTED",

@@ -36,6 +36,7 @@ from .simd_complex import (
     to_real_halves,
     twist,
 )
+from .simd_finite import all_finite
 
 __all__ = [
     "TILE_ROWS",
@@ -253,14 +254,15 @@ def _inverse(y, at, cells, plane, half, lanes, table):
 
 
 @kernel
-def multiply_tasks(begin, end, a, b, out, row_lines, column_lines, shape, blocks, place, table):
+def multiply_tasks(begin, end, a, b, out, row_lines, column_lines, shape, blocks, place, table, spoiled):
     """A task: products of a block of rows with a block of columns over a chunk of the depth, transformed back.
 
     ``row_lines`` and ``column_lines``, by the digits of a row's and a column's number: where the result's line starts,
     and the position of its first cell; both are added up. ``shape``: complex values of a transform, lanes, groups,
     rows and columns of a group, depth, chunks. ``blocks``: rows and columns of a block. ``place``: first cell that is
     valid, how many are, the distance between their positions, how many positions there are, what is added to the first
-    position, what a chunk's results are from the next's, and the number of the first column.
+    position, what a chunk's results are from the next's, and the number of the first column. ``spoiled``: a mark for
+    each third number of a column's line, set where cells to store are not finite.
     """
     half, lanes, groups, rows, columns, depth, chunks = shape
     some_rows, some_columns = blocks
@@ -301,7 +303,7 @@ def multiply_tasks(begin, end, a, b, out, row_lines, column_lines, shape, blocks
         for m in range(high):
             row_base, row_position, _ = _line(row_lines, g * rows + m0 + m)
             for n in range(across):
-                base, position, _ = _line(column_lines, first_column + n0 + n)
+                base, position, mark = _line(column_lines, first_column + n0 + n)
                 base += row_base + chunk * chunk_size
                 position += row_position + shift
                 skipped = _clamp(-(position // step), 0, valid)
@@ -310,6 +312,9 @@ def multiply_tasks(begin, end, a, b, out, row_lines, column_lines, shape, blocks
                     real = _inverse(sums, (m * some_columns + n) * y_step, cells, plane, half, lanes, table)
                     at = base + position + skipped * step
                     _write_row(out, at, step, cells, real, real + plane, first + skipped, stop - skipped)
+                    low, pairs = (first + skipped) // 2, (first + stop + 1) // 2 - (first + skipped) // 2
+                    if not (all_finite(cells, real + low, pairs) and all_finite(cells, real + plane + low, pairs)):
+                        spoiled[mark] = 1  # every task writes the same value
 
 
 @kernel
