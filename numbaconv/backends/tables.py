@@ -1,7 +1,7 @@
 """Padding as NumPy arrays and values, and how long what follows from a plan is remembered."""
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, is_dataclass, replace
 from threading import Lock
 from typing import Any, TypeVar
 
@@ -22,10 +22,12 @@ _LEAST_STRIDE = 5
 T = TypeVar("T")
 
 
-def memory_of(found: object) -> int:
-    """Bytes of the arrays in a tuple of tuples and arrays."""
+def memory_of(found: Any) -> int:
+    """Bytes of the arrays in tuples, data classes and their like."""
     if isinstance(found, tuple | list):
         return sum(map(memory_of, found))
+    if is_dataclass(found):
+        return sum(memory_of(getattr(found, field.name)) for field in fields(found))
     return int(getattr(found, "nbytes", 0))
 
 

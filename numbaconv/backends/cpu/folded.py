@@ -47,7 +47,8 @@ class Fold(NamedTuple):
 
 def _fold_axis(axis: PhasedAxis) -> tuple[PhasedAxis, Array]:
     positions = int(axis.positions.max())
-    base, place = np.unique(axis.base, return_inverse=True)
+    back, place = np.unique(-axis.base, return_inverse=True)  # from the last on, as taps ascend in a phase by itself
+    base = -back
     taps = np.full((axis.positions.size, base.size), -1)
     taps[np.repeat(np.arange(axis.positions.size), np.diff(axis.taps)), place] = axis.tap
     first = np.clip(-base, 0, positions)

@@ -1,7 +1,6 @@
 """A plan cut for Winograd: tiles of its rows and columns."""
 
 from dataclasses import dataclass
-from functools import lru_cache
 from math import prod
 
 import numpy as np
@@ -9,6 +8,7 @@ import numpy as np
 from ...arrays import Array
 from ...plan import ConvPlan
 from ..base import Direction
+from ..tables import keep
 from . import winograd
 from .gather import PhasedAxis
 from .gathered import axes_of
