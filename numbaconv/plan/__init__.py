@@ -1,7 +1,7 @@
 """The shape-planning core: integers only, the standard library only."""
 
 from .arguments import DEFAULT_PRECISION, PRECISIONS, Geometry, Ints, Padding, PaddingMode, Scalar
-from .axis import CONSTANT, PADDING_MODES, ZERO, Axis
+from .axis import CONSTANT, PADDING_MODES, ZERO, Axis, border_cell
 from .dtypes import SUPPORTED, dtype_name, dtype_rule
 from .network import ReceptiveField, count_parameters, layer_weight_shape, output_shape, receptive_field
 from .problem import ConvPlan, make_plan, plan_conv, rank_of
@@ -21,6 +21,7 @@ __all__ = [
     "PaddingMode",
     "ReceptiveField",
     "Scalar",
+    "border_cell",
     "count_parameters",
     "dtype_name",
     "dtype_rule",

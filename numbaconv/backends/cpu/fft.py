@@ -31,9 +31,8 @@ import numpy as np
 from numba import types
 
 from ...arrays import Array
-from ...plan import Axis, ConvPlan
+from ...plan import ConvPlan
 from ..base import About, Algorithm, Direction, Epilogue, PackedWeight, Packing, Weight
-from ..tables import keep_small, source_table
 from . import fourier
 from .activation import check_raised
 from .launch import Kernel, integers, reads
@@ -53,14 +52,12 @@ _TASK_BYTES = 2**18
 #: Weight-gradient tasks below this are split over chunks of units, by the plan alone: never by threads.
 _LEAST_TASKS = 32
 
-_TABLE = types.Array(types.int64, 1, "C")
 _LINES = types.Array(types.int64, 2, "C")
-_NO_BORDER = np.empty(0, np.int64)
 
 
 def _transform_signature(kind: Any) -> tuple:
     flat, spectra = reads(kind, 1), types.Array(kind, 1, "C")
-    return (flat, _TABLE, _LINES, spectra, integers(10), flat, kind, types.UniTuple(kind, 2))
+    return (flat, _LINES, spectra, integers(12), flat, kind, types.UniTuple(kind, 2))
 
 
 def _multiply_signature(kind: Any) -> tuple:
@@ -93,12 +90,6 @@ def _factors(half: int, dtype: np.dtype) -> Array:
     ends[0], ends[1] = -np.sin(2 * np.pi * turns), np.cos(2 * np.pi * turns)
     found: Array = table.astype(dtype)
     return found
-
-
-@keep_small
-def _border(axis: Axis) -> Array:
-    """The table of padding other than zeros."""
-    return _NO_BORDER if axis.mode == "zeros" else source_table(axis)
 
 
 def _long_last(array: Array, at: int) -> Array:
@@ -173,7 +164,8 @@ class _Job:
         shift: int = 0,
         skipped: int = 0,
         pad: int = 0,
-        border: Array = _NO_BORDER,
+        border: int = 0,
+        limit: int = 0,
         fill: Any = 0,
         sign: int = 1,
         scale: float = 1.0,
@@ -182,10 +174,10 @@ class _Job:
         kind = self.dtype.type
         shape = (
             *(self.half, self.lanes, step, count, extent, pad, depth * self.cell),
-            *(first_task, shift, skipped),
+            *(first_task, shift, skipped, border, limit),
         )
         work, scales = tasks * self.rows.block * 16, (kind(scale), kind(sign * scale))
-        operands = (source, border, lines, spectra, shape, _factors(self.half, self.dtype), kind(fill), scales)
+        operands = (source, lines, spectra, shape, _factors(self.half, self.dtype), kind(fill), scales)
         _transform_kernel(self.dtype, tasks, work, *operands)
 
     def transform_x(self, x: Array, lines: Array, slab: tuple[int, int], spectra: Array, depth: int, to: int) -> None:
@@ -203,7 +195,8 @@ class _Job:
             first_task=slab[0] * each,
             skipped=slab[0] * to,
             pad=axis.pad_before,
-            border=_border(axis),
+            border=axis.border,
+            limit=axis.used - axis.pad_before,
             fill=fill_value(self.plan, self.dtype),
         )
 

@@ -23,6 +23,7 @@ Products are added in the order of the steps, in blocks of DEPTH, whatever the s
 import numpy as np
 
 from ...plan import CONSTANT
+from .gather import code_of
 from .gemm import add_stretch
 from .jit import inner, kernel, part
 from .simd import call_row
@@ -119,16 +120,14 @@ def _read_row(cells, real, imaginary, source, base, first, step, count, half, ex
 
 
 @part
-def _read_border(cells, real, imaginary, source, base, first, step, count, begin, end, table, fill):
-    """What padding other than zeros puts beside the source's cells."""
+def _read_border(cells, real, imaginary, source, base, first, step, count, begin, end, extent, border, limit, fill):
+    """What padding other than zeros puts beside the source's cells; ``first`` is a cell, ``limit`` as in `gather`."""
     for i in range(count - end + begin):
         cell = i if i < begin else i + end - begin
-        position = first + cell * step
-        if 0 <= position < table.size:
-            code = table[position]
-            if code == CONSTANT or code >= 0:
-                to = imaginary if cell % 2 else real
-                cells[to + cell // 2] = fill if code == CONSTANT else source[base + code]
+        code = code_of(first + cell * step, extent, border, limit)
+        if code == CONSTANT or code >= 0:
+            to = imaginary if cell % 2 else real
+            cells[to + cell // 2] = fill if code == CONSTANT else source[base + code]
 
 
 @inner
@@ -147,15 +146,15 @@ def _line(digits, number):
 
 
 @kernel
-def transform_tasks(begin, end, source, border, lines, spectra, shape, table, fill, scales):
+def transform_tasks(begin, end, source, lines, spectra, shape, table, fill, scales):
     """A task: the spectrum of one stretch of a row, zeros behind it.
 
     ``lines``, by the digits of a task's number: where the row starts, the padded position of its stretch, and where
     its spectrum goes. ``shape``: complex values of a transform, lanes, distance between cells, cells of a stretch,
-    cells of a row, padding before it, distance between vectors of a spectrum, the number of the first task, and what
-    is added to its stretch's position and taken from its spectrum's place.
+    cells of a row, padding before it, distance between vectors of a spectrum, the number of the first task, what is
+    added to its stretch's position and taken from its spectrum's place, and the padding's mode and limit (`gather`).
     """
-    half, lanes, step, count, extent, pad, vector_step, first_task, shift, skipped = shape
+    half, lanes, step, count, extent, pad, vector_step, first_task, shift, skipped, border, limit = shape
     plane = half + lanes
     cells = np.empty(4 * plane, spectra.dtype)
     post = 2 * (half // lanes + lanes) + 2 * half
@@ -164,8 +163,9 @@ def transform_tasks(begin, end, source, border, lines, spectra, shape, table, fi
         first += shift
         to -= skipped
         some, more = _read_row(cells, 0, plane, source, base, first, step, count, half, extent, pad)
-        if border.size:
-            _read_border(cells, 0, plane, source, base, first, step, count, some, more, border, fill)
+        if border:
+            at = first - pad
+            _read_border(cells, 0, plane, source, base, at, step, count, some, more, extent, border, limit, fill)
         at = transform(cells, 0, 2 * plane, plane, half, lanes, table)
         cells[at + half], cells[at + plane + half] = cells[at], cells[at + plane]
         for k in range(0, half, lanes):
