@@ -18,6 +18,7 @@ from rich.progress import Progress
 
 import numbaconv
 from numbaconv import compiling, progress
+from numbaconv.backends.cpu import activation
 from numbaconv.backends.cpu.launch import Kernel
 from numbaconv.bench.workers import Worker
 
@@ -57,11 +58,14 @@ def test_the_log_says_what_is_compiled_but_not_what_is_loaded(tmp_path):
 
 
 def test_activations_are_said(caplog):
+    activation._row.cache_clear()
     with caplog.at_level(logging.INFO, "numbaconv"):
         for _ in range(2):
             numbaconv.conv1d(X, W, activation=lambda v: v * 7.125)
-    assert [each for each in caplog.messages if "activation" in each] == [
-        "compiling activation '<lambda>' for float64, once a process"
+            numbaconv.conv1d(X, W, activation="hardswish")
+    assert [each for each in caplog.messages if "_tasks" not in each] == [
+        "compiling activation '<lambda>' for float64, once a process",
+        "compiling activation 'hardswish' for float64, once a process",
     ]
 
 

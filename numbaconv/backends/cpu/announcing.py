@@ -10,7 +10,7 @@ from ...compiling import begin, end
 
 __all__ = ["announce"]
 
-_PACKAGE = __name__.split(".")[0]
+_PACKAGE = __name__.rpartition(".")[0]
 _COMPILE = "numba:compile"
 
 
@@ -25,7 +25,7 @@ def _dtype_of(kinds: Any) -> str | None:
 
 
 class _Announcing(event.Listener):  # type: ignore[misc]
-    """Says what a thread compiles, if it is of this package and not part of something else that is being compiled."""
+    """Says what a thread compiles, if it is a kernel of this backend and not part of something that is being compiled."""
 
     def __init__(self) -> None:
         self._here = threading.local()
@@ -38,7 +38,7 @@ class _Announcing(event.Listener):  # type: ignore[misc]
         function: Any = getattr(dispatcher, "py_func", None)
         module: str = getattr(function, "__module__", None) or ""
         # What is made at run time, which activations are, is announced by who makes it.
-        if depth > 1 or module.split(".")[0] != _PACKAGE or "<locals>" in function.__qualname__:
+        if depth > 1 or not module.startswith(_PACKAGE) or "<locals>" in function.__qualname__:
             return
         dtype = _dtype_of(event.data.get("args", ()))
         self._here.said = True
