@@ -25,7 +25,7 @@ def _dtype_of(kinds: Any) -> str | None:
 
 
 class _Announcing(event.Listener):  # type: ignore[misc]
-    """Says what a thread compiles, if it is a kernel of this backend and not part of something that is being compiled."""
+    """Says what a thread compiles, if it is a kernel of this backend and not part of something else."""
 
     def __init__(self) -> None:
         self._here = threading.local()
