@@ -115,6 +115,19 @@ def test_names_as_constants_and_variables():
     same(forced, conv2d(X, w, activation="tanh", algorithm="direct"))
 
 
+def test_strict_precision():
+    """Where Winograd is chosen without it."""
+
+    @njit
+    def inside(x, w):
+        return conv2d(x, w, padding=1, precision="strict", backend="cpu")
+
+    rng = np.random.default_rng(0)
+    x, w = (rng.standard_normal(shape, dtype=np.float32) for shape in ((1, 64, 20, 20), (64, 64, 3, 3)))
+    same(inside(x, w), conv2d(x, w, padding=1, precision="strict", backend="cpu"))
+    assert (inside(x, w) != conv2d(x, w, padding=1, backend="cpu")).any()
+
+
 @njit
 def softsign(v):
     return v / (1 + abs(v))

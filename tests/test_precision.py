@@ -12,7 +12,7 @@ from numbaconv import ArgumentError, DTypeError, grad, layers, plan_conv
 from numbaconv.backends import registry
 from numbaconv.layers import keras
 
-#: A backend that says by its results what was allowed: 2 for TF32, 1 otherwise.
+#: A backend that says by its results what was allowed: 2 for TF32, 1 otherwise, 3 without transforms.
 TOY = """
 from numbaconv.backends.base import Algorithm, Backend, Direction
 
@@ -27,7 +27,8 @@ def table(direction):
             "rounding", lambda plan: None if plan.precision == "tf32" else "float32 is asked for", fill(direction, 2),
             lambda plan: 0.0, rounds_to_tf32=lambda plan: True,
         ),
-        Algorithm("plain", lambda plan: None, fill(direction, 1), lambda plan: 0.0),
+        Algorithm("plain", lambda plan: None, fill(direction, 1), lambda plan: 0.0, spreading=True),
+        Algorithm("exact", lambda plan: None, fill(direction, 3), lambda plan: 0.0),
     )
 
 BACKEND = Backend("toy", {d: table(d) for d in Direction}, activation_grad=None)
@@ -84,12 +85,21 @@ def test_every_function_and_layer_takes_it(name, monkeypatch):
         assert answer(name) == 1
         assert answer(name, precision="tf32") == 2
         assert answer(name, precision="float32") == 1
+        assert answer(name, precision="strict") == 3
         with numbaconv.use_precision("tf32"):
             assert answer(name) == 2
             assert answer(name, precision="float32") == 1
+            assert answer(name, precision="strict") == 3
+        with numbaconv.use_precision("strict"):
+            assert answer(name) == 3
+            assert answer(name, precision="float32") == 1
+        monkeypatch.setenv("NUMBACONV_PRECISION", "strict")
+        assert answer(name) == 3
+        assert answer(name, precision="tf32") == 2
         monkeypatch.setenv("NUMBACONV_PRECISION", "tf32")
         assert answer(name) == 2
         assert answer(name, precision="float32") == 1
+        assert answer(name, precision="strict") == 3
         with numbaconv.use_precision("float32"):
             assert answer(name) == 1
         monkeypatch.delenv("NUMBACONV_PRECISION")
@@ -100,6 +110,17 @@ def test_layers_differentiate_with_it():
     layer(X)
     assert np.unique(layer.backward(G)) == np.unique(layer.weight_grad) == 2
     assert np.unique(layer.prepared()(X)) == 2
+    layer = layers.Conv1d(4, 6, 3, backend="toy", precision="strict")
+    layer(X)
+    assert np.unique(layer.backward(G)) == np.unique(layer.weight_grad) == 3
+    assert np.unique(layer.prepared()(X)) == 3
+
+
+def test_streams():
+    for precision, wanted in (("strict", 3), ("tf32", 2), ("float32", 3)):  # a stream never takes what spreads
+        assert np.unique(numbaconv.StreamingConv(W, backend="toy", precision=precision).push(X)) == wanted
+    with pytest.raises(numbaconv.AlgorithmError, match=r"'plain' .* refuses: its errors spread"):
+        numbaconv.StreamingConv(W, backend="toy", precision="strict", algorithm="plain").push(X)
 
 
 @pytest.mark.parametrize("name", CALLS)
@@ -160,6 +181,11 @@ def test_plans():
         assert one == other
         assert hash(one) == hash(other)
         assert other.precision == "float32"
+    for dtype in ("float16", "bfloat16", "float32", "float64", "complex64", "int8"):
+        strict = plan_conv(*shapes, dtype=dtype, precision="strict")
+        assert strict.precision == "strict"
+        assert strict != plan_conv(*shapes, dtype=dtype)
+        assert "without transforms" in str(strict)
     with pytest.raises(ArgumentError, match="plan_conv: precision must be 'strict', 'float32' or 'tf32'"):
         plan_conv(*shapes, precision="half")
 
@@ -170,6 +196,7 @@ def test_operands_of_other_dtypes_are_not_concerned():
     assert answer("conv1d", precision="tf32", bias=wide) == 1
     for x, w in ((X.astype(np.float16), W.astype(np.float16)), (X.astype(np.float64), W)):
         assert np.unique(numbaconv.conv1d(x, w, backend="toy", precision="tf32")) == 1
+        assert np.unique(numbaconv.conv1d(x, w, backend="toy", precision="strict")) == 3
 
 
 def test_explain():
@@ -180,6 +207,10 @@ def test_explain():
     assert found.rounding in str(found)
     found = numbaconv.explain(*shapes, backend="toy")
     assert (found.algorithm, found.rounding) == ("plain", None)
+    assert found.spreading == "'plain' spreads errors; precision='strict' avoids it"
+    found = numbaconv.explain(*shapes, backend="toy", precision="strict")
+    assert (found.algorithm, found.spreading) == ("exact", None)
+    assert "plain: refuses: its errors spread" in str(found)
     with numbaconv.use_precision("tf32"):
         assert numbaconv.explain(*shapes, backend="toy").algorithm == "rounding"
         assert numbaconv.prepare(W, backend="toy").explain(X.shape).algorithm == "rounding"
@@ -203,9 +234,12 @@ def test_tuning_is_for_one_precision():
     with numbaconv.use_precision("tf32"):
         (allowed,) = numbaconv.tune(*shapes, backend="toy").rows
     (plain,) = numbaconv.tune(*shapes, backend="toy", precision="float32").rows
-    assert sorted(allowed.seconds) == ["plain", "rounding"]
-    assert sorted(plain.seconds) == ["plain"]
-    assert answer("conv1d") == 1
+    (strict,) = numbaconv.tune(*shapes, backend="toy", precision="strict").rows
+    assert sorted(allowed.seconds) == ["exact", "plain", "rounding"]
+    assert sorted(plain.seconds) == ["exact", "plain"]
+    assert sorted(strict.seconds) == ["exact"]
+    assert answer("conv1d", precision="strict") == 3
+    assert answer("conv1d") in (1, 3)
     with pytest.raises(ArgumentError, match="tune: precision must be"):
         numbaconv.tune(*shapes, precision="half")
 

@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 
-from ..environment import DISABLE_VARIABLE
 from .layer_table import Layer
 from .workers import serve
 
@@ -74,22 +73,18 @@ def numbaconv_call(layer: Layer, direction: str, algorithm: str | None = None) -
     return partial(numbaconv_function(layer, direction, algorithm=algorithm), *operands(layer))
 
 
-def prepared_call(layer: Layer, direction: str, algorithm: str | None = None) -> Call:
+def prepared_call(layer: Layer, direction: str, algorithm: str | None = None, precision: str | None = None) -> Call:
     from ..prepared import prepare
 
     assert direction == "forward", "only the convolution itself is prepared"
     x, w, _ = operands(layer)
-    prepared = prepare(w, transposed=layer.transposed, algorithm=algorithm, **layer.arguments)
+    prepared = prepare(w, transposed=layer.transposed, algorithm=algorithm, precision=precision, **layer.arguments)
     return lambda: prepared(x)
 
 
 def untransformed_call(layer: Layer, direction: str) -> Call:
     """`prepared_call` without Winograd and the like, whose rate can pass the machine's peak."""
-    from ..backends.cpu import BACKEND
-
-    names = {each.name for table in BACKEND.tables.values() for each in table if each.spreading}
-    os.environ[DISABLE_VARIABLE] = ",".join(sorted(names))  # this process is for this call alone
-    return prepared_call(layer, direction)
+    return prepared_call(layer, direction, precision="strict")
 
 
 def torch_function(layer: Layer, direction: str) -> Function:

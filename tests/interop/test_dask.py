@@ -142,6 +142,19 @@ def test_transforms_stay_within_their_bound(monkeypatch, family):
     assert (np.abs(lazy.compute() - exact)[0] <= bound).all()
 
 
+def test_strict_results_have_the_bits_of_memory(monkeypatch):
+    monkeypatch.delenv("NUMBACONV_DISABLE")
+    rng = np.random.default_rng(1)
+    x, w = (rng.standard_normal(shape, dtype=np.float32) for shape in ((1, 64, 50, 49), (64, 64, 3, 3)))
+    chunked = da.from_array(x, chunks=(1, 64, 17, 20))
+    wanted = numbaconv.conv2d(x, w, padding=1, precision="strict", backend="cpu")
+    assert (wanted != numbaconv.conv2d(x, w, padding=1, backend="cpu")).any()
+    same(lazily.conv2d(chunked, w, padding=1, precision="strict", backend="cpu"), wanted)
+    with numbaconv.use_precision("strict"):
+        lazy = lazily.conv2d(chunked, w, padding=1, backend="cpu")
+    same(lazy, wanted)
+
+
 def test_gradients_by_weight_stay_within_their_bound():
     rng = np.random.default_rng(0)
     x, g = (rng.standard_normal((3, 8, 50, 47), dtype=np.float32) for _ in range(2))

@@ -380,3 +380,16 @@ def test_docstrings():
 def test_a_missing_library_is_named_with_its_command():
     said = message_without("numbaconv.interop.jax", "jax")
     assert said.startswith("ImportError: numbaconv.interop.jax needs jax: pip install 'numbaconv[jax]'")
+
+
+def test_strict_precision_in_calls_and_gradients():
+    """Where Winograd is chosen without it."""
+    rng = np.random.default_rng(0)
+    x, w = (rng.standard_normal(shape, dtype=np.float32) for shape in ((1, 64, 20, 20), (64, 64, 3, 3)))
+    options = {"padding": 1, "precision": "strict", "backend": "cpu"}
+    found, pull = jax.vjp(lambda x, w: interop.conv2d(x, w, **options), x, w)
+    assert np.array_equal(found, numbaconv.conv2d(x, w, **options))
+    given = np.ones(found.shape, np.float32)
+    by_input, by_weight = pull(given)
+    assert np.array_equal(by_input, numbaconv.grad.conv2d_input(x.shape, w, given, **options))
+    assert np.array_equal(by_weight, numbaconv.grad.conv2d_weight(x, w.shape, given, **options))

@@ -451,3 +451,18 @@ def test_an_empty_batch():
     assert found.shape == (0, 2, 3, 3)
     found.sum().backward()
     assert not w.grad.any()
+
+
+def test_strict_precision_in_calls_and_gradients():
+    """Where Winograd is chosen without it."""
+    shapes, rng = ((1, 64, 20, 20), (64, 64, 3, 3)), np.random.default_rng(0)
+    x, w = (torch.from_numpy(rng.standard_normal(shape, dtype=np.float32)).requires_grad_() for shape in shapes)
+    for direction in ("forward", "input", "weight"):
+        assert numbaconv.explain(*shapes, padding=1, direction=direction, backend="cpu").spreading is not None
+    found = interop.conv2d(x, w, padding=1, precision="strict", backend="cpu")
+    arrays, options = (x.detach().numpy(), w.detach().numpy()), {"padding": 1, "precision": "strict", "backend": "cpu"}
+    assert np.array_equal(found.detach(), numbaconv.conv2d(*arrays, **options))
+    given = np.ones(found.shape, np.float32)
+    by_input, by_weight = torch.autograd.grad(found.sum(), (x, w))
+    assert np.array_equal(by_input, numbaconv.grad.conv2d_input(shapes[0], arrays[1], given, **options))
+    assert np.array_equal(by_weight, numbaconv.grad.conv2d_weight(arrays[0], shapes[1], given, **options))
