@@ -4,18 +4,18 @@ No other files write any but `simd_tiles`, `simd_taps`, `simd_complex` and `simd
 tiles, depthwise sweeps, complex values and the search for NaN and infinity with the helpers given here, and `fan_out`,
 which calls task loops.
 
-The vector width is the host's, read once: 16 bytes (SSE, NEON), 32 (AVX2) or 64 (AVX-512).
+The vector width is the target's, read once (`target`): 16 bytes (SSE, NEON), 32 (AVX2) or 64 (AVX-512).
 """
 
-import os
 from itertools import product
 
-import llvmlite.binding as llvm
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.core.imputils import impl_ret_borrowed
 from numba.extending import intrinsic
+
+from .target import VECTOR_BYTES
 
 __all__ = [
     "ROWS",
@@ -44,14 +44,6 @@ __all__ = [
 ]
 
 
-def _vector_bytes() -> int:
-    if os.environ.get("NUMBA_CPU_NAME") == "generic":
-        return 16
-    features = llvm.get_host_cpu_features()
-    return 64 if features.get("avx512f") else 32 if features.get("avx2") else 16
-
-
-VECTOR_BYTES = _vector_bytes()
 #: The largest tile of `fma_tile` and `dot_tile`: rows, and vectors across. Its accumulators, one row of vectors
 #: and one more fill the 16 registers of AVX2; AVX-512 has 32.
 ROWS, VECTORS = (8, 3) if VECTOR_BYTES == 64 else (4, 3)
