@@ -274,7 +274,7 @@ def depthwise_tasks(begin, end, source, w, bias, residual, out, shape, target, s
                 _interleave(out, at, pitch, parts, columns, first_column, block, band, some, column_stride, residual)
         if activation[0]:
             for i in range(stretches):
-                if call_row(activation[0], out, place + i * target_width, down * right // stretches):
+                if call_row(activation, out, place + i * target_width, down * right // stretches):
                     activation[1] = 1  # it raised; every task writes the same value
     blank[0] = zero  # it lives until here: a pointer alone does not keep memory from being given to others
 

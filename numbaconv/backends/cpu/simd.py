@@ -441,20 +441,20 @@ def add_lanes(typingctx, a, at):
 
 
 @intrinsic
-def call_row(typingctx, address, row, start, count):
-    """``function(pointer to row[start], count)`` for the C function at an integer address; its int64 result.
+def call_row(typingctx, activation, row, start, count):
+    """``function(pointer to row[start], count)`` for the C function whose address is ``activation[0]``; its int64 result.
 
     Kernels call activations so: the address is an argument, hence no kernel is compiled again for another
     activation, and one call serves a row, hence the activation's own loop is vectorised.
     """
-    signature = types.int64(types.int64, row, types.int64, types.int64)
+    signature = types.int64(activation, row, types.int64, types.int64)
 
     def generate(context, builder, signature, args):
-        address, row, start, count = args
-        array = context.make_array(signature.args[1])(context, builder, row)
-        first = cgutils.gep_inbounds(builder, array.data, start)
-        kind = ir.FunctionType(ir.IntType(64), [first.type, ir.IntType(64)])
-        return builder.call(builder.inttoptr(address, kind.as_pointer()), [first, count])
+        held, cells = (context.make_array(signature.args[i])(context, builder, args[i]).data for i in (0, 1))
+        start, count = args[2:]
+        first = cgutils.gep_inbounds(builder, cells, start)
+        kind = ir.FunctionType(ir.IntType(64), [first.type, ir.IntType(64)]).as_pointer()
+        return builder.call(builder.load(builder.bitcast(held, kind.as_pointer())), [first, count])
 
     return signature, generate
 
