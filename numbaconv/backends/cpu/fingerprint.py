@@ -48,7 +48,9 @@ def _read(path: str) -> tuple[bytes, tuple[str, ...]]:
         for _ in dots:
             folder = os.path.dirname(folder)
         parts = place.decode().split(".") if place else []
-        each = [parts] if parts else [[name.split()[0]] for name in names.decode().strip("()").split(",") if name.strip()]
+        each = (
+            [parts] if parts else [[name.split()[0]] for name in names.decode().strip("()").split(",") if name.strip()]
+        )
         found += [os.path.join(folder, *below) + ".py" for below in each]
     return hashlib.sha256(text).digest(), tuple(name for name in found if name.startswith(_BACKENDS + os.sep))
 

@@ -24,7 +24,7 @@ _CODE = {
 def _cached(**flags: Any) -> Callable[[Callable[..., Any]], Any]:
     """``njit`` whose code is kept on disk: a process compiles nothing that an earlier one has compiled."""
 
-    def decorate(function: Callable[..., Any]) -> Any:
+    def decorate(function: Any) -> Any:
         made = njit(**flags)(function)
         if made is not function:  # as it is under NUMBA_DISABLE_JIT
             made._cache = KernelCache(function)

@@ -34,7 +34,8 @@ class Target(NamedTuple):
 
 def target_of(codegen: Any) -> Target:
     """The target of one of Numba's code generators."""
-    return Target(*codegen.magic_tuple(), (str(config.OPT), bool(config.USING_SVML)))
+    triple, name, features = codegen.magic_tuple()
+    return Target(triple, name, features, (str(config.OPT), bool(config.USING_SVML)))
 
 
 @cache
