@@ -14,7 +14,7 @@ __all__ = ["kernel_files", "not_stored"]
 
 
 def kernel_files() -> list[Path]:
-    """Every file of the kernels of the backends that can be used here, in each folder that kernels are looked for in."""
+    """Every file of kernels of the backends that can be used here, in each folder where kernels are looked for."""
     folders: set[Path] = set()
     stems: set[str] = set()
     for module in _modules():

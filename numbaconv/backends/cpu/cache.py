@@ -1,10 +1,10 @@
 """Compiled kernels on disk: one file each, found by what it was compiled for, read wherever it is.
 
-Numba's own cache takes the first folder that can be written to, and has an index a function: of two processes that write
-at once one may name the other's code as its own. Here a file's name is a digest of what its kernel was compiled for:
-signature, target, width of vectors, versions. So processes with different targets share a folder, and each
-finds its own. The file begins with a digest of its content and of what the kernel was compiled from (`fingerprint`): one
-that does not fit, or was cut off, is as good as none, and is replaced.
+Numba's own cache takes the first folder that can be written to, and has an index a function: of two processes that
+write at once one may name the other's code as its own. Here a file's name is a digest of what its kernel was compiled
+for: signature, target, width of vectors, versions. So processes with different targets share a folder, and each finds
+its own. The file begins with a digest of its content and of what the kernel was compiled from (`fingerprint`): one that
+does not fit, or was cut off, is as good as none, and is replaced.
 
 Folders are read whether or not they can be written to; only a kernel that was compiled is written, to the first of them
 that takes it.
@@ -47,7 +47,7 @@ def not_stored() -> list[str]:
 
 
 def _folders(source: str) -> list[str]:
-    """Where kernels of a file may be, as with Numba: in ``NUMBA_CACHE_DIR`` alone; else beside the file, and the user's."""
+    """Where kernels of a file may be: in ``NUMBA_CACHE_DIR`` alone, or else beside the file and in the user's cache."""
     folder = os.path.dirname(source)
     below = f"{os.path.basename(folder)}_{hashlib.sha1(folder.encode()).hexdigest()}"
     if config.CACHE_DIR:
@@ -80,6 +80,13 @@ def _write(folder: str, name: str, fingerprint: bytes, content: bytes) -> None:
         with suppress(OSError):
             os.unlink(made)
         raise
+
+
+def _may_write(folder: str) -> bool:
+    """Whether a folder, or one to be made, can be written to as far as its rights tell."""
+    while not os.path.exists(folder) and os.path.dirname(folder) != folder:
+        folder = os.path.dirname(folder)
+    return os.path.isdir(folder) and os.access(folder, os.W_OK)
 
 
 def _warn() -> None:
@@ -120,8 +127,8 @@ class KernelCache(NullCache):  # type: ignore[misc]
 
     @property
     def cache_path(self) -> str:
-        """The first folder, as in a dispatcher's ``stats``."""
-        return self.folders[0]
+        """The folder that the next kernel will be in, as a dispatcher's ``stats`` tell it; empty where there is none."""
+        return next(filter(_may_write, self.folders), "")
 
     def enable(self) -> None:
         self._enabled = True

@@ -442,7 +442,7 @@ def add_lanes(typingctx, a, at):
 
 @intrinsic
 def call_row(typingctx, activation, row, start, count):
-    """``function(pointer to row[start], count)`` for the C function whose address is ``activation[0]``; its int64 result.
+    """``function(pointer to row[start], count)``, an int64, for the C function whose address is ``activation[0]``.
 
     Kernels call activations so: the address is an argument, hence no kernel is compiled again for another
     activation, and one call serves a row, hence the activation's own loop is vectorised.

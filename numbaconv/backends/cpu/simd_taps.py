@@ -1,10 +1,10 @@
 """LLVM IR of the depthwise sweeps: a few vectors of a row, taken down the rows of a plane.
 
-Rows are given by pointers, in a table, since rows of padding lie elsewhere than rows of the plane. A pointer is made from
-its array's own (GEP), kept as a pointer and moved by bytes: LLVM may take the sum of an integer and an address apart and
-build the address anew on another base. Vectors that stand over an edge are read and written under masks (one bit a lane), so that a plane is read where it is and a
-row of any length is whole vectors. AVX-512 has masks for nothing and AVX2 for little; elsewhere a masked access is
-a branch to single lanes, taken at edges alone.
+Rows are given by pointers, in a table, since rows of padding lie elsewhere than rows of the plane. A pointer is made
+from its array's own, kept as a pointer and moved by bytes: LLVM may take the sum of an integer and an address apart and
+build the address anew on another base. Vectors that stand over an edge are read and written under masks (one bit a
+lane), so that a plane is read where it is and a row of any length is whole vectors. AVX-512 has masks for nothing and
+AVX2 for little; elsewhere a masked access is a branch to single lanes, taken at edges alone.
 
 Numbers of taps are constants of a loop, whose weights, masks and offsets stay in registers: one loop is emitted for
 each of a few shapes and a switch chooses. Loops over the taps at run time took 1.3 times as long, those over rows in
@@ -90,7 +90,7 @@ def _frozen(builder, pointer):
 
 @intrinsic
 def pointer_to(typingctx, array, at):
-    """A pointer to ``array[at]``, for a contiguous array taken as flat; ``at`` may be outside of what is read there."""
+    """A pointer to ``array[at]``, for a contiguous array taken as flat; ``at`` may be outside of it."""
     signature = types.voidptr(array, types.int64)
 
     def generate(context, builder, signature, args):
@@ -170,7 +170,7 @@ class _Masks:
 
 
 class _Rows:
-    """Rows by pointer: row ``i`` at ``base + i * pitch``, or where ``base`` is a table ``base[i * step] + i * pitch``."""
+    """Rows by pointer: row ``i`` at ``base + i * pitch``; if ``base`` is a table, ``base[i * step] + i * pitch``."""
 
     def __init__(self, builder, element, base, pitch, step=None):
         self.builder, self.element, self.pitch, self.step = builder, element, pitch, step

@@ -1,7 +1,7 @@
 """The LLVM IR of every kernel for one dtype, before any optimisation: ``python emitted.py float32``.
 
-Prints a line of JSON for each kernel: its name, how many functions it has, and the lines that make a pointer of an integer.
-Nothing is optimised or made machine code of, which would take ten times as long; so nothing in this process may run.
+Prints a line of JSON for each kernel: its name, how many functions it has, and the lines that make a pointer of an
+integer. Nothing is optimised or made machine code of, which would take ten times as long; so nothing here may run.
 """
 
 import importlib
@@ -68,7 +68,7 @@ def emit(dispatcher, *operands):
     lines = [line.strip() for text in texts for line in text.splitlines()]
     made = [line for line in lines if "inttoptr" in line and not line.startswith(OBJECT)]
     defined = sum(line.startswith("define") for line in lines)
-    print(json.dumps([f"{dispatcher.py_func.__module__}.{dispatcher.__name__}", defined, made]), flush=True)
+    sys.stdout.write(json.dumps([f"{dispatcher.py_func.__module__}.{dispatcher.__name__}", defined, made]) + "\n")
 
 
 kind = numba.from_dtype(np.dtype(sys.argv[1]))
