@@ -58,8 +58,18 @@ VARIABLES = (
 NUMBA_VARIABLES = (
     Variable("NUMBA_NUM_THREADS", "how many threads compute; `numba.set_num_threads` lowers it later"),
     Variable("NUMBA_THREADING_LAYER", "the library of the threads: `omp`, `tbb`, `workqueue`"),
-    Variable("NUMBA_CACHE_DIR", "the folder of compiled kernels, instead of `__pycache__` beside their files"),
-    Variable("NUMBA_CPU_NAME", "`generic`: kernels for any processor of the kind, with vectors of 16 bytes"),
+    Variable(
+        "NUMBA_CACHE_DIR",
+        "the only folder of compiled kernels, instead of `__pycache__` beside their files and the user's cache folder",
+    ),
+    Variable(
+        "NUMBA_CPU_NAME",
+        "the processor that kernels are made for, by LLVM's name; `generic`: any of its kind, with vectors of 16 bytes",
+    ),
+    Variable(
+        "NUMBA_CPU_FEATURES",
+        "set to nothing: those of `NUMBA_CPU_NAME` alone; unset: those of this machine, whatever the name",
+    ),
     Variable("NUMBA_DISABLE_JIT", "`1`: the backend `cpu` is not there; `reference` is"),
     Variable("NUMBA_ENABLE_CUDASIM", "`1`: the backend `cuda` runs in Numba's simulator, slowly, without a GPU"),
 )

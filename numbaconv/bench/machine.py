@@ -12,10 +12,12 @@ def machine() -> dict[str, Any]:
     """What times depend on: processor, cores, versions."""
     import llvmlite.binding as llvm
 
-    features = llvm.get_host_cpu_features()
+    from ..backends.cpu.target import VECTOR_BYTES, target
+
     found: dict[str, Any] = {
         "processor": llvm.get_host_cpu_name(),
-        "vectors": "AVX-512" if features.get("avx512f") else "AVX2" if features.get("avx2") else "128 bits",
+        "kernels for": target().name,
+        "vectors": {64: "AVX-512", 32: "AVX2"}.get(VECTOR_BYTES, "128 bits"),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "system": platform.platform(),
         "python": platform.python_version(),

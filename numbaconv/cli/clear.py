@@ -29,10 +29,21 @@ def run(options: Namespace) -> Answer:
 
 
 def _removed(files: list[Path]) -> dict[str, Any]:
-    size = sum(file.stat().st_size for file in files)
+    removed, size = [], 0
+    left: dict[str, str] = {}
     for file in files:
-        file.unlink(missing_ok=True)  # another process may clear, too
-    return {"files": len(files), "bytes": size, "folders": sorted({str(file.parent) for file in files})}
+        try:
+            found = file.stat().st_size
+            file.unlink()
+        except FileNotFoundError:  # another process clears, too
+            continue
+        except OSError as error:
+            left[str(file.parent)] = error.strerror or str(error)
+        else:
+            removed.append(file)
+            size += found
+    folders = sorted({str(file.parent) for file in removed})
+    return {"files": len(removed), "bytes": size, "folders": folders, "left": left}
 
 
 def _said(data: dict[str, dict[str, Any]]) -> list[str]:
@@ -41,4 +52,5 @@ def _said(data: dict[str, dict[str, Any]]) -> list[str]:
         found = data[name]
         where = f" from {', '.join(found['folders'])}" if found["folders"] else ""
         lines.append(f"{title}: removed {found['files']} files, {found['bytes'] / 2**20:.1f} MiB{where}")
+        lines += [f"{title}: left what is in {folder}: {reason}" for folder, reason in found["left"].items()]
     return lines

@@ -1,6 +1,7 @@
 """``numbaconv warmup``: compile kernels now, so that no later process has to."""
 
 import time
+import warnings
 from argparse import Namespace
 from collections.abc import Callable
 from functools import partial
@@ -16,7 +17,7 @@ from ..plan import SUPPORTED, plan_conv
 from ..prepared import prepare
 from ..progress import tracked
 from .answers import Answer, CommandError, table
-from .kernels import kernel_files
+from .kernels import kernel_files, not_stored
 
 __all__ = ["add", "run"]
 
@@ -60,9 +61,15 @@ def add(commands: Any) -> Any:
 
 
 def run(options: Namespace) -> Answer:
-    """Seconds for each dtype, direction and algorithm, and how many kernels are on disk now."""
+    """Seconds for each dtype, direction and algorithm, and how many kernels are on disk now.
+
+    Raises
+    ------
+    CommandError
+        If a kernel could not be stored, since nothing is gained then.
+    """
     backend = resolve(options.backend).name
-    before = len(kernel_files())
+    before = set(kernel_files())
     steps = [
         step
         for dtype in options.dtypes
@@ -74,14 +81,20 @@ def run(options: Namespace) -> Answer:
     seconds: dict[tuple[str, str, str], float] = {}
     for step in tracked(steps, "compiling"):
         start = time.perf_counter()
-        step.call()
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "a compiled kernel cannot be stored")  # an error, below
+            step.call()
+        if failures := not_stored():
+            raise CommandError(f"compiled kernels cannot be stored; tried {'; '.join(failures)}")
         seconds[step[:3]] = seconds.get(step[:3], 0.0) + time.perf_counter() - start
     rows = [
         {"dtype": dtype, "direction": direction, "algorithm": algorithm, "seconds": taken}
         for (dtype, direction, algorithm), taken in seconds.items()
     ]
-    after = len(kernel_files())
-    data = {"backend": backend, "rows": rows, "files": after, "new files": after - before}
+    after = kernel_files()
+    new = set(after) - before
+    folders = sorted({str(file.parent) for file in after})
+    data = {"backend": backend, "rows": rows, "files": len(after), "new files": len(new), "folders": folders}
     return Answer(data, lambda screen: _show(screen, data))
 
 
@@ -128,4 +141,5 @@ def _run(direction: str, dtype: str, input_shape: tuple[int, ...], weight_shape:
 def _show(screen: Any, data: dict[str, Any]) -> None:
     rows = [(row["dtype"], row["direction"], row["algorithm"], f"{row['seconds']:.2f}") for row in data["rows"]]
     screen.print(table(f"backend {data['backend']}", ("dtype", "direction", "algorithm", "seconds"), rows))
-    screen.print(f"{data['new files']} files of compiled kernels more on disk, {data['files']} in all")
+    where = f" in {', '.join(data['folders'])}" if data["folders"] else ""
+    screen.print(f"{data['new files']} files of compiled kernels more on disk, {data['files']} in all{where}")

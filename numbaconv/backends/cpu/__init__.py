@@ -1,9 +1,6 @@
 """The CPU backend: ``@njit(parallel=True)`` kernels, and for each direction the ordered table of algorithms."""
 
-from functools import cache
-
 import numba
-from llvmlite.binding import get_host_cpu_name
 
 from ..base import Backend, Direction
 from .activation import activation_grad, check_activation
@@ -19,6 +16,7 @@ from .rows import DIRECT
 from .separable_conv import SEPARABLE
 from .simd import VECTOR_BYTES
 from .small_gemm_conv import SMALL_GEMM
+from .target import target
 from .winograd_conv import WINOGRAD
 from .winograd_weight_conv import WINOGRAD_WEIGHT
 
@@ -29,9 +27,8 @@ def _unavailable() -> str | None:
     return "NUMBA_DISABLE_JIT is set, and its kernels are nothing uncompiled" if numba.config.DISABLE_JIT else None
 
 
-@cache
 def _host() -> str:
-    return f"{get_host_cpu_name()} with vectors of {VECTOR_BYTES} bytes"
+    return f"{target().name} with vectors of {VECTOR_BYTES} bytes"
 
 
 announce()

@@ -9,7 +9,7 @@ source row is read once for all the taps of a column::
     line i+1   [..][..]  -> registers
     line i+2   [..][..]  -> registers      result row i = initial + all taps x registers; the oldest line is let go
 
-Lines are addresses: rows of the source where they are, a row of zeros (or of the constant) for padding, or packed
+Lines are pointers: rows of the source where they are, a row of zeros (or of the constant) for padding, or packed
 rows, one stride phase after another, where the width is strided or its padding repeats cells. Kernels larger than 3 x 3
 are several sweeps that add up in the result; how taps are grouped for any stride and dilation is said in `sweep`. A
 single row, as of every rank-1 convolution, is swept along: its strips are the rows.
@@ -30,7 +30,7 @@ from .gather import code_of
 from .jit import inner, kernel, part
 from .patch import fill_cells
 from .simd import add_lanes, call_row
-from .simd_taps import address, run_dots, run_rows
+from .simd_taps import pointer_to, run_dots, run_rows, set_line
 
 __all__ = ["depthwise_tasks", "depthwise_weight_tasks"]
 
@@ -70,7 +70,7 @@ def _pack_line(packed, at, source, start, outside, value, geometry, origin, fill
 def _pack_lines(lines, packed, at, count, source, slice_at, d, rows, first, geometry, origin, zeros, fill):
     """Pack the rows that a band reads of one slice of the depth, and say where they are.
 
-    ``first``: the first of the source rows. ``rows``: how many there are, border and limit. ``zeros``: the address of
+    ``first``: the first of the source rows. ``rows``: how many there are, border and limit. ``zeros``: a pointer to
     a row of zeros.
     """
     width, _step, slots, cells, _least, bordered, _limit = geometry
@@ -79,11 +79,11 @@ def _pack_lines(lines, packed, at, count, source, slice_at, d, rows, first, geom
         h, to = code_of(first + j, rows[0], rows[1], rows[2]), (at + j) * slots * cells
         outside, start, constant = d < 0 or h < 0, slice_at + h * width, (h if h < 0 else d) == CONSTANT
         if outside and not constant and not bordered:
-            lines[at + j] = zeros
+            set_line(lines, at + j, zeros, 0)
             continue
         value = fill if constant else zero
         _pack_line(packed, to, source, start, outside, value, geometry, origin, fill)
-        lines[at + j] = address(packed, to)
+        set_line(lines, at + j, pointer_to(packed, to), 0)
 
 
 @part
@@ -152,8 +152,7 @@ def depthwise_tasks(begin, end, source, w, bias, residual, out, shape, target, s
     )
     of_band, of_block, order = sweeps.of_band, sweeps.of_block, sweeps.order
     high, high_border, high_limit = sweeps.height_cells, sweeps.height_border, sweeps.height_limit
-    program, offsets, masks = address(sweeps.sweeps, 0), address(sweeps.offsets, 0), address(sweeps.masks, 0)
-    sweep_bytes = sweeps.sweeps.shape[1] * 8
+    offsets, masks, sweep_fields = pointer_to(sweeps.offsets, 0), pointer_to(sweeps.masks, 0), sweeps.sweeps.shape[1]
     bordered, packing, height_phases = sweeps.bordered, sweeps.packing, len(rows)
     source_slice, row_bytes = sweeps.height_cells * sweeps.width_cells, sweeps.width_cells * size
     blocks, bands = sweeps.blocks, sweeps.bands
@@ -172,9 +171,9 @@ def depthwise_tasks(begin, end, source, w, bias, residual, out, shape, target, s
     blank_cells = max(2 * (block + lanes) + sweeps.reach, sweeps.slots * sweeps.slot_cells)
     blank = np.zeros(2 * blank_cells, out.dtype)
     fill_cells(blank, blank_cells, blank_cells, fill)
-    zeros = address(blank, 0) - (0 if packing else sweeps.least * size)
+    zeros = pointer_to(blank, 0 if packing else -sweeps.least)
     parts = np.empty(len(columns) * band * block if column_stride > 1 else 0, out.dtype)
-    weights_at, biases_at, lines_at = address(weights, 0), address(biases, 0), address(lines, 0)
+    weights_at, biases_at, lines_at = pointer_to(weights, 0), pointer_to(biases, 0), pointer_to(lines, 0)
     in_place = sweeps.ordered and channels == 1
     result_plane, piece = divmod(begin, pieces)
     result_plane, channel, piece = result_plane - 1, (result_plane - 1) % outputs, piece - 1 + pieces
@@ -196,7 +195,7 @@ def depthwise_tasks(begin, end, source, w, bias, residual, out, shape, target, s
         if by_input:
             first_pair, pair_step = (channel - m) * channels + m, group_outputs
         if in_place:
-            weights_at = address(w, first_pair * kernel_taps)
+            weights_at = pointer_to(w, first_pair * kernel_taps)
         else:
             for c in range(channels):
                 at = (first_pair + c * pair_step) * kernel_taps
@@ -246,20 +245,22 @@ def depthwise_tasks(begin, end, source, w, bias, residual, out, shape, target, s
                             fill,
                         )
                         continue
-                    start_at = address(source, slice_at + first_column * sweeps.width_step)
+                    start_at = pointer_to(source, slice_at + first_column * sweeps.width_step)
                     for j in range(count):
                         h = code_of(first + j, high, high_border, high_limit)
-                        constant = (h if h < 0 else d) == CONSTANT
-                        outside = zeros + (blank_cells * size if constant else 0)
-                        lines[np.uintp(at + j)] = outside if h < 0 or d < 0 else start_at + h * row_bytes
+                        if h < 0 or d < 0:
+                            constant = (h if h < 0 else d) == CONSTANT
+                            set_line(lines, at + j, zeros, blank_cells * size if constant else 0)
+                        else:
+                            set_line(lines, at + j, start_at, h * row_bytes)
             of_rows = of_band[_class_at(of_band.size, 0, bands, band_number)]
             of_columns = of_block[_class_at(of_block.size, sweeps.first_blocks, blocks, block_number)]
             first_sweep = programs[which, of_rows, of_columns, ph, 0]
             last_sweep = programs[which, of_rows, of_columns, ph, 1]
-            to = address(parts, 0) if column_stride > 1 else address(out, place)
+            to = pointer_to(parts, 0) if column_stride > 1 else pointer_to(out, place)
             run_rows(
                 zero,
-                program + first_sweep * sweep_bytes,
+                pointer_to(sweeps.sweeps, first_sweep * sweep_fields),
                 last_sweep - first_sweep,
                 to,
                 weights_at,
@@ -273,9 +274,9 @@ def depthwise_tasks(begin, end, source, w, bias, residual, out, shape, target, s
                 _interleave(out, at, pitch, parts, columns, first_column, block, band, some, column_stride, residual)
         if activation[0]:
             for i in range(stretches):
-                if call_row(activation[0], out, place + i * target_width, down * right // stretches):
+                if call_row(activation, out, place + i * target_width, down * right // stretches):
                     activation[1] = 1  # it raised; every task writes the same value
-    blank[0] = zero  # it lives until here: an address alone does not keep memory from being given to others
+    blank[0] = zero  # it lives until here: a pointer alone does not keep memory from being given to others
 
 
 @kernel
@@ -291,8 +292,7 @@ def depthwise_weight_tasks(begin, end, source, y, partial, shape, sweeps, fill):
     depths, of_slice, rows, programs = sweeps.depths, sweeps.of_slice, sweeps.rows, sweeps.programs
     high, high_border, high_limit = sweeps.height_cells, sweeps.height_border, sweeps.height_limit
     of_band, of_block, order = sweeps.of_band, sweeps.of_block, sweeps.order
-    program, offsets, masks = address(sweeps.sweeps, 0), address(sweeps.offsets, 0), address(sweeps.masks, 0)
-    sweep_bytes = sweeps.sweeps.shape[1] * 8
+    offsets, masks, sweep_fields = pointer_to(sweeps.offsets, 0), pointer_to(sweeps.masks, 0), sweeps.sweeps.shape[1]
     bordered, packing, height_step = sweeps.bordered, sweeps.packing, sweeps.height_step
     height, width = rows[0, 0], sweeps.columns[0, 0]
     source_slice, row_bytes = sweeps.height_cells * sweeps.width_cells, sweeps.width_cells * size
@@ -313,7 +313,7 @@ def depthwise_weight_tasks(begin, end, source, y, partial, shape, sweeps, fill):
     blank_cells = max(2 * (block + lanes) + sweeps.reach, sweeps.slots * sweeps.slot_cells)
     blank = np.zeros(2 * blank_cells, partial.dtype)
     fill_cells(blank, blank_cells, blank_cells, fill)
-    zeros = address(blank, 0) - (0 if packing else sweeps.least * size)
+    zeros = pointer_to(blank, 0 if packing else -sweeps.least)
     for task in range(begin, end):
         chunk, channel = divmod(task, outputs)
         source_channel = channel // group_outputs
@@ -353,12 +353,14 @@ def depthwise_weight_tasks(begin, end, source, y, partial, shape, sweeps, fill):
                         fill,
                     )
                     continue
-                start_at = address(source, slice_at + first_column * sweeps.width_step)
+                start_at = pointer_to(source, slice_at + first_column * sweeps.width_step)
                 for j in range(count):
                     h = code_of(first + j, high, high_border, high_limit)
-                    constant = (h if h < 0 else d) == CONSTANT
-                    outside = zeros + (blank_cells * size if constant else 0)
-                    lines[np.uintp(at + j)] = outside if h < 0 or d < 0 else start_at + h * row_bytes
+                    if h < 0 or d < 0:
+                        constant = (h if h < 0 else d) == CONSTANT
+                        set_line(lines, at + j, zeros, blank_cells * size if constant else 0)
+                    else:
+                        set_line(lines, at + j, start_at, h * row_bytes)
             y_at = (((n * outputs + channel) * slots + slot) * height + first_row) * width + first_column
             of_rows = of_band[_class_at(of_band.size, 0, bands, band_number)]
             of_columns = of_block[_class_at(of_block.size, sweeps.first_blocks, blocks, block_number)]
@@ -366,11 +368,11 @@ def depthwise_weight_tasks(begin, end, source, y, partial, shape, sweeps, fill):
             last_sweep = programs[which, of_rows, of_columns, 0, 1]
             run_dots(
                 zero,
-                program + first_sweep * sweep_bytes,
+                pointer_to(sweeps.sweeps, first_sweep * sweep_fields),
                 last_sweep - first_sweep,
-                address(y, y_at),
-                address(sums, 0),
-                address(lines, 0),
+                pointer_to(y, y_at),
+                pointer_to(sums, 0),
+                pointer_to(lines, 0),
                 offsets,
                 masks,
             )

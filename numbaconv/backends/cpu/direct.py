@@ -114,7 +114,7 @@ def _store(row, at, count, bias, residual, activation, out, n, c, d, h, start):
     if residual.size:
         for o in range(count):
             row[at + o] += residual[n, c, d, h, start + o]
-    if activation[0] and call_row(activation[0], row, at, count):
+    if activation[0] and call_row(activation, row, at, count):
         activation[1] = 1  # it raised; every task writes the same value
     for o in range(count):
         out[n, c, d, h, start + o] = row[at + o]

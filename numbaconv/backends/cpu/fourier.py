@@ -327,5 +327,5 @@ def finish_tasks(begin, end, out, bias, residual, channels, length, activation):
             out[np.uintp(at + i)] += offset
         if residual.size:
             add_stretch(out, at, length, residual, at, 1)
-        if activation[0] and call_row(activation[0], out, at, length):
+        if activation[0] and call_row(activation, out, at, length):
             activation[1] = 1  # it raised; every task writes the same value

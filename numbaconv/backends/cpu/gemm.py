@@ -168,7 +168,7 @@ def _store_positions(row, begin, length, residual, activation, out, plane, depth
         first, cells = _stretch(begin + at, length - at, whole, depth, height, width, target)
         add_stretch(row, at, cells, residual, plane + first, step)
         at += cells
-    if activation[0] and call_row(activation[0], row, 0, length):
+    if activation[0] and call_row(activation, row, 0, length):
         activation[1] = 1  # it raised; every task writes the same value
     at = 0
     while at < length:

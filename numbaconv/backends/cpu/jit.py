@@ -1,12 +1,12 @@
 """All Numba flags, each with its reason."""
 
-import warnings
 from collections.abc import Callable
-from functools import cache
 from typing import Any
 
 from numba import njit
 from numba.extending import register_jitable
+
+from .cache import KernelCache
 
 __all__ = ["called", "inner", "kernel", "parallel_kernel", "part", "reduction", "scalar"]
 
@@ -19,34 +19,22 @@ _CODE = {
     "fastmath": {"contract"},
     "no_cfunc_wrapper": True,  # kernels are called by the address of the function itself
 }
-_KERNEL = {**_CODE, "cache": True}  # a process compiles nothing that an earlier one has compiled
-
-
-@cache
-def _warn() -> None:
-    warnings.warn(
-        "Numba finds no folder that it can write compiled kernels to, so that each process compiles its own; "
-        "NUMBA_CACHE_DIR can name one",
-        RuntimeWarning,
-        stacklevel=3,
-    )
 
 
 def _cached(**flags: Any) -> Callable[[Callable[..., Any]], Any]:
-    """``njit``, without its cache where there is no place for one: Numba refuses to decorate at all then."""
+    """``njit`` whose code is kept on disk: a process compiles nothing that an earlier one has compiled."""
 
-    def decorate(function: Callable[..., Any]) -> Any:
-        try:
-            return njit(**flags)(function)
-        except RuntimeError:
-            _warn()
-            return njit(**{**flags, "cache": False})(function)
+    def decorate(function: Any) -> Any:
+        made = njit(**flags)(function)
+        if made is not function:  # as it is under NUMBA_DISABLE_JIT
+            made._cache = KernelCache(function)
+        return made
 
     return decorate
 
 
 #: A loop over tasks, called by itself (serially) or from a parallel kernel.
-kernel = _cached(**_KERNEL)
+kernel = _cached(**_CODE)
 
 #: A function that kernels call, and Python never does: the code by which Python would call it was a fifth of all
 #: compiling. Under ``njit`` such a function would end the process if Python called it; this way it runs as Python.
@@ -60,7 +48,7 @@ inner = register_jitable(**_CODE, forceinline=True)
 reduction = register_jitable(**{**_CODE, "fastmath": {"contract", "reassoc"}})
 
 #: ``prange`` over chunks of tasks, and nothing else: compiling a parallel body costs twice a plain one.
-parallel_kernel = _cached(**{**_KERNEL, "parallel": True})
+parallel_kernel = _cached(**_CODE, parallel=True)
 
 #: Functions that are made at run time, which Numba's cache on disk cannot find again.
 scalar = njit(nogil=True, error_model="numpy")

@@ -44,7 +44,7 @@ def store_last(line, c, at, breadth, valid, extents, offset, residual, activatio
                 if residual.size:
                     for m in range(valid):
                         line[np.uintp(m)] += residual[np.uintp(to + m)]
-                if activation[0] and call_row(activation[0], line, 0, valid):
+                if activation[0] and call_row(activation, line, 0, valid):
                     activation[1] = 1  # it raised; every task writes the same value
                 for m in range(valid):
                     out[np.uintp(to + m)] = line[np.uintp(m)]
@@ -123,7 +123,7 @@ def _finish_row(line, cells, residual, activation, out, place):
     if residual.size:
         for j in range(cells):
             line[np.uintp(j)] += residual[np.uintp(place + j)]
-    if activation[0] and call_row(activation[0], line, 0, cells):
+    if activation[0] and call_row(activation, line, 0, cells):
         activation[1] = 1  # it raised; every task writes the same value
     for j in range(cells):
         out[np.uintp(place + j)] = line[np.uintp(j)]
@@ -255,7 +255,7 @@ def store_folded(
                     if residual.size:
                         for j in range(cells):
                             line[np.uintp(j)] += residual[np.uintp(to + j * cell)]
-                    if activation[0] and call_row(activation[0], line, 0, cells):
+                    if activation[0] and call_row(activation, line, 0, cells):
                         activation[1] = 1  # it raised; every task writes the same value
                     for j in range(cells):
                         out[np.uintp(to + j * cell)] = line[np.uintp(j)]

@@ -67,7 +67,7 @@ def _store(c, c_row, rows, count, pitch, columns, residual, activation, out, pla
             if residual.size:
                 for j in range(columns):
                     c[np.uintp(start + j)] += residual[np.uintp(to + j)]
-            if activation[0] and call_row(activation[0], c, start, columns):
+            if activation[0] and call_row(activation, c, start, columns):
                 activation[1] = 1  # it raised; every task writes the same value
             for j in range(columns):
                 out[np.uintp(to + j)] = c[np.uintp(start + j)]

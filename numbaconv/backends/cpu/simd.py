@@ -4,18 +4,18 @@ No other files write any but `simd_tiles`, `simd_taps`, `simd_complex` and `simd
 tiles, depthwise sweeps, complex values and the search for NaN and infinity with the helpers given here, and `fan_out`,
 which calls task loops.
 
-The vector width is the host's, read once: 16 bytes (SSE, NEON), 32 (AVX2) or 64 (AVX-512).
+The vector width is the target's, read once (`target`): 16 bytes (SSE, NEON), 32 (AVX2) or 64 (AVX-512).
 """
 
-import os
 from itertools import product
 
-import llvmlite.binding as llvm
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.core.imputils import impl_ret_borrowed
 from numba.extending import intrinsic
+
+from .target import VECTOR_BYTES
 
 __all__ = [
     "ROWS",
@@ -44,14 +44,6 @@ __all__ = [
 ]
 
 
-def _vector_bytes() -> int:
-    if os.environ.get("NUMBA_CPU_NAME") == "generic":
-        return 16
-    features = llvm.get_host_cpu_features()
-    return 64 if features.get("avx512f") else 32 if features.get("avx2") else 16
-
-
-VECTOR_BYTES = _vector_bytes()
 #: The largest tile of `fma_tile` and `dot_tile`: rows, and vectors across. Its accumulators, one row of vectors
 #: and one more fill the 16 registers of AVX2; AVX-512 has 32.
 ROWS, VECTORS = (8, 3) if VECTOR_BYTES == 64 else (4, 3)
@@ -449,20 +441,20 @@ def add_lanes(typingctx, a, at):
 
 
 @intrinsic
-def call_row(typingctx, address, row, start, count):
-    """``function(pointer to row[start], count)`` for the C function at an integer address; its int64 result.
+def call_row(typingctx, activation, row, start, count):
+    """``function(pointer to row[start], count)``, an int64, for the C function whose address is ``activation[0]``.
 
     Kernels call activations so: the address is an argument, hence no kernel is compiled again for another
     activation, and one call serves a row, hence the activation's own loop is vectorised.
     """
-    signature = types.int64(types.int64, row, types.int64, types.int64)
+    signature = types.int64(activation, row, types.int64, types.int64)
 
     def generate(context, builder, signature, args):
-        address, row, start, count = args
-        array = context.make_array(signature.args[1])(context, builder, row)
-        first = cgutils.gep_inbounds(builder, array.data, start)
-        kind = ir.FunctionType(ir.IntType(64), [first.type, ir.IntType(64)])
-        return builder.call(builder.inttoptr(address, kind.as_pointer()), [first, count])
+        held, cells = (context.make_array(signature.args[i])(context, builder, args[i]).data for i in (0, 1))
+        start, count = args[2:]
+        first = cgutils.gep_inbounds(builder, cells, start)
+        kind = ir.FunctionType(ir.IntType(64), [first.type, ir.IntType(64)]).as_pointer()
+        return builder.call(builder.load(builder.bitcast(held, kind.as_pointer())), [first, count])
 
     return signature, generate
 

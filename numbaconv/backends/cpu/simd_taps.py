@@ -1,9 +1,10 @@
 """LLVM IR of the depthwise sweeps: a few vectors of a row, taken down the rows of a plane.
 
-Rows are given by addresses, in tables of int64, since rows of padding lie elsewhere than rows of the plane. Vectors
-that stand over an edge are read and written under masks (one bit a lane), so that a plane is read where it is and a
-row of any length is whole vectors. AVX-512 has masks for nothing and AVX2 for little; elsewhere a masked access is
-a branch to single lanes, taken at edges alone.
+Rows are given by pointers, in a table, since rows of padding lie elsewhere than rows of the plane. A pointer is made
+from its array's own, kept as a pointer and moved by bytes: LLVM may take the sum of an integer and an address apart and
+build the address anew on another base. Vectors that stand over an edge are read and written under masks (one bit a
+lane), so that a plane is read where it is and a row of any length is whole vectors. AVX-512 has masks for nothing and
+AVX2 for little; elsewhere a masked access is a branch to single lanes, taken at edges alone.
 
 Numbers of taps are constants of a loop, whose weights, masks and offsets stay in registers: one loop is emitted for
 each of a few shapes and a switch chooses. Loops over the taps at run time took 1.3 times as long, those over rows in
@@ -19,7 +20,7 @@ from numba.extending import intrinsic
 
 from .simd import VECTOR_BYTES, accumulate, multiply_add_of, splat_of, vector_type
 
-__all__ = ["ACROSS", "LONG", "TALL", "TAPS", "Sweep", "address", "run_dots", "run_rows"]
+__all__ = ["ACROSS", "LONG", "TALL", "TAPS", "Sweep", "pointer_to", "run_dots", "run_rows", "set_line"]
 
 #: The most taps of one sweep along a column and along a row, where both have several.
 TAPS = 3
@@ -31,9 +32,9 @@ ACROSS = 2 if VECTOR_BYTES == 64 else 1
 
 
 class Sweep(NamedTuple):
-    """One sweep: from a kernel's addresses, which rows, columns and taps.
+    """One sweep: from a kernel's pointers, which rows, columns and taps.
 
-    A line is a source row by its address in a table. Bytes: ``line`` in that table to the first line's address,
+    A line is a source row by its pointer in a table. Bytes: ``line`` in that table to the first line's pointer,
     ``lines_pitch`` and ``out_pitch`` from one row to the next besides the table's, ``out`` to the first result row,
     ``starts`` to the taps' places in a row, ``masks`` and ``tails`` to masks, ``taps`` to weights or sums.
     ``lines_step``: how many lines further the next is. ``fresh``: whether sums start anew, not from the result.
@@ -64,21 +65,51 @@ class Sweep(NamedTuple):
 _SQUARES = [(height, width) for height in range(1, TAPS + 1) for width in range(1, TAPS + 1)]
 _TALL, _LONG = [(height, width) for height in TALL for width in (1, 2)], [(1, width) for width in LONG]
 
-_INDEX, _BITS = ir.IntType(64), ir.IntType(16)
+_INDEX, _BITS, _BYTE = ir.IntType(64), ir.IntType(16), ir.IntType(8)
 
 
 def _constant(value):
     return ir.Constant(_INDEX, value)
 
 
+def _moved(builder, pointer, offset, kind=_BYTE):
+    """A pointer to bytes, so many bytes further, to values of a kind."""
+    moved = builder.gep(pointer, [offset])
+    return moved if kind is _BYTE else builder.bitcast(moved, kind.as_pointer())
+
+
+def _frozen(builder, pointer):
+    """The same pointer, of which LLVM does not know that it is a sum.
+
+    It would take sums of all taps of a row apart, which is an addition more for each: a tenth of the time of long rows.
+    """
+    frozen = ir.Instruction(builder.block, pointer.type, "freeze", [pointer])
+    builder._insert(frozen)
+    return frozen
+
+
 @intrinsic
-def address(typingctx, array, at):
-    """The address of ``array[at]``, for a contiguous array."""
-    signature = types.int64(array, types.int64)
+def pointer_to(typingctx, array, at):
+    """A pointer to ``array[at]``, for a contiguous array taken as flat; ``at`` may be outside of it."""
+    signature = types.voidptr(array, types.int64)
 
     def generate(context, builder, signature, args):
         data = context.make_array(signature.args[0])(context, builder, args[0]).data
-        return builder.ptrtoint(builder.gep(data, [args[1]]), _INDEX)
+        return builder.bitcast(builder.gep(data, [args[1]]), _BYTE.as_pointer())
+
+    return signature, generate
+
+
+@intrinsic
+def set_line(typingctx, lines, at, pointer, offset):
+    """Make a pointer, moved by so many bytes, the line at a place of a table of int64, each of which holds a pointer."""
+    signature = types.void(lines, types.int64, types.voidptr, types.int64)
+
+    def generate(context, builder, signature, args):
+        data = context.make_array(signature.args[0])(context, builder, args[0]).data
+        place = builder.bitcast(builder.gep(data, [args[1]]), _BYTE.as_pointer().as_pointer())
+        builder.store(_moved(builder, *args[2:]), place)
+        return context.get_dummy_value()
 
     return signature, generate
 
@@ -139,17 +170,18 @@ class _Masks:
 
 
 class _Rows:
-    """Rows by address: row ``i`` at ``base + i * pitch``, or where a table is given ``base[i * step] + i * pitch``."""
+    """Rows by pointer: row ``i`` at ``base + i * pitch``; if ``base`` is a table, ``base[i * step] + i * pitch``."""
 
     def __init__(self, builder, element, base, pitch, step=None):
         self.builder, self.element, self.pitch, self.step = builder, element, pitch, step
-        self.base = base if step is None else builder.inttoptr(base, _INDEX.as_pointer())
+        self.base = base if step is None else builder.bitcast(base, base.type.as_pointer())
 
     def __getitem__(self, i):
         builder, start = self.builder, self.base
         if self.step is not None:
             start = builder.load(builder.gep(start, [builder.mul(i, self.step)]))
-        return builder.inttoptr(builder.add(start, builder.mul(i, self.pitch)), self.element.as_pointer())
+        row = _frozen(builder, _moved(builder, start, builder.mul(i, self.pitch)))
+        return builder.bitcast(row, self.element.as_pointer())
 
 
 def _choose(builder, sweep, variants, emit):
@@ -180,7 +212,6 @@ class _Cells:
 
     def __init__(self, builder, masks, lines, starts, places, masks_at, width, stride):
         self.builder, self.masks, self.lines, self.width, self.stride = builder, masks, lines, width, stride
-        starts = builder.inttoptr(starts, _INDEX.as_pointer())
         self.offsets, self.edges = [], []
         for t in range(0, width, stride):
             start = builder.load(builder.gep(starts, [_constant(t)]))
@@ -208,7 +239,7 @@ class _Cells:
 def _for_each_sweep(context, builder, args, name, emit):
     """``emit(builder, args, sweep)`` for each sweep of a program, in a function of its own that is called here.
 
-    ``args``: a zero of the cells' type, address of the program, sweeps, and more. Inside the kernel's loops the many
+    ``args``: a zero of the cells' type, pointer to the program, sweeps, and more. Inside the kernel's loops the many
     variants would take its registers: that doubled the time of a small plane.
     """
     module, zero = builder.module, args[0]
@@ -219,7 +250,7 @@ def _for_each_sweep(context, builder, args, name, emit):
         function.linkage = "linkonce_odr"
         function.attributes.add("noinline")
         inside = ir.IRBuilder(function.append_basic_block())
-        program = inside.inttoptr(function.args[1], _INDEX.as_pointer())
+        program = inside.bitcast(function.args[1], _INDEX.as_pointer())
         with cgutils.for_range(inside, function.args[2]) as loop:
             first = inside.gep(program, [inside.mul(loop.index, _constant(len(Sweep._fields)))])
             fields = [inside.load(inside.gep(first, [_constant(i)])) for i in range(len(Sweep._fields))]
@@ -233,32 +264,32 @@ def _for_each_sweep(context, builder, args, name, emit):
 def run_rows(typingctx, zero, program, count, out, weights, biases, lines, offsets, masks):
     """Run sweeps of ``out[i, :] = initial[i, :] + sum over k, t of weights[k, t] * line[i + k, starts[t] :]``.
 
-    All are addresses, but for ``zero``, whose type is that of the cells, and ``count``, how many sweeps there are.
+    All are pointers, but for ``zero``, whose type is that of the cells, and ``count``, how many sweeps there are.
     ``biases`` is the vector that sums start from. ``masks`` holds two masks for each tap: of each vector that is read,
     or at a stride of 2 of the two vectors that a tap and the next share; and two for the result.
     """
-    signature = types.void(zero, *[types.int64] * 8)
+    signature = types.void(zero, types.voidptr, types.int64, *[types.voidptr] * 6)
 
     def emit_sweep(builder, args, sweep):
         zero, _, _, out, weights, biases, lines, offsets, masks_at = args
         element = zero.type
         kind, size = vector_type(element)
         multiply_add, masks = multiply_add_of(builder, kind), _Masks(builder, kind, size)
-        lines = _Rows(builder, element, builder.add(lines, sweep.line), sweep.lines_pitch, sweep.lines_step)
-        first_row, fresh = builder.add(out, sweep.out), builder.icmp_signed("!=", sweep.fresh, _constant(0))
+        lines = _Rows(builder, element, _moved(builder, lines, sweep.line), sweep.lines_pitch, sweep.lines_step)
+        first_row, fresh = _moved(builder, out, sweep.out), builder.icmp_signed("!=", sweep.fresh, _constant(0))
         outs = _Rows(builder, element, first_row, sweep.out_pitch)
         nothing = _constant(0)
         initial = builder.select(fresh, biases, first_row)
         initials = _Rows(builder, element, initial, builder.select(fresh, nothing, sweep.out_pitch))
         edges, tails_at, weights = (
-            builder.inttoptr(builder.add(base, place), type_of.as_pointer())
+            _moved(builder, base, place, type_of)
             for base, place, type_of in (
                 (masks_at, sweep.masks, _BITS),
                 (masks_at, sweep.tails, _BITS),
                 (weights, sweep.taps, element),
             )
         )
-        starts = builder.add(offsets, sweep.starts)
+        starts = _moved(builder, offsets, sweep.starts, _INDEX)
 
         def emit(height, width, stride, across):
             columns = [sweep.column, sweep.second][:across]
@@ -304,24 +335,24 @@ def run_dots(typingctx, zero, program, count, rows, sums, lines, offsets, masks)
 
     As `run_rows`, with ``rows`` where it has the result, of one vector each; ``sums`` are vectors.
     """
-    signature = types.void(zero, *[types.int64] * 7)
+    signature = types.void(zero, types.voidptr, types.int64, *[types.voidptr] * 5)
 
     def emit_sweep(builder, args, sweep):
         zero, _, _, rows, sums, lines, offsets, masks_at = args
         element = zero.type
         kind, size = vector_type(element)
         multiply_add, masks = multiply_add_of(builder, kind), _Masks(builder, kind, size)
-        lines = _Rows(builder, element, builder.add(lines, sweep.line), sweep.lines_pitch, sweep.lines_step)
-        rows = _Rows(builder, element, builder.add(rows, sweep.out), sweep.out_pitch)
+        lines = _Rows(builder, element, _moved(builder, lines, sweep.line), sweep.lines_pitch, sweep.lines_step)
+        rows = _Rows(builder, element, _moved(builder, rows, sweep.out), sweep.out_pitch)
         edges, tails_at, sums_at = (
-            builder.inttoptr(builder.add(base, place), type_of.as_pointer())
+            _moved(builder, base, place, type_of)
             for base, place, type_of in (
                 (masks_at, sweep.masks, _BITS),
                 (masks_at, sweep.tails, _BITS),
                 (sums, sweep.taps, kind),
             )
         )
-        starts = builder.add(offsets, sweep.starts)
+        starts = _moved(builder, offsets, sweep.starts, _INDEX)
 
         def emit(height, width, stride, _):
             tail = masks.read(tails_at, _constant(0))

@@ -123,7 +123,7 @@ def small_gemm_tasks(begin, end, source, w, bias, residual, out, table, fill, ac
                                     out[np.uintp(place + i * wide_step)] = scratch[np.uintp(read + i)] + offset
                     if plain:
                         continue
-                    if activation[0] and call_row(activation[0], scratch, line, at - line):
+                    if activation[0] and call_row(activation, scratch, line, at - line):
                         activation[1] = 1  # it raised; every task writes the same value
                     at = line
                     for d in range(deep):

@@ -81,7 +81,7 @@ def _store_rows(
                 rows[np.uintp(at + j)] += offset
             if residual.size:
                 add_stretch(rows, at, cells, residual, to, 1)
-            if activation[0] and call_row(activation[0], rows, at, cells):
+            if activation[0] and call_row(activation, rows, at, cells):
                 activation[1] = 1  # it raised; every task writes the same value
             for j in range(cells):
                 out[np.uintp(to + j)] = rows[np.uintp(at + j)]
