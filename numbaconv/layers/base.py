@@ -15,7 +15,7 @@ from ..backends.activations import ACTIVATIONS, resolve_activation
 from ..dispatch import named_backend
 from ..errors import ArgumentError, DTypeError, ShapeError
 from ..functional import Activation
-from ..plan import ConvPlan, Geometry, Ints, ReceptiveField, plan_conv, receptive_field
+from ..plan import ConvPlan, Geometry, Ints, ReceptiveField, dtype_name, plan_conv, receptive_field
 from ..plan.arguments import check_precision
 from ..plan.axis import kernel_extent
 from ..plan.layout import is_channels_last
@@ -309,12 +309,12 @@ class Layer(ABC):
 
     def _converted(self, name: str, array: Array, dtype: np.dtype) -> Array:
         """An array as the parameter that it is to become."""
-        if array.dtype.kind not in "biufV":  # bfloat16 is of kind V
+        if array.dtype.kind not in "biuf" and dtype_name(array.dtype) != "bfloat16":
             raise DTypeError(f"{self._op}: {name} has dtype {array.dtype}, but parameters are real numbers")
         return array.astype(dtype)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write `state_dict` to a file.
+        """Write `state_dict` to a file, as `numbaconv.layers.save_arrays` does: whole, or not at all.
 
         Parameters
         ----------
@@ -323,8 +323,8 @@ class Layer(ABC):
 
         Raises
         ------
-        ArgumentError
-            For another ending.
+        ArgumentError, DTypeError, OSError
+            As `numbaconv.layers.save_arrays`.
         ImportError
             If ``.safetensors`` needs its library.
         """
@@ -340,8 +340,8 @@ class Layer(ABC):
 
         Raises
         ------
-        ArgumentError, ShapeError
-            For another ending, and as `load_state_dict`.
+        ArgumentError, ShapeError, DTypeError, OSError
+            As `numbaconv.layers.load_arrays` and `load_state_dict`.
         ImportError
             If ``.safetensors`` needs its library.
         """
