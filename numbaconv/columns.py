@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from .arrays import Array, host_array
+from .border import bordered
 from .errors import ArgumentError, ShapeError
 from .plan import ConvPlan, Geometry, Ints, Padding, dtype_name, dtype_rule, make_plan
 from .plan.arguments import integers
@@ -62,6 +63,7 @@ def _columns_shape(plan: ConvPlan) -> tuple[int, ...]:
     )
 
 
+@bordered
 def unfold(input: object, kernel_size: Ints, dilation: Ints = 1, padding: Padding = 0, stride: Ints = 1) -> Array:
     """Patches of the input as columns: im2col, the meaning of ``torch.nn.functional.unfold`` at ranks 1 to 3.
 
@@ -114,6 +116,7 @@ def unfold(input: object, kernel_size: Ints, dilation: Ints = 1, padding: Paddin
     return flat if plan.batched else flat[0]
 
 
+@bordered
 def fold(
     input: object,
     output_size: Ints,

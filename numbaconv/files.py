@@ -1,8 +1,8 @@
 """Files that are read and written: whole or not at all, and never waited for.
 
-A file is written beside the one that it replaces, brought to the disk, and put into its place in one step, so that a full
-disk, an exception or a kill leaves the old one as it was. Only regular files are read and written: opening a FIFO would
-wait for whoever is at its other end.
+A file is written beside the one that it replaces, brought to the disk, and put into its place in one step, so that a
+full disk, an exception or a kill leaves the old one as it was. Only regular files are read and written: opening a FIFO
+would wait for whoever is at its other end.
 """
 
 import os

@@ -23,8 +23,9 @@ from .arrays import Array, host_array
 from .backends.activations import resolve_activation
 from .backends.base import Backend, Direction
 from .backends.registry import disabled_algorithms, forced_algorithm
+from .border import bordered, outside
 from .dispatch import Call, named_backend, plan_of
-from .errors import AlgorithmError, ArgumentError, DTypeError, ShapeError
+from .errors import AlgorithmError, ArgumentError, ConvError, DTypeError, ShapeError
 from .functional import CONV, Activation
 from .plan import ConvPlan, Geometry, Ints, Padding, PaddingMode, Scalar, dtype_name
 from .plan.arguments import check_precision
@@ -116,6 +117,7 @@ class StreamingConv:
     [0.0, 3.0, 10.0, 18.0, 26.0]
     """
 
+    @bordered
     def __init__(
         self,
         weight: object,
@@ -179,6 +181,7 @@ class StreamingConv:
         return None if self._cells is None else StreamState(self._cells.copy(), self._skip)
 
     @state.setter
+    @bordered
     def state(self, state: StreamState | None) -> None:
         if state is None:
             self.reset()
@@ -228,6 +231,12 @@ class StreamingConv:
             As the convolution itself, and where a piece does not continue what came before. The stream is then as it
             was.
         """
+        try:
+            return self._pushed(chunk)
+        except ConvError as error:
+            raise outside(error) from error.__cause__
+
+    def _pushed(self, chunk: object) -> Array:
         given: Array = host_array(_OP, "chunk", chunk)
         axis, cells, skip = self._axis(given), self._cells, self._skip
         if cells is not None:

@@ -205,7 +205,8 @@ def damaged(kind, path):
     elif kind in ("header", "huge", "no array"):
         entry = {
             "header": b"\x93NUMPY\x01\x00\x06\x00{'a':1",
-            "huge": b"\x93NUMPY\x01\x00\x46\x00" + b"{'descr': '<f8', 'fortran_order': False, 'shape': (1125899906842624,)}",
+            "huge": b"\x93NUMPY\x01\x00\x46\x00"
+            + b"{'descr': '<f8', 'fortran_order': False, 'shape': (1125899906842624,)}",
             "no array": b"hello",
         }[kind]
         with zipfile.ZipFile(path, "w") as archive:

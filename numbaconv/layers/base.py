@@ -12,8 +12,9 @@ import numpy as np
 
 from ..arrays import Array
 from ..backends.activations import ACTIVATIONS, resolve_activation
+from ..border import bordered, outside
 from ..dispatch import named_backend
-from ..errors import ArgumentError, DTypeError, ShapeError
+from ..errors import ArgumentError, ConvError, DTypeError, ShapeError
 from ..functional import Activation
 from ..plan import ConvPlan, Geometry, Ints, ReceptiveField, dtype_name, plan_conv, receptive_field
 from ..plan.arguments import check_precision
@@ -118,7 +119,10 @@ class Layer(ABC):
 
     def _called(self, input: object, **changes: Any) -> Array:
         """The output, with some of the layer's arguments changed for this call."""
-        output = self._forward(input, self.activation, **changes)
+        try:
+            output = self._forward(input, self.activation, **changes)
+        except ConvError as error:
+            raise outside(error) from error.__cause__
         self._newest = _Call(input, None if self.activation is None else output, changes)
         return output
 
@@ -201,6 +205,7 @@ class Layer(ABC):
             **formats,
         )
 
+    @bordered
     def output_shape(self, input_shape: Ints) -> tuple[int, ...]:
         """Shape of the output for an input's shape.
 

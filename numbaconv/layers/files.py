@@ -10,6 +10,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from ..arrays import Array
+from ..border import bordered
 from ..errors import ArgumentError, DTypeError
 from ..extras import dtype_named, require
 from ..files import opened, replaced
@@ -42,6 +43,7 @@ def _checked(op: str, path: str | os.PathLike[str]) -> Path:
     return found
 
 
+@bordered
 def save_arrays(path: str | os.PathLike[str], arrays: Mapping[str, Array]) -> None:
     """Write named arrays to a file, which is replaced as a whole: if writing fails, the old one is left as it was.
 
@@ -102,6 +104,7 @@ def _check_kind(op: str, file: Path, name: str, dtype: np.dtype) -> None:
         )
 
 
+@bordered
 def load_arrays(path: str | os.PathLike[str]) -> dict[str, Array]:
     """Read named arrays from a file.
 

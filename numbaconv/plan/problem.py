@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from math import prod
 
+from ..border import bordered
 from ..errors import DTypeError, ShapeError
 from .arguments import PRECISIONS, Geometry, Ints, Padding, PaddingMode, Scalar, check_precision, shape
 from .axis import Axis
@@ -289,6 +290,7 @@ def make_plan(
     return plan
 
 
+@bordered
 def plan_conv(
     input_shape: Ints,
     weight_shape: Ints,

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ...arrays import Array
+from ...border import bordered
 from ...errors import ArgumentError, ShapeError
 from ...functional import Activation
 from ...plan import Ints
@@ -83,6 +84,7 @@ class Built(Layer):
         """Whether there are parameters."""
         return self._in_channels is not None
 
+    @bordered
     def build(self, input_shape: Ints | Sequence[int | None]) -> None:
         """Make the parameters, as the first call does.
 
