@@ -15,7 +15,7 @@ from .device_arrays import DeviceArray, device_result, found_on_device, handle_o
 from .dispatch import find_route, named_backend
 from .errors import ArgumentError, DTypeError, ShapeError
 from .functional import Activation
-from .plan import Ints, PaddingMode, Scalar, dtype_name, dtype_rule
+from .plan import Ints, PaddingMode, Scalar, check_axes, dtype_name, dtype_rule
 from .plan.layout import is_channels_last
 from .routes import Route, Site
 
@@ -275,12 +275,8 @@ def bias_gradient(
     there = isinstance(as_array(op, "grad_output", grad_output), DeviceArray)
     chosen = named_backend(op, backend, there)
     grad, fill = scaled_gradient(op, grad_output, activation, pre_activation, output, backend, stream)
-    if grad.ndim not in (rank + 1, rank + 2):
-        raise ShapeError(
-            f"{op}: grad_output must have {rank + 2} axes, or {rank + 1} without a batch axis, "
-            f"but has shape {grad.shape}"
-        )
     last, batched = is_channels_last(op, rank, data_format), grad.ndim == rank + 2
+    check_axes(op, "grad_output", grad.shape, rank, last)
     wide, dtype = bias_dtypes(op, grad.dtype)
     if isinstance(grad, DeviceArray):
         assert chosen.residence is not None

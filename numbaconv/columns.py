@@ -10,7 +10,7 @@ import numpy as np
 from .arrays import Array, host_array
 from .border import bordered
 from .errors import ArgumentError, ShapeError
-from .plan import ConvPlan, Geometry, Ints, Padding, dtype_name, dtype_rule, make_plan
+from .plan import ConvPlan, Geometry, Ints, Padding, check_axes, dtype_name, dtype_rule, make_plan
 from .plan.arguments import integers
 
 __all__ = ["fold", "unfold"]
@@ -31,10 +31,7 @@ def _plan(
     op: str, rank: int, shape: tuple[int, ...], kernel: tuple[int, ...], dtype: str, **geometry: object
 ) -> ConvPlan:
     """The convolution that reads these patches; its weight is never made."""
-    if len(shape) not in (rank + 1, rank + 2):
-        raise ShapeError(
-            f"{op}: input must have {rank + 2} axes, or {rank + 1} without a batch axis, but has shape {shape}"
-        )
+    check_axes(op, "input", shape, rank, False)
     channels = shape[-rank - 1]
     checked = Geometry.of(op, rank, **geometry)  # type: ignore[arg-type]
     return make_plan(op, rank, False, shape, (1, channels, *kernel), checked, None, None, False, dtype, None)

@@ -13,6 +13,8 @@ from .backends.registry import AUTOMATIC, AUTOMATIC_ON_DEVICE, choices, is_in_us
 from .device_arrays import DeviceArray, device_array, on_device
 from .dispatch import admit
 from .errors import ArgumentError, ShapeError
+from .plan import check_axes
+from .plan.hints import kernel_hint
 from .plan.layout import is_channels_last, weight_order
 from .routes import Memory, Route, Site, array_key, call_key
 
@@ -33,13 +35,11 @@ def depthwise_operands(
     x, w = as_array(op, "input", input), as_array(op, "weight", weight)
     if w.ndim not in (3, 4, 5) or (rank is not None and w.ndim != rank + 2):
         axes = "3, 4 or 5" if rank is None else rank + 2
-        raise ShapeError(f"{op}: weight must have {axes} axes, but has shape {w.shape}")
+        hint = kernel_hint("weight", w.ndim, w.ndim if rank is None else rank, False) if w.ndim in (1, 2, rank) else ""
+        raise ShapeError(f"{op}: weight must have {axes} axes, but has shape {w.shape}{hint}")
     rank = w.ndim - 2
-    if x.ndim not in (rank + 1, rank + 2):
-        raise ShapeError(
-            f"{op}: input must have {rank + 2} axes, or {rank + 1} without a batch axis, but has shape {x.shape}"
-        )
     last = is_channels_last(op, rank, data_format)
+    check_axes(op, "input", x.shape, rank, last)
     channels = x.shape[-1 if last else -rank - 1]
     order = weight_order(op, rank, weight_format, last)
     keras = order[1] == rank and w.shape[rank] == channels != 1

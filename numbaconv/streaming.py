@@ -27,7 +27,7 @@ from .border import bordered, outside
 from .dispatch import Call, named_backend, plan_of
 from .errors import AlgorithmError, ArgumentError, ConvError, DTypeError, ShapeError
 from .functional import CONV, Activation
-from .plan import ConvPlan, Geometry, Ints, Padding, PaddingMode, Scalar, dtype_name
+from .plan import ConvPlan, Geometry, Ints, Padding, PaddingMode, Scalar, check_axes, dtype_name
 from .plan.arguments import check_precision
 from .plan.axis import output_extent
 from .plan.layout import is_channels_last
@@ -259,11 +259,7 @@ class StreamingConv:
 
     def _axis(self, array: Array) -> int:
         """The streamed axis of an array."""
-        if array.ndim not in (self._rank + 1, self._rank + 2):
-            raise ShapeError(
-                f"{_OP}: a piece must have {self._rank + 2} axes, or {self._rank + 1} without a batch axis, "
-                f"but has shape {array.shape}"
-            )
+        check_axes(_OP, "chunk", array.shape, self._rank, self._last)
         return array.ndim - self._rank - self._last
 
     def _before(self, first: Array, axis: int, count: int) -> Array:

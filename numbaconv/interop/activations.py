@@ -28,7 +28,7 @@ def token(op: str, activation: Any) -> str:
     if found is None:
         return ""
     if isinstance(activation, str):
-        return activation
+        return found.name
     parts = activation if isinstance(activation, tuple) else (activation,)
     name = "@" + ",".join([found.name, *(f"{id(each):x}" for each in parts)])
     _functions.setdefault(name, activation)

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from ..arrays import Array
-from ..backends.activations import ACTIVATIONS, resolve_activation
+from ..backends.activations import resolve_activation
 from ..border import bordered, outside
 from ..dispatch import named_backend
 from ..errors import ArgumentError, ConvError, DTypeError, ShapeError
@@ -165,7 +165,8 @@ class Layer(ABC):
         activation = self.activation
         if activation is None:
             return {}
-        if isinstance(activation, str) and ACTIVATIONS[activation].derivative_from_output is not None:
+        known = resolve_activation(self._op, activation, "float32") if isinstance(activation, str) else None
+        if known is not None and known.derivative_from_output is not None:
             return {"activation": activation, "output": call.output}
         if not isinstance(activation, str | tuple):
             name = getattr(activation, "__name__", "function")

@@ -4,7 +4,7 @@ from .arguments import PRECISIONS, Geometry, Ints, Padding, PaddingMode, Scalar
 from .axis import CONSTANT, PADDING_MODES, ZERO, Axis
 from .dtypes import SUPPORTED, dtype_name, dtype_rule
 from .network import ReceptiveField, count_parameters, layer_weight_shape, output_shape, receptive_field
-from .problem import ConvPlan, make_plan, plan_conv, rank_of
+from .problem import ConvPlan, check_axes, make_plan, plan_conv, rank_of
 
 __all__ = [
     "CONSTANT",
@@ -20,6 +20,7 @@ __all__ = [
     "PaddingMode",
     "ReceptiveField",
     "Scalar",
+    "check_axes",
     "count_parameters",
     "dtype_name",
     "dtype_rule",

@@ -8,11 +8,10 @@ import numba
 import numpy as np
 from numba import carray, cfunc, types
 from numba.core.dispatcher import Dispatcher
-from numba.core.errors import NumbaError
 
 from ...arrays import Array
 from ...errors import ArgumentError, DTypeError
-from ..activations import Activation
+from ..activations import Activation, not_compiled
 from .jit import scalar
 
 __all__ = ["ACTIVATION", "activation_grad", "check_activation", "check_raised", "compiled_row"]
@@ -48,8 +47,8 @@ def _compiled(what: str, function: Any, dtype: np.dtype) -> Any:
     try:
         compiled = scalar(plain)
         compiled.compile((kind,))
-    except (NumbaError, TypeError) as error:
-        raise DTypeError(f"{what} {_name(function)!r} cannot be compiled for {dtype.name}: {error}") from error
+    except Exception as error:  # Numba's own, and what looking at the function's names raises
+        raise not_compiled(what, _name(function), dtype.name, error) from None
     result = compiled.overloads[(kind,)].signature.return_type
     holds = {"i": (), "f": (types.Float,), "c": (types.Float, types.Complex)}[dtype.kind]
     if not isinstance(result, (types.Integer, types.Boolean, *holds)):
