@@ -199,6 +199,7 @@ def _prepare(
     algorithm: str | None = None,
     backend: str | None = None,
     precision: str | None = None,
+    out: object = None,
     **more: Any,
 ) -> tuple[Route, Any, Any, Any, Any]:
     """`find_route` of the primitive that produces an operand's gradient; conjugation makes it the adjoint.
@@ -215,7 +216,9 @@ def _prepare(
             more["padding_value"] = _conjugate(more["padding_value"])
         names, values = (*names, *more), (*values, *more.values())
     formats = (data_format, weight_format)
-    return find_route(site, rank, array, grad, names, values, *formats, backend, algorithm, precision, size=size)
+    return find_route(
+        site, rank, array, grad, names, values, *formats, backend, algorithm, precision, size=size, out=out
+    )
 
 
 def gradient(
@@ -241,7 +244,7 @@ def gradient(
     assert rank is not None
     op, backend = site.op(rank), options.get("backend")
     grad, fill = scaled_gradient(op, grad_output, activation, pre_activation, output, backend, stream)
-    route, first, second, bias, residual = _prepare(site, rank, other, grad, size, names, values, **options)
+    route, first, second, bias, residual = _prepare(site, rank, other, grad, size, names, values, out=out, **options)
     if fill is _nothing:
         return route.call(first, second, bias, residual, out, stream)
     job = route.job(first, second, bias, residual, out, stream)

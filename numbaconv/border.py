@@ -3,10 +3,11 @@
 Both happen where something has gone wrong already; a call that is right pays a test of an empty dictionary.
 """
 
-import inspect
 import sys
 from collections.abc import Callable, Collection, Iterable
 from functools import wraps
+from inspect import CO_VARKEYWORDS
+from types import CodeType
 from typing import ParamSpec, TypeVar
 
 from .errors import ConvError
@@ -123,10 +124,10 @@ def outside(error: ConvError) -> ConvError:
 
 def bordered(function: Callable[P, R]) -> Callable[P, R]:
     """A public function, method or constructor whose errors are those of the border."""
-    parameters = inspect.signature(function).parameters.values()
+    code: CodeType = function.__code__  # type: ignore[attr-defined]
     name = function.__qualname__.removesuffix(".__init__")
-    open_ended = any(each.kind is each.VAR_KEYWORD for each in parameters)
-    accepted = frozenset(each.name for each in parameters if each.name != "self")
+    open_ended = bool(code.co_flags & CO_VARKEYWORDS)
+    accepted = frozenset(code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]) - {"self"}
     if "." not in name and not name.startswith("_") and not open_ended:
         declare(name, accepted)
 

@@ -10,6 +10,7 @@ import numpy as np
 from .arrays import Array, host_array
 from .border import bordered
 from .errors import ArgumentError, ShapeError
+from .memory import check_fits
 from .plan import ConvPlan, Geometry, Ints, Padding, check_axes, dtype_name, dtype_rule, make_plan
 from .plan.arguments import integers
 
@@ -105,6 +106,7 @@ def unfold(input: object, kernel_size: Ints, dilation: Ints = 1, padding: Paddin
         padding=padding,
         stride=stride,
     )
+    check_fits(op, "the result", _columns_shape(plan), array.itemsize, f" (input {array.shape})")
     cells = array if plan.batched else array[np.newaxis]
     columns = np.zeros(_columns_shape(plan), array.dtype)
     for outputs, inputs in _patches(plan):
@@ -171,8 +173,10 @@ def fold(
             f"{op}: input has {array.shape[-1]} columns, but a result of {size} with kernel {kernel} has "
             f"{plan.y_shape[5 - rank :]} = {prod(plan.y_shape[2:])} positions (input {array.shape})"
         )
+    summed, compute = (plan.batch, plan.x_channels, *size), np.dtype(rule.compute)
+    check_fits(op, "the result", summed, compute.itemsize, f" (input {array.shape})")
     columns = array.reshape(_columns_shape(plan))
-    total = np.zeros((plan.batch, plan.x_channels, *size), rule.compute)
+    total = np.zeros(summed, compute)
     output = array.dtype if rule.output == dtype_name(array.dtype) else np.dtype(rule.output)
     with np.errstate(over="ignore", invalid="ignore"):
         for outputs, inputs in _patches(plan):

@@ -151,6 +151,8 @@ def _conv(
         bias,
         residual,
         activation,
+        None,
+        out,
     )
     return route.call(first, second, bias, residual, out, stream)
 
@@ -238,6 +240,8 @@ def _conv_transpose(
         bias,
         residual,
         activation,
+        None,
+        out,
     )
     return route.call(first, second, bias, residual, out, stream)
 
@@ -310,6 +314,8 @@ residual, out, stream, algorithm, backend, precision
         bias,
         residual,
         activation,
+        None,
+        out,
     )
     return route.call(first, second, bias, residual, out, stream)
 

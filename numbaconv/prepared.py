@@ -17,7 +17,7 @@ from .backends.base import PackedWeight, Residence
 from .backends.registry import AUTOMATIC, AUTOMATIC_ON_DEVICE, choices, is_in_use
 from .border import bordered, outside
 from .device_arrays import READY, DeviceArray, on_device
-from .dispatch import Call, admit, named_backend, plan_of
+from .dispatch import Call, admit, may_be_remembered, named_backend, plan_of
 from .errors import ConvError, DTypeError
 from .explain import Explanation, explain_plan
 from .functional import CONV, CONV_TRANSPOSE, Activation
@@ -153,13 +153,14 @@ class PreparedConv:
             self._arguments,
             bias=given_bias,
             residual=residual,
+            fresh=out is None,
             **self._named,
         )
         job = route.job(x, given, bias, added, out, stream)  # checks ``out`` before the weight is packed
         weight = self._weight_for(route, given)
         if weight is not given:
             job = route.job(x, weight, bias, added, out, stream)
-        if key is not None and x is input and added is residual:
+        if key is not None and x is input and added is residual and may_be_remembered(route):
             self._ready.put(key, _Ready(route, weight, bias))
         return job.execute()
 

@@ -11,8 +11,9 @@ from .arrays import Array, View, as_array, view_of_data, view_of_weight
 from .backends.base import Runner
 from .backends.registry import AUTOMATIC, AUTOMATIC_ON_DEVICE, choices, is_in_use
 from .device_arrays import DeviceArray, device_array, on_device
-from .dispatch import admit
+from .dispatch import admit, may_be_remembered
 from .errors import ArgumentError, ShapeError
+from .memory import check_fits
 from .plan import check_axes
 from .plan.hints import kernel_hint
 from .plan.layout import is_channels_last, weight_order
@@ -170,15 +171,18 @@ def separable(
         "algorithm": algorithm,
         "precision": precision,
     }
-    first = admit(_SITE, found_rank, x, w, (*names, "groups"), (*arguments, groups), size=None, **formats)
+    first = admit(_SITE, found_rank, x, w, (*names, "groups"), (*arguments, groups), size=None, fresh=False, **formats)
     between: Any = np.broadcast_to(first.route.dtype.type(0), first.route.shape)  # only its shape and dtype count
     if isinstance(x, DeviceArray):
         between = DeviceArray(None, 0, first.route.shape, None, first.route.dtype, x.device, 0, x.library)
     extras: dict[str, Any] = {"bias": bias, "residual": residual, "activation": activation}
-    second = admit(_SITE, found_rank, between, pointwise, (), (), **extras, **formats)
+    second = admit(_SITE, found_rank, between, pointwise, (), (), **extras, fresh=out is None, **formats)
     route = _SeparableRoute.of(first.route, second.route)
+    if route.fused is None and not isinstance(x, DeviceArray):
+        check_fits(op, "the depthwise step's result", first.route.shape, first.route.dtype.itemsize)
     found = (x, second.second, second.bias, second.residual)
     given = (input, pointwise_weight, bias, residual)
-    if both is not None and all(one is other for one, other in zip(found, given, strict=True)):
+    alike = all(one is other for one, other in zip(found, given, strict=True))
+    if both is not None and alike and may_be_remembered(second.route):
         _routes.put(both, route)
     return route.run(x, w, second.second, second.bias, second.residual, out, stream)

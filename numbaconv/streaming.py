@@ -27,6 +27,7 @@ from .border import bordered, outside
 from .dispatch import Call, named_backend, plan_of
 from .errors import AlgorithmError, ArgumentError, ConvError, DTypeError, ShapeError
 from .functional import CONV, Activation
+from .memory import check_fits
 from .plan import ConvPlan, Geometry, Ints, Padding, PaddingMode, Scalar, check_axes, dtype_name
 from .plan.arguments import check_precision
 from .plan.axis import output_extent
@@ -265,6 +266,8 @@ class StreamingConv:
     def _before(self, first: Array, axis: int, count: int) -> Array:
         """What comes before a signal, given its first piece."""
         mode = self._arguments["padding_mode"][0]
+        whole = (*first.shape[:axis], count, *first.shape[axis + 1 :])
+        check_fits(_OP, f"what {count} cells before the signal are", whole, first.itemsize)
         one = np.take(first, [0], axis)
         if mode != "replicate":
             with np.errstate(over="ignore"):  # as an array's own values would

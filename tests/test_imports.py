@@ -40,10 +40,11 @@ ALLOWED = {
     "memory": {"errors"},
     "device_arrays": {"plan", "errors", "extras"},
     "arrays": {"plan", "errors", "device_arrays"},
-    "columns": {"arrays", "border", "plan", "errors"},
+    "columns": {"arrays", "border", "memory", "plan", "errors"},
     "routes": {"arrays", "device_arrays", "plan", "errors", "backends.base", "backends.activations"},
     "functional": {"dispatch", "routes", "separable", "columns", "arrays", "plan", "errors", "ranks"},
     "separable": {
+        "memory",
         "dispatch",
         "routes",
         "arrays",
@@ -80,6 +81,7 @@ ALLOWED = {
         "backends.activations",
     },
     "streaming": {
+        "memory",
         "border",
         "dispatch",
         "functional",
@@ -93,9 +95,10 @@ ALLOWED = {
     },
     "jit": {"functional", "grad", "backward", "arrays", "plan", "errors", "backends.cpu", "backends.activations"},
     "explain": {"border", "routes", "plan", "errors", "backends.base", "backends.registry", "backends.winners"},
-    "measure": {"arrays", "plan", "errors", "extras", "backends.base", "backends.winners"},
+    "measure": {"memory", "arrays", "plan", "errors", "extras", "backends.base", "backends.winners"},
     "tuning": {"border", "measure", "explain", "plan", "errors", "backends.base", "backends.registry"},
     "dispatch": {
+        "memory",
         "measure",
         "routes",
         "arrays",
@@ -204,6 +207,7 @@ ALLOWED = {
     },
     "backends.reference": {"arrays", "plan", "errors", "backends.base", "backends.tables", "backends.activations"},
     "backends.cpu": {
+        "memory",
         "arrays",
         "plan",
         "errors",
