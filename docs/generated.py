@@ -90,7 +90,7 @@ def _about(backend: str) -> Iterable[tuple[str, Iterable[Direction], Algorithm]]
 
 
 def _short_algorithms(backend: str) -> str:
-    head = ("algorithm", "what it does", "chosen", "error bound relative to direct", "spreads NaN")
+    head = ("algorithm", "what it does", "chosen", "error bound relative to direct", "spreads")
     return _table(head, ((f"`{name}`", *_short(each)) for name, _, each in _about(backend)))
 
 
@@ -115,7 +115,7 @@ def _costs(backend: str) -> str:
     for name, _, each in _about(backend):
         assert each.about is not None
         rows.append((f"`{name}`", each.about.cost, each.about.bound, _factor(each), each.about.reach))
-    return _table(("algorithm", "cost", "error bound", "factor", "spreads NaN"), rows)
+    return _table(("algorithm", "cost", "error bound", "factor", "spreads"), rows)
 
 
 def _factor(algorithm: Algorithm) -> str:

@@ -30,6 +30,7 @@ from sklearn.model_selection import train_test_split
 
 import numbaconv
 from numbaconv import grad
+from numbaconv.progress import compiling_bar
 
 Array = NDArray[np.float32]
 Tensors = dict[str, Array]
@@ -131,11 +132,21 @@ def shift_randomly(images: Array, rng: np.random.Generator) -> Array:
     return padded[np.arange(n)[:, None, None], 0, rows, columns][:, None]
 
 
+def compile_kernels(parameters: Tensors, images: Array, labels: NDArray[np.intp], console: Console) -> None:
+    """Calls like those of the training, whose results nobody needs: the first of each kind compiles its kernels."""
+    with compiling_bar(console):
+        for size in {BATCH_SIZE, len(images) % BATCH_SIZE or BATCH_SIZE}:
+            outputs = forward(parameters, images[:size])
+            backward(parameters, outputs, cross_entropy(outputs["logits"], labels[:size])[1])
+        forward(parameters, images)
+
+
 def train(images: Array, labels: NDArray[np.intp], epochs: int, seed: int, console: Console) -> Tensors:
     """Parameters after ``epochs`` passes over the images, the learning rate falling to zero along a cosine."""
     rng = np.random.default_rng(seed)
     parameters = initial_parameters(rng)
     optimizer = Adam(parameters)
+    compile_kernels(parameters, images, labels, console)
     columns = (
         TextColumn("epoch"),
         MofNCompleteColumn(),

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from numbaconv.jit import conv2d
+from numbaconv.progress import compiling_bar
 
 Array = NDArray[np.float32]
 
@@ -89,4 +90,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    with compiling_bar():
+        raise SystemExit(main())

@@ -26,6 +26,7 @@ from scipy import ndimage
 from skimage import color, data
 
 import numbaconv
+from numbaconv.progress import compiling_bar
 
 Array = NDArray[np.floating]
 
@@ -187,4 +188,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with compiling_bar():
+        sys.exit(main())

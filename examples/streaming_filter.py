@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 import numbaconv
+from numbaconv.progress import compiling_bar
 
 Array = NDArray[np.float32]
 
@@ -84,4 +85,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    with compiling_bar():
+        raise SystemExit(main())

@@ -44,19 +44,24 @@ from .streaming import StreamingConv, StreamState
 from .tuning import Tuning, tune
 
 if TYPE_CHECKING:
-    from . import jit, layers, plot
+    from . import interop, jit, layers, plot, progress
     from .backends.registry import backends
 else:  # the package of backends, which can be called as that function
     from . import backends
 
 #: Modules that are imported when they are first asked for.
-_LATER = ("jit", "layers", "plot")
+_LATER = ("interop", "jit", "layers", "plot", "progress")
 
 
 def __getattr__(name: str) -> Any:
     if name in _LATER:
         return import_module(f".{name}", __name__)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """What completion offers: the public names, also of what is not imported yet."""
+    return sorted(__all__)
 
 
 __all__ = [
@@ -95,12 +100,14 @@ __all__ = [
     "get_backend",
     "get_precision",
     "grad",
+    "interop",
     "jit",
     "layers",
     "output_shape",
     "plan_conv",
     "plot",
     "prepare",
+    "progress",
     "receptive_field",
     "register_backend",
     "separable_conv",

@@ -44,7 +44,8 @@ VARIABLES = (
     ),
     Variable(
         PRECISION_VARIABLE,
-        "`tf32` or `float32` (the default): what float32 operands may be rounded to in calls that name no `precision=`",
+        "how exactly calls compute that name no `precision=`: `strict` (nothing through transforms), `float32` (the "
+        "default), `tf32` (float32 operands may be rounded to TF32)",
     ),
     Variable(
         TUNE_VARIABLE,

@@ -38,6 +38,8 @@ class Explanation:
         Of a backend of a device: bytes that go there and that come back where the arrays are the host's.
     rounding : str, optional
         Where float32 operands may be rounded to TF32: whether the choice does that.
+    spreading : str, optional
+        What the choice spreads to results that do not read where it comes from, and what avoids that.
     """
 
     plan: ConvPlan
@@ -48,6 +50,7 @@ class Explanation:
     note: str
     transfers: tuple[int, int] | None = None
     rounding: str | None = None
+    spreading: str | None = None
 
     def __str__(self) -> str:
         lines = [str(self.plan), f"  {self.direction.name} on backend {self.backend!r}"]
@@ -59,8 +62,7 @@ class Explanation:
         if self.transfers is not None:
             there, back = self.transfers
             lines.append(f"  arrays of the host: {there:,} bytes to the device, {back:,} back")
-        if self.rounding is not None:
-            lines.append(f"  {self.rounding}")
+        lines += [f"  {each}" for each in (self.rounding, self.spreading) if each is not None]
         return "\n".join([*lines, f"  {self.note}"])
 
 
@@ -134,11 +136,11 @@ def explain_plan(plan: ConvPlan, primitive: Direction, backend: str | None, algo
     winner = recall(chosen, plan, primitive) if tuning_mode() != "off" else None
     tuned = None if winner is None else winner.algorithm
     candidates = tuple(chosen.candidates(plan, primitive, disabled))
-    rounding = None
+    rounding = spreading = None
     try:
         found = chosen.select("explain", plan, primitive, forced, disabled, tuned)
         name: str | None = found.name
-        rounding = _rounding(plan, chosen.name, found)
+        rounding, spreading = _rounding(plan, chosen.name, found), _spreading(found)
         worth = any(each.name == name and each.passed_over is None for each in candidates)
         first = f"{name!r} is the first that accepts" + (" and is worth it" if worth else "; none is worth it")
         note = f"{name!r} is forced" if forced else first
@@ -147,7 +149,15 @@ def explain_plan(plan: ConvPlan, primitive: Direction, backend: str | None, algo
     except AlgorithmError as error:
         name, note = None, str(error)
     transfers = None if chosen.residence is None else _transfers(plan, primitive)
-    return Explanation(plan, primitive, chosen.name, candidates, name, note, transfers, rounding)
+    return Explanation(plan, primitive, chosen.name, candidates, name, note, transfers, rounding, spreading)
+
+
+def _spreading(algorithm: Algorithm) -> str | None:
+    """What an algorithm spreads, and the remedy."""
+    if not algorithm.spreading:
+        return None
+    what = "errors" if algorithm.about is None else algorithm.about.reach
+    return f"{algorithm.name!r} spreads {what}; precision='strict' avoids it"
 
 
 def _rounding(plan: ConvPlan, backend: str, algorithm: Algorithm) -> str | None:

@@ -109,10 +109,11 @@ def _conv(
         in order there. Else their library's current one.
     algorithm, backend : str, optional
         Force one by name; see `numbaconv.explain` and `numbaconv.backends`.
-    precision : {{"float32", "tf32"}}, optional
-        "tf32" allows that float32 operands are rounded to TF32, with 10 bits of mantissa, as they are multiplied, where
-        a device is faster with it; sums remain float32. Where nothing else says so: "float32". See
-        `numbaconv.use_precision`.
+    precision : {{"strict", "float32", "tf32"}}, optional
+        "strict" computes nothing through transforms (Winograd, FFT), whose errors are relative to the largest values
+        nearby: an error is then relative to what its result reads, for every dtype. "tf32" allows that float32 operands
+        are rounded to TF32, with 10 bits of mantissa, as they are multiplied, where a device is faster with it; sums
+        remain float32. Where nothing else says so: "float32". See `numbaconv.use_precision`.
 
     Returns
     -------

@@ -58,7 +58,7 @@ def measure(backend: Backend, plan: ConvPlan, direction: Direction, disabled: fr
 
 
 def _candidates(backend: Backend, plan: ConvPlan, direction: Direction, disabled: frozenset[str]) -> list[Algorithm]:
-    return [each for each in backend.tables[direction] if not each.is_among(disabled) and each.accepts(plan) is None]
+    return [each for each in backend.tables[direction] if not each.is_among(disabled) and each.refusal(plan) is None]
 
 
 def _race(calls: dict[str, Callable[[], None]]) -> dict[str, float]:

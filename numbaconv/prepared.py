@@ -12,7 +12,7 @@ import numpy as np
 from numpy import ndarray
 
 from .arrays import Array, as_array, view_of_weight
-from .backends.activations import resolve_activation
+from .backends.activations import frozen_activation, resolve_activation
 from .backends.base import PackedWeight, Residence
 from .backends.registry import AUTOMATIC, AUTOMATIC_ON_DEVICE, choices, is_in_use
 from .border import bordered, outside
@@ -82,6 +82,8 @@ class PreparedConv:
             for name in ("data_format", "weight_format", "activation", "algorithm", "backend", "precision")
         }
         resolve_activation(call.op, options["activation"], "float32")  # that there is such a one
+        # As it is now, whatever it reads later; pickled is what was given.
+        self._named["activation"] = frozen_activation(options["activation"])
         if options["backend"] is not None:
             named_backend(call.op, options["backend"])
         if options["precision"] is not None:

@@ -23,6 +23,7 @@ from numpy import ndarray
 from .arrays import Array, View, result
 from .backends.activations import Activation
 from .backends.base import NO_EPILOGUE, Algorithm, Backend, Direction, Epilogue, PackedWeight, Runner
+from .backends.functions import function_key
 from .device_arrays import DeviceArray, device_array, device_result, handle_of, on_device
 from .errors import ArgumentError
 from .plan import ConvPlan
@@ -288,11 +289,8 @@ def call_key(
             extras[at] = array_key(each) if at else plain(tuple(size)) if isinstance(size, tuple | list) else None
             if extras[at] is None:
                 return None
-    # A function is known by its identity: the route keeps it alive.
-    if type(activation) is tuple:
-        activation = tuple(map(id, activation))
-    elif activation is not None and type(activation) is not str:
-        activation = id(activation)
+    if activation is not None and type(activation) is not str:
+        activation = function_key(activation)
     return site, rank, names, one, two, written, tuning, *extras, activation
 
 

@@ -381,7 +381,7 @@ def _steady(backend: Backend, algorithm: str | None, short: ConvPlan, long: Conv
     able = [
         each
         for each in backend.tables[Direction.FORWARD]
-        if not (each.spreading or each.is_among(disabled) or each.accepts(short) or each.accepts(long))
+        if not (each.spreading or each.is_among(disabled) or each.refusal(short) or each.refusal(long))
     ]
     for each in able:
         if each.worthwhile(long) is None:

@@ -163,10 +163,6 @@ def _with_progress(jobs: list[Any]) -> Iterable[Any]:
     """The jobs, with a bar on standard error where there are many and rich is installed."""
     if len(jobs) < 2:
         return jobs
-    try:
-        from rich.console import Console
-        from rich.progress import track
-    except ImportError:
-        return jobs
-    bar: Iterable[Any] = track(jobs, "tuning", console=Console(stderr=True), transient=True)
-    return bar
+    from .progress import tracked  # rarely needed
+
+    return tracked(jobs, "tuning")

@@ -180,10 +180,16 @@ def spread_magnitude(direction, plan, source, other):
     return np.einsum("ngc,ngo->goc", largest, sums).reshape(plan.y_channels, inputs, *ones)
 
 
+def spreads_nan(algorithm):
+    """Whether an algorithm says that NaN and infinity reach results that do not read them."""
+    return "NaN" in algorithm.about.reach
+
+
 def error_bound(direction, algorithm, problem, dtype, x, w, g):
     """The algorithm's bound on its errors, an array that broadcasts to the result."""
     plan = problem.plan(dtype)
-    eps = np.finfo(plan.compute_dtype).eps
+    info = np.finfo(plan.compute_dtype)
+    eps, tiny = info.eps, oracle.wide(info.smallest_subnormal)
     if algorithm.spreading:
         source, other = {
             Direction.FORWARD: (x, w),
@@ -191,10 +197,12 @@ def error_bound(direction, algorithm, problem, dtype, x, w, g):
             Direction.WEIGHT_GRAD: (x, g),
         }[direction]
         size = spread_magnitude(direction, plan, source, other)
+        ones = (spread_magnitude(direction, plan, *each) for each in ((source, other * 0 + 1), (source * 0 + 1, other)))
+        tiny = oracle.wide(info.smallest_normal) * (1 + sum(ones))
     else:
         size = magnitude(direction, problem, x, w, g)
     # A complex product is four real ones.
-    return algorithm.error_factor(plan) * eps * (4 if plan.compute_dtype.startswith("complex") else 1) * size
+    return algorithm.error_factor(plan) * (4 if plan.compute_dtype.startswith("complex") else 1) * (eps * size + tiny)
 
 
 def assert_within(answer, wanted, bound, label):

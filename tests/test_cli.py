@@ -95,7 +95,7 @@ def test_explain(capsys):
     assert tuple(found["plan"]["output_shape"]) == wanted.plan.output_shape
     assert found["plan"]["flops"] == wanted.plan.flops
     assert answer(capsys, "explain", *words, "--precision", "tf32")["plan"]["precision"] == "tf32"
-    assert "precision must be 'float32' or 'tf32'" in error(capsys, "explain", *words, "--precision", "half")
+    assert "precision must be 'strict', 'float32' or 'tf32'" in error(capsys, "explain", *words, "--precision", "half")
 
 
 @pytest.mark.parametrize(

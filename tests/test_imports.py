@@ -29,6 +29,8 @@ ALLOWED = {
         "plot",
         "jit",
         "streaming",
+        "interop",
+        "progress",
     },
     "_version": set(),
     "environment": set(),
@@ -41,7 +43,17 @@ ALLOWED = {
     "device_arrays": {"plan", "errors", "extras"},
     "arrays": {"plan", "errors", "device_arrays"},
     "columns": {"arrays", "border", "memory", "plan", "errors"},
-    "routes": {"arrays", "device_arrays", "plan", "errors", "backends.base", "backends.activations"},
+    "routes": {
+        "arrays",
+        "device_arrays",
+        "plan",
+        "errors",
+        "backends.base",
+        "backends.activations",
+        "backends.functions",
+    },
+    "compiling": set(),
+    "progress": {"compiling", "extras"},
     "functional": {"dispatch", "routes", "separable", "columns", "arrays", "plan", "errors", "ranks"},
     "separable": {
         "memory",
@@ -96,7 +108,7 @@ ALLOWED = {
     "jit": {"functional", "grad", "backward", "arrays", "plan", "errors", "backends.cpu", "backends.activations"},
     "explain": {"border", "routes", "plan", "errors", "backends.base", "backends.registry", "backends.winners"},
     "measure": {"memory", "arrays", "plan", "errors", "extras", "backends.base", "backends.winners"},
-    "tuning": {"border", "measure", "explain", "plan", "errors", "backends.base", "backends.registry"},
+    "tuning": {"border", "measure", "explain", "plan", "errors", "progress", "backends.base", "backends.registry"},
     "dispatch": {
         "memory",
         "measure",
@@ -124,11 +136,12 @@ ALLOWED = {
         "errors",
         "extras",
         "files",
+        "progress",
         "backends.registry",
         "backends.winners",
         "_version",
     },
-    "bench": {"functional", "grad", "prepared", "plan", "errors", "environment", "backends.cpu"},
+    "bench": {"functional", "grad", "prepared", "plan", "errors", "environment", "compiling", "backends.cpu"},
     "plot": {"bench", "arrays", "plan", "errors", "extras", "files"},
     "layers": {
         "functional",
@@ -145,9 +158,9 @@ ALLOWED = {
         "memory",
         "backends.activations",
     },
-    "interop": set(),
+    "interop": {"interop.torch", "interop.jax", "interop.onnx", "interop.dask"},
     "interop.spec": {"functional", "grad", "plan", "routes"},
-    "interop.activations": {"backends.activations"},
+    "interop.activations": {"backends.activations", "backends.functions", "errors"},
     "interop.torch": {
         "interop.spec",
         "interop.activations",
@@ -192,11 +205,13 @@ ALLOWED = {
     "backends.registry": {"backends.base", "backends.winners", "environment", "plan", "errors"},
     "backends.winners": {"backends.base", "plan", "environment", "errors", "files", "_version"},
     "backends.base": {"arrays", "plan", "environment", "errors", "backends.activations"},
-    "backends.activations": {"errors"},
+    "backends.activations": {"errors", "backends.functions"},
+    "backends.functions": set(),
     "backends.tables": {"arrays", "plan"},
     "backends.toom_cook": {"arrays"},
     "backends.cuda": {
         "arrays",
+        "compiling",
         "device_arrays",
         "plan",
         "errors",
@@ -208,7 +223,9 @@ ALLOWED = {
     "backends.reference": {"arrays", "plan", "errors", "backends.base", "backends.tables", "backends.activations"},
     "backends.cpu": {
         "memory",
+        "backends.registry",
         "arrays",
+        "compiling",
         "plan",
         "errors",
         "backends.base",
@@ -223,7 +240,7 @@ OUTSIDE = {
     "environment": set(),
     "errors": set(),
     "ranks": set(),
-    "tuning": {"rich"},
+    "backends.functions": {"numpy", "numba"},
     "backends.winners": {"platformdirs"},
     "cli": {"numpy", "numba"},
     "interop.torch": {"numpy", "torch"},
@@ -324,7 +341,7 @@ def test_importing_brings_in_neither_numba_nor_scipy():
     assert not {"numba", "llvmlite", "scipy", "ml_dtypes", "torch"} & set(loaded)
     backends = python("import sys, numbaconv; print(*(n for n in sys.modules if n.startswith('numbaconv.backends.')))")
     assert set(backends.split()) == {
-        f"numbaconv.backends.{name}" for name in ("registry", "base", "activations", "winners")
+        f"numbaconv.backends.{name}" for name in ("registry", "base", "activations", "functions", "winners")
     }
 
 
@@ -339,3 +356,32 @@ def test_small_files():
     """A reader finds the room from its name, and the room is small."""
     for path in [*FILES, *Path(__file__).parent.rglob("*.py")]:
         assert len(path.read_text().splitlines()) <= 500, path
+
+
+def test_completion_offers_the_public_names():
+    """All of them, before any is asked for, and nothing else; asking for one imports it."""
+    program = """
+import rlcompleter, sys
+import numbaconv
+
+assert dir(numbaconv) == sorted(numbaconv.__all__), set(dir(numbaconv)) ^ set(numbaconv.__all__)
+assert {"layers", "plot", "jit", "grad", "interop", "progress", "functional", "errors"} <= set(dir(numbaconv))
+offered, at = [], 0
+completer = rlcompleter.Completer({"numbaconv": numbaconv})
+while (found := completer.complete("numbaconv.", at)) is not None:
+    offered, at = [*offered, found.split(".")[1].rstrip("()")], at + 1
+assert set(offered) == {name for name in numbaconv.__all__ if not name.startswith("_")}, offered
+assert dir(numbaconv.interop) == ["dask", "jax", "onnx", "torch"]
+assert "torch" not in sys.modules
+assert numbaconv.layers.Conv2d and numbaconv.jit.conv2d is numbaconv.conv2d and numbaconv.plot.feature_maps
+for module in (numbaconv, numbaconv.interop):
+    try:
+        module.layer
+    except AttributeError as error:
+        assert "has no attribute 'layer'" in str(error)
+    else:
+        raise AssertionError(module)
+"""
+    python(program)
+    bare = "import sys, numbaconv; dir(numbaconv); print(*{name.split('.')[0] for name in sys.modules})"
+    assert not {"numba", "matplotlib", "rich"} & set(python(bare).split())

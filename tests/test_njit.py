@@ -18,6 +18,7 @@ from numba.core.runtime import _nrt_python, rtsys
 import numbaconv
 from numbaconv import conv1d, conv2d, grad, jit
 from problems import draw
+from threading_layers import LAYERS, environment_of
 
 RNG = np.random.default_rng(19)
 X, W, B = (draw(RNG, shape, np.float32) for shape in ((2, 4, 9, 7), (6, 2, 3, 3), (6,)))
@@ -362,26 +363,28 @@ print(numba.threading_layer(), sum(layer.stats.cache_hits.values()), sum(samples
 """
 
 
-def test_parallel_loops_on_each_threading_layer(tmp_path):
-    """The second and third process load what the first has compiled and cached."""
-    (tmp_path / "program.py").write_text(PROGRAM)
-    said = {}
-    for layer in ("workqueue", "omp", "tbb"):
-        paths = os.pathsep.join([str(tmp_path), os.path.dirname(os.path.dirname(numbaconv.__file__))])
-        environment = {
-            "PYTHONPATH": paths,
-            "NUMBA_THREADING_LAYER": layer,
-            "NUMBA_NUM_THREADS": "2",
-            "OMP_WAIT_POLICY": "passive",
-        }
-        done = subprocess.run(
-            [sys.executable, "-c", textwrap.dedent(RUN)],
-            env={**os.environ, **environment},
-            capture_output=True,
-            text=True,
-            timeout=300,
-            check=False,
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-        said[layer] = done.stdout.split()
-    assert said == {"workqueue": ["workqueue", "0", "0"], "omp": ["omp", "1", "1"], "tbb": ["tbb", "1", "1"]}
+@pytest.fixture(scope="module")
+def program(tmp_path_factory):
+    """A folder with the program, and what processes cache of it."""
+    folder = tmp_path_factory.mktemp("program")
+    (folder / "program.py").write_text(PROGRAM)
+    return folder
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_parallel_loops_on_each_threading_layer(layer, program):
+    """All processes but the first load what that one has compiled and cached."""
+    ran = program / "ran"
+    hits = str(int(ran.exists()))
+    paths = os.pathsep.join([str(program), os.path.dirname(os.path.dirname(numbaconv.__file__))])
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(RUN)],
+        env={**environment_of(layer), "PYTHONPATH": paths, "OMP_WAIT_POLICY": "passive"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    ran.touch()
+    assert done.stdout.split() == [layer, hits, hits]

@@ -106,13 +106,17 @@ def test_layers_differentiate_with_it():
 def test_wrong_values(name, monkeypatch):
     for _ in range(2):
         for wrong in ("half", "TF32", ""):
-            with pytest.raises(ArgumentError, match=f"precision must be 'float32' or 'tf32', but is {wrong!r}"):
+            with pytest.raises(
+                ArgumentError, match=f"precision must be 'strict', 'float32' or 'tf32', but is {wrong!r}"
+            ):
                 answer(name, precision=wrong)
         for wrong in (16, ["tf32"], np.float32, b"tf32"):
-            with pytest.raises(DTypeError, match="precision must be 'float32' or 'tf32', but is"):
+            with pytest.raises(DTypeError, match="precision must be 'strict', 'float32' or 'tf32', but is"):
                 answer(name, precision=wrong)
         monkeypatch.setenv("NUMBACONV_PRECISION", "bf16")
-        with pytest.raises(ArgumentError, match="NUMBACONV_PRECISION must be 'float32' or 'tf32', but is 'bf16'"):
+        with pytest.raises(
+            ArgumentError, match="NUMBACONV_PRECISION must be 'strict', 'float32' or 'tf32', but is 'bf16'"
+        ):
             answer(name)
         assert answer(name, precision="tf32") == 2  # nobody asks it
         monkeypatch.setenv("NUMBACONV_PRECISION", "")  # as if it were not there
@@ -134,7 +138,7 @@ def test_the_block_is_this_threads(monkeypatch):
     assert numbaconv.get_precision() == "float32"
     for wrong, error in (("half", ArgumentError), (None, DTypeError)):
         with (
-            pytest.raises(error, match="use_precision: name must be 'float32' or 'tf32'"),
+            pytest.raises(error, match="use_precision: name must be 'strict', 'float32' or 'tf32'"),
             numbaconv.use_precision(wrong),
         ):
             pass
@@ -156,7 +160,7 @@ def test_plans():
         assert one == other
         assert hash(one) == hash(other)
         assert other.precision == "float32"
-    with pytest.raises(ArgumentError, match="plan_conv: precision must be 'float32' or 'tf32'"):
+    with pytest.raises(ArgumentError, match="plan_conv: precision must be 'strict', 'float32' or 'tf32'"):
         plan_conv(*shapes, precision="half")
 
 

@@ -17,6 +17,7 @@ import numpy as np
 
 import numbaconv
 from numbaconv.interop import dask as lazily
+from numbaconv.progress import compiling_bar
 
 
 def kernels(radius: int = 2, sigma: float = 1.0) -> np.ndarray:
@@ -62,4 +63,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with compiling_bar():
+        main()

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from numbaconv.interop.jax import conv2d
+from numbaconv.progress import compiling_bar
 
 #: float32 rounding, relative to the largest gradient.
 TOLERANCE = 1e-4
@@ -93,4 +94,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with compiling_bar():
+        sys.exit(main())

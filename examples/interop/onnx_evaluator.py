@@ -16,6 +16,7 @@ from onnx import TensorProto, helper
 from onnx.reference import ReferenceEvaluator
 
 from numbaconv.interop.onnx import operators
+from numbaconv.progress import compiling_bar
 
 RNG = np.random.default_rng(0)
 
@@ -78,4 +79,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with compiling_bar():
+        main()

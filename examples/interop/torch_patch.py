@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from numbaconv.interop.torch import patch
+from numbaconv.progress import compiling_bar
 
 #: float32 rounding, grown by the steps.
 TOLERANCE = 1e-3
@@ -75,4 +76,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with compiling_bar():
+        sys.exit(main())

@@ -16,6 +16,7 @@ from rich.table import Table
 
 import numbaconv
 from mobilenet_v1 import LAYERS
+from numbaconv.progress import compiling_bar
 
 
 def layers(size: int) -> list[tuple[int, int, int, int]]:
@@ -97,4 +98,5 @@ def _cells(times: Sequence[float]) -> list[str]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with compiling_bar():
+        sys.exit(main())

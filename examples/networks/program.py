@@ -10,6 +10,7 @@ from rich.console import Console
 
 from engines import Numbaconv, Torch
 from network import Network, Published, show
+from numbaconv.progress import compiling_bar
 
 #: How far results may be apart, of the largest: two libraries add in different orders.
 TOLERANCE = 1e-4
@@ -37,7 +38,8 @@ def main(build: Callable[[], Network], published: Sequence[Published]) -> None:
     network = build()
     good = show(network, published, console)
     start = time.perf_counter()
-    y, apart = compare(network, arguments.seed)
+    with compiling_bar(console):
+        y, apart = compare(network, arguments.seed)
     taken = time.perf_counter() - start
     console.print(f"ran on one input in {taken:.1f} s with weights from seed {arguments.seed}: output {y.shape}")
     if apart is None:

@@ -13,8 +13,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import ArgumentError, DTypeError
+from .functions import frozen
 
-__all__ = ["ACTIVATIONS", "SYNONYMS", "Activation", "not_compiled", "resolve_activation"]
+__all__ = [
+    "ACTIVATIONS",
+    "SYNONYMS",
+    "Activation",
+    "frozen_activation",
+    "not_compiled",
+    "resolve_activation",
+]
 
 Function = Callable[..., Any]
 
@@ -176,6 +184,8 @@ def not_compiled(what: str, name: str, dtype: str, error: Exception) -> DTypeErr
 def resolve_activation(op: str, activation: object, compute_dtype: str) -> Activation | None:
     """The activation behind a name, a scalar function, or a (function, derivative) pair.
 
+    Functions are taken as they are now (`frozen`).
+
     Raises
     ------
     ArgumentError
@@ -196,10 +206,18 @@ def resolve_activation(op: str, activation: object, compute_dtype: str) -> Activ
             raise DTypeError(f"{op}: activation {activation!r} is not defined for results computed in {compute_dtype}")
         return found
     if callable(activation):
-        return Activation(getattr(activation, "__name__", "function"), activation, integers=True)
+        return Activation(getattr(activation, "__name__", "function"), frozen(activation), integers=True)
     if isinstance(activation, tuple) and len(activation) == 2 and all(callable(each) for each in activation):
         function, derivative = activation
-        return Activation(getattr(function, "__name__", "function"), function, derivative, integers=True)
+        name = getattr(function, "__name__", "function")
+        return Activation(name, frozen(function), frozen(derivative), integers=True)
     raise DTypeError(
         f"{op}: activation must be a name, a scalar function or a (function, derivative) pair, but is {activation!r}"
     )
+
+
+def frozen_activation(activation: Any) -> Any:
+    """An activation as `resolve_activation` takes it, whose functions are as they are now."""
+    if isinstance(activation, tuple):
+        return tuple(map(frozen, activation))
+    return frozen(activation) if callable(activation) else activation

@@ -85,9 +85,13 @@ def any_order_factor(direction: Direction, plan: ConvPlan) -> float:
 
 @dataclass(frozen=True, slots=True)
 class PackedWeight:
-    """A weight as one algorithm wants it: packed or transformed, in the compute dtype."""
+    """A weight as one algorithm wants it: packed or transformed, in the compute dtype.
+
+    ``given`` is what it was made of, canonical, where the algorithm may come to need that: no copy of it.
+    """
 
     arrays: tuple[Array, ...]
+    given: Array | None = None
 
 
 #: What an algorithm gets for ``w`` where it reads the weight: canonical, or as its own `Packing` made it.
@@ -128,14 +132,14 @@ class About(NamedTuple):
     bound : str
         Its ``error_factor`` in words, beside the direct algorithm's.
     reach : str
-        How far NaN and infinity spread beyond the results that read them.
+        What spreads to results that do not read where it comes from, errors or NaN and infinity, and how far.
     """
 
     does: str
     cost: str
     chosen: str
     bound: str = "the same"
-    reach: str = "no further"
+    reach: str = "nothing"
 
 
 def _always_worthwhile(plan: ConvPlan) -> str | None:
@@ -160,17 +164,22 @@ class Algorithm:
         canonical views of any strides and any supported dtype; the one to fill may hold NaN. A weight that
         is read may be what ``packing`` made of it.
     error_factor : callable
-        ``c`` of the bound ``|error| <= c * eps * (|x| conv |w| + |bias| + |residual|)``, with ``eps`` of the
-        compute dtype, before the activation and the rounding to the result's dtype. The algorithm's file
-        gives the reason.
+        ``c`` of the bound ``|error| <= c * (eps * (|x| conv |w| + |bias| + |residual|) + tiny)``, with ``eps`` of the
+        compute dtype and ``tiny`` its smallest subnormal number, which matters where products are that small alone;
+        before the activation and the rounding to the result's dtype. The algorithm's file gives the reason.
+
+        Where subnormal numbers are flushed to zero, and in algorithms that are ``spreading``, ``tiny`` is the smallest
+        normal number times ``1 + sum |x| + sum |w|``, over what a result could read.
     packing : Packing, optional
         How it prepares a weight; without one it reads the weight as it is.
     spreading : bool
-        Whether results are computed through transforms, so that what is in one cell touches results that do not
-        read it: rounding errors, NaN and infinity spread over a tile or a block. Sums of integers are not exact
-        then, and ``|x| conv |w|`` in the bound stands for its largest conceivable value at any position: the
-        sum over a result's source channels of the channel's largest ``|x|`` (padding included) times the sum of
-        ``|w|`` over all taps. In INPUT_GRAD and WEIGHT_GRAD, ``y`` stands for ``x``, and ``y`` for ``w``.
+        Whether results are computed through transforms, or with products that are none of theirs, so that what is in
+        one cell touches results that do not read it: rounding errors spread over a tile or a block, and NaN and
+        infinity unless the algorithm sees to that; ``about.reach`` says which. No plan of precision "strict" gets such
+        an algorithm. Through transforms sums of integers are not exact, and ``|x| conv |w|`` in the bound stands for
+        its largest conceivable value at any position: the sum over a result's source channels of the channel's largest
+        ``|x|`` (padding included) times the sum of ``|w|`` over all taps. In INPUT_GRAD and WEIGHT_GRAD, ``y`` stands
+        for ``x``, and ``y`` for ``w``.
     worthwhile : callable
         ``worthwhile(plan)`` is None, or a sentence why an accepted plan is not worth this algorithm; it matters
         to the automatic choice alone. Like every choice it must not depend on the batch size or on threads.
@@ -201,6 +210,12 @@ class Algorithm:
     family: str | None = None
     rounds_to_tf32: Callable[[ConvPlan], bool] = _never_rounds
     about: About | None = None
+
+    def refusal(self, plan: ConvPlan) -> str | None:
+        """Why it must not compute a plan, which ``accepts`` and the plan's precision say; None where it may."""
+        if self.spreading and plan.precision == "strict":
+            return "its errors spread to results that do not read what they come from, which precision 'strict' forbids"
+        return self.accepts(plan)
 
     def is_among(self, names: frozenset[str]) -> bool:
         """Whether its name or its family's is one of these."""
@@ -334,11 +349,11 @@ class Backend:
         allowed = [algorithm for algorithm in table if not algorithm.is_among(disabled)] if disabled else table
         if tuned is not None:
             for algorithm in allowed:
-                if algorithm.name == tuned and algorithm.accepts(plan) is None:
+                if algorithm.name == tuned and algorithm.refusal(plan) is None:
                     return algorithm
         possible = None
         for algorithm in allowed:
-            if algorithm.accepts(plan) is None:
+            if algorithm.refusal(plan) is None:
                 if algorithm.worthwhile(plan) is None:
                     return algorithm
                 possible = possible or algorithm
@@ -363,7 +378,7 @@ class Backend:
                     raise AlgorithmError(
                         f"{op}: algorithm {forced!r} of backend {self.name!r} is forced, but {DISABLED}"
                     )
-                refusal = algorithm.accepts(plan)
+                refusal = algorithm.refusal(plan)
                 if refusal is not None:
                     raise AlgorithmError(f"{op}: algorithm {forced!r} of backend {self.name!r} refuses: {refusal}")
                 return algorithm
@@ -374,7 +389,7 @@ class Backend:
 
 
 def _candidate(algorithm: Algorithm, plan: ConvPlan, disabled: frozenset[str]) -> Candidate:
-    refusal = algorithm.accepts(plan)
+    refusal = algorithm.refusal(plan)
     if refusal is not None:
         return Candidate(algorithm.name, refusal)
     return Candidate(algorithm.name, None, DISABLED if algorithm.is_among(disabled) else algorithm.worthwhile(plan))

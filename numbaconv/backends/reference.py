@@ -16,7 +16,7 @@ from ..arrays import Array
 from ..errors import ArgumentError, DTypeError
 from ..plan import CONSTANT, ConvPlan
 from .base import NO_EPILOGUE, About, Algorithm, Backend, Direction, Epilogue, any_order_factor
-from .tables import source_table
+from .tables import sources
 
 __all__ = ["BACKEND"]
 
@@ -33,7 +33,8 @@ def _cells(plan: ConvPlan, tap: tuple[int, int, int]) -> tuple[Array, Array, Arr
     """Input indices that a tap reads for every output cell, negative on padding, shaped to broadcast."""
     found = []
     for at, (axis, k) in enumerate(zip(plan.axes3, tap, strict=True)):
-        cells = source_table(axis)[k * axis.dilation :: axis.stride][: axis.output]
+        step = axis.stride if axis.output > 1 else 0  # whose stride may be too large for an array
+        cells = sources(axis, np.arange(axis.output, dtype=np.int64) * step + k * axis.dilation)
         found.append(cells.reshape([-1 if position == at else 1 for position in range(3)]))
     return found[0], found[1], found[2]
 

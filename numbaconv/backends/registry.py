@@ -23,7 +23,7 @@ from ..environment import (
     TUNE_VARIABLE,
 )
 from ..errors import AlgorithmError, BackendError
-from ..plan import PRECISIONS
+from ..plan import DEFAULT_PRECISION
 from ..plan.arguments import check_precision
 from .base import Backend
 from .winners import revision
@@ -241,11 +241,11 @@ def use_backend(name: str) -> Iterator[None]:
 
 @contextmanager
 def use_precision(name: str) -> Iterator[None]:
-    """Choose the precision of float32 products inside a ``with`` block, for this thread or task.
+    """Choose how exactly convolutions are computed inside a ``with`` block, for this thread or task.
 
     Parameters
     ----------
-    name : {"float32", "tf32"}
+    name : {"strict", "float32", "tf32"}
         As in `numbaconv.conv`.
 
     Raises
@@ -273,12 +273,12 @@ def get_precision() -> str:
     Returns
     -------
     str
-        "float32" or "tf32".
+        "strict", "float32" or "tf32".
 
     Raises
     ------
     ArgumentError
-        If ``NUMBACONV_PRECISION`` is neither.
+        If ``NUMBACONV_PRECISION`` is none of them.
 
     Examples
     --------
@@ -295,7 +295,7 @@ def resolve_precision(op: str, name: object) -> str:
     if name is not None:
         return check_precision(op, "precision", name)
     return _scoped_precision.get() or check_precision(
-        op, PRECISION_VARIABLE, _variable(PRECISION_VARIABLE) or PRECISIONS[0]
+        op, PRECISION_VARIABLE, _variable(PRECISION_VARIABLE) or DEFAULT_PRECISION
     )
 
 
@@ -332,11 +332,11 @@ def choices(
     known = getattr(os.environ, "_data", None)
     if known is not None and known.keys().isdisjoint(_NAMES):  # no variable is there: `_variable` six times at once
         name = backend if backend is not None else _scoped.get() or _default or automatic
-        return name, algorithm, None, precision or PRECISIONS[0], (None, None, revision())
+        return name, algorithm, None, precision or DEFAULT_PRECISION, (None, None, revision())
     tuning = (_variable(TUNE_VARIABLE), _variable(CACHE_VARIABLE), revision())
     name, forced = _chosen_backend(backend, automatic), forced_algorithm(algorithm)
     if precision is None:
-        precision = _variable(PRECISION_VARIABLE) or PRECISIONS[0]
+        precision = _variable(PRECISION_VARIABLE) or DEFAULT_PRECISION
     return name, forced, _variable(DISABLE_VARIABLE), precision, tuning
 
 

@@ -1,62 +1,117 @@
-"""Padding as NumPy arrays and values: the one place where ``plan.Axis.source`` becomes index tables."""
+"""Padding as NumPy arrays and values, and how long what follows from a plan is remembered."""
 
 from collections.abc import Callable
-from dataclasses import replace
-from functools import lru_cache
+from dataclasses import fields, is_dataclass, replace
+from threading import Lock
 from typing import Any, TypeVar
 
 import numpy as np
 
 from ..arrays import Array
-from ..plan import CONSTANT, ZERO, Axis, ConvPlan
+from ..plan import CONSTANT, PADDING_MODES, ZERO, Axis, ConvPlan
 
-__all__ = ["fill_value", "keep_small", "outside_table", "preimages", "source_table", "stepping"]
+__all__ = ["codes_of", "fill_value", "keep", "memory_of", "preimages", "source_table", "sources", "stepping"]
 
-#: Cells of an axis up to which what is made of it stays in memory.
-_LARGEST_KEPT = 2**16
+#: Bytes of arrays in all that is kept, and how many things are kept at most.
+_BYTES, _ENTRIES = 2**26, 2**14
+#: What a thing takes besides its arrays, about.
+_OBJECT_BYTES = 2**10
+#: A stride from which on all strides are alike to every algorithm, as long as no two taps share a stride phase.
+_LEAST_STRIDE = 5
 
 T = TypeVar("T")
 
 
-def keep_small(make: Callable[[Axis], T]) -> Callable[[Axis], T]:
-    """Remember what is made of an axis, unless it is large, when making it is quick beside the convolution."""
-    kept = lru_cache(maxsize=1024)(make)
+def memory_of(found: Any) -> int:
+    """Bytes of the arrays in tuples, data classes and their like."""
+    if isinstance(found, tuple | list):
+        return sum(map(memory_of, found))
+    if is_dataclass(found):
+        return sum(memory_of(getattr(found, field.name)) for field in fields(found))
+    return int(getattr(found, "nbytes", 0))
 
-    def get(axis: Axis) -> T:
-        return kept(axis) if axis.used + axis.input <= _LARGEST_KEPT else make(axis)
+
+class _Kept:
+    """What was made of plans, the oldest let go where all arrays together would take too much memory."""
+
+    def __init__(self) -> None:
+        self.found: dict[Any, Any] = {}
+        self._sizes: dict[Any, int] = {}
+        self._total, self._lock = 0, Lock()
+
+    def add(self, key: Any, made: Any) -> None:
+        size = memory_of(made) + _OBJECT_BYTES
+        with self._lock:
+            if key in self._sizes:
+                return
+            self.found[key], self._sizes[key] = made, size
+            self._total += size
+            while len(self._sizes) > 1 and (self._total > _BYTES or len(self._sizes) > _ENTRIES):
+                oldest = next(iter(self._sizes))
+                self._total -= self._sizes.pop(oldest)
+                self.found.pop(oldest, None)
+
+
+_kept = _Kept()
+
+
+def keep(make: Callable[..., T]) -> Callable[..., T]:
+    """Remember what is made of hashable arguments, of any size: all that is kept shares one limit of memory.
+
+    A limit for each thing would have it made anew in each call from some size on.
+    """
+    found = _kept.found
+
+    def get(*arguments: Any) -> T:
+        key = (get, arguments)
+        made: T | None = found.get(key)
+        if made is None:
+            made = make(*arguments)
+            _kept.add(key, made)
+        return made
 
     return get
 
 
 def stepping(axis: Axis) -> Axis:
-    """The same relation with a stride of 1 where there is no second output to step to.
+    """The same relation with a smaller stride where there is no second output to step to.
 
-    A stride may be any integer there; nothing should be as long as it.
+    A stride may be any integer there; nothing should be as long as it. From the kernel's extent on, all strides
+    are alike: each tap has a stride phase of its own. A smaller one stays: the taps that share a phase, and with them
+    the order of sums, are those of an axis with more outputs.
     """
-    return replace(axis, stride=1) if axis.output <= 1 and axis.stride > 1 else axis
+    most = max(axis.extent, _LEAST_STRIDE)
+    return replace(axis, stride=most) if axis.output <= 1 and axis.stride > most else axis
 
 
-def outside_table(axis: Axis) -> tuple[Array, Array]:
-    """What `source_table` has before the input's cells, and after them."""
-    first = min(axis.pad_before, axis.used)
-    after = axis.pad_before + axis.input
-    found = []
-    for positions in (range(first), range(after, max(axis.used, after))):
-        if axis.maps_padding:
-            found.append(np.array([axis.source(position) for position in positions], np.int64))
-        else:
-            found.append(np.full(len(positions), CONSTANT if axis.mode == "constant" else ZERO, np.int64))
-    return found[0], found[1]
+def codes_of(mode: int, cells: Array, extent: int) -> Array:
+    """The cells themselves where they are ``0 .. extent - 1``, else what `border_cell` says, many at a time."""
+    inside = (cells >= 0) & (cells < extent)
+    name = PADDING_MODES[mode]
+    if name == "zeros":
+        beside: Any = ZERO
+    elif name == "constant":
+        beside = CONSTANT
+    elif name == "replicate":
+        beside = np.clip(cells, 0, extent - 1)
+    elif name == "circular":
+        beside = cells % extent
+    else:
+        period = 2 * extent if name == "symmetric" else max(2 * (extent - 1), 1)
+        folded = cells % period
+        beside = np.minimum(folded, period - folded - (name == "symmetric"))
+    found: Array = np.where(inside, cells, beside).astype(np.int64, copy=False)
+    return found
+
+
+def sources(axis: Axis, positions: Array) -> Array:
+    """`Axis.source` of many positions at a time."""
+    return codes_of(PADDING_MODES.index(axis.mode), positions - axis.pad_before, axis.input)
 
 
 def source_table(axis: Axis) -> Array:
     """For each padded position that is used, the input cell there, or ``ZERO`` or ``CONSTANT``."""
-    table = np.arange(-axis.pad_before, axis.used - axis.pad_before, dtype=np.int64)
-    before, after = outside_table(axis)
-    table[: before.size] = before
-    if after.size:
-        table[-after.size :] = after
-    return table
+    return sources(axis, np.arange(axis.used, dtype=np.int64))
 
 
 def fill_value(plan: ConvPlan, dtype: np.dtype) -> Any:

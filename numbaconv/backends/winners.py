@@ -22,7 +22,7 @@ from .._version import __version__
 from ..environment import CACHE_VARIABLE, TUNE_VARIABLE
 from ..errors import AlgorithmError, ArgumentError
 from ..files import check_regular, opened, replaced
-from ..plan import PRECISIONS, ConvPlan
+from ..plan import DEFAULT_PRECISION, ConvPlan
 from .base import Backend, Direction
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def _key(plan: ConvPlan, direction: Direction) -> str:
     axes = " ".join("/".join(map(str, asdict(axis).values())) for axis in plan.axes)
     weight = "".join(map(str, plan.weight_axes))
     dtypes = f"{plan.dtype}/{plan.compute_dtype}/{plan.output_dtype}"
-    if plan.precision != PRECISIONS[0]:
+    if plan.precision != DEFAULT_PRECISION:
         dtypes += f" as {plan.precision}"
     channels = f"{plan.x_channels}-{plan.y_channels} groups {plan.groups} channels {layout} weight {weight}"
     return f"{direction.name} {dtypes} {channels} axes {axes}"

@@ -1,4 +1,7 @@
-"""Processes that answer requests, so that each library that is measured has one of its own."""
+"""Processes that answer requests, so that each library that is measured has one of its own.
+
+What a process compiles meanwhile it says in lines before its answer, and the process that asked says so, too.
+"""
 
 import json
 import os
@@ -6,6 +9,8 @@ import subprocess
 import sys
 from collections.abc import Callable
 from typing import Any
+
+from ..compiling import begin, end, told
 
 __all__ = ["Worker", "WorkerError", "serve"]
 
@@ -33,20 +38,40 @@ class Worker:
         try:
             stdin.write(json.dumps(request) + "\n")
             stdin.flush()
-            answer = stdout.readline()
+            found = self._next(stdout)
+            while _COMPILING in found:
+                what, folder = found[_COMPILING]
+                end() if what is None else begin(what, folder)
+                found = self._next(stdout)
         except BrokenPipeError:
-            answer = ""
-        if not answer:
-            raise WorkerError(f"{' '.join(self._command)} ended; see its message above")
-        found: dict[str, Any] = json.loads(answer)
+            raise self._ended() from None
         return found
+
+    def _next(self, stdout: Any) -> dict[str, Any]:
+        line = stdout.readline()
+        if not line:
+            raise self._ended()
+        found: dict[str, Any] = json.loads(line)
+        return found
+
+    def _ended(self) -> WorkerError:
+        return WorkerError(f"{' '.join(self._command)} ended; see its message above")
 
     def close(self) -> None:
         self._process.communicate()
 
 
+#: What a line has that is no answer.
+_COMPILING = "compiling"
+
+
+def _write(found: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps(found) + "\n")
+    sys.stdout.flush()
+
+
 def serve(answer: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
     """Answer requests until the input ends; what runs in a `Worker`'s process."""
-    for line in sys.stdin:
-        sys.stdout.write(json.dumps(answer(json.loads(line))) + "\n")
-        sys.stdout.flush()
+    with told(lambda what, folder: _write({_COMPILING: [what, folder]})):
+        for line in sys.stdin:
+            _write(answer(json.loads(line)))

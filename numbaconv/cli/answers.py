@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from ..extras import require
 
-__all__ = ["Answer", "CommandError", "console", "progress", "table"]
+__all__ = ["Answer", "CommandError", "console", "table"]
 
 
 class CommandError(Exception):
@@ -25,17 +25,6 @@ def console() -> Any:
     return require("rich.console", "cli", "the command line").Console(
         width=None if sys.stdout.isatty() else 160, soft_wrap=not sys.stdout.isatty()
     )
-
-
-def progress(steps: Sequence[Any], title: str) -> Iterable[Any]:
-    """The steps with a bar on standard error, so that standard output stays what it is."""
-    try:
-        bar = require("rich.progress", "cli", "a progress bar")
-    except ImportError:  # ``--json`` needs no screen
-        return steps
-    on_errors = require("rich.console", "cli", "a progress bar").Console(stderr=True)
-    tracked: Iterable[Any] = bar.track(steps, title, console=on_errors, transient=True)
-    return tracked
 
 
 def table(title: str | None, columns: Sequence[str], rows: Iterable[Sequence[object]], justify: str = "right") -> Any:

@@ -11,7 +11,8 @@ from ..bench.machine import machine
 from ..bench.ratios import DIRECTIONS, summary
 from ..extras import require
 from ..files import check_regular, replaced
-from .answers import Answer, CommandError, progress
+from ..progress import tracked
+from .answers import Answer, CommandError
 from .words import add_layers, chosen_layers
 
 __all__ = ["add", "run"]
@@ -84,7 +85,7 @@ def run(options: Namespace) -> Answer:
         rounds=options.rounds,
         seconds=options.seconds,
         peak=options.output is not None or options.plot is not None,
-        progress=lambda cases: progress(cases, "layers"),
+        progress=lambda cases: tracked(cases, "layers"),
     )
     data = {"machine": found, "threads": threads, "summary": summary(records), "records": records}
     if options.output is not None:

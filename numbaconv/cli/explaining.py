@@ -22,7 +22,9 @@ def add(commands: Any) -> Any:
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--direction", default="forward", choices=("forward", "input", "weight"))
     parser.add_argument("--backend")
-    parser.add_argument("--precision", help="float32, or tf32: what float32 operands may be rounded to")
+    parser.add_argument(
+        "--precision", help="strict (nothing through transforms), float32, or tf32 (operands may be rounded)"
+    )
     parser.add_argument("--algorithm", help="as if it were forced")
     return parser
 

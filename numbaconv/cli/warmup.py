@@ -14,7 +14,8 @@ from ..explain import explain
 from ..extras import dtype_named
 from ..plan import SUPPORTED, plan_conv
 from ..prepared import prepare
-from .answers import Answer, CommandError, progress, table
+from ..progress import tracked
+from .answers import Answer, CommandError, table
 from .kernels import kernel_files
 
 __all__ = ["add", "run"]
@@ -71,7 +72,7 @@ def run(options: Namespace) -> Answer:
     if not steps:
         raise CommandError(f"backend {backend!r} has none of the algorithms {', '.join(options.algorithms or ())}")
     seconds: dict[tuple[str, str, str], float] = {}
-    for step in progress(steps, "compiling"):
+    for step in tracked(steps, "compiling"):
         start = time.perf_counter()
         step.call()
         seconds[step[:3]] = seconds.get(step[:3], 0.0) + time.perf_counter() - start

@@ -5,19 +5,27 @@ gradient needs them as expressions of the other library; those here are written 
 """
 
 import math
+from collections import OrderedDict
+from collections.abc import Hashable
+from itertools import count
 from typing import Any
 
-from ..backends.activations import ACTIVATIONS, resolve_activation
+from ..backends.activations import ACTIVATIONS, frozen_activation, resolve_activation
+from ..backends.functions import function_key
+from ..errors import ArgumentError
 
 __all__ = ["activation_of", "derivative", "from_output", "is_named", "token"]
 
-#: Functions that were given as activations, by their names in graphs. They live as long as the process, as what is
-#: compiled of them does; so no other function can have the same identity.
-_functions: dict[str, Any] = {}
+#: Functions that were given as activations, as they were then, with their keys, by their names in graphs: those that
+#: were used last. A graph that runs now and then keeps its own among them.
+_functions: OrderedDict[str, tuple[Hashable, Any]] = OrderedDict()
+_names: dict[Hashable, str] = {}
+_MOST = 4096
+_numbers = count()
 
 
 def token(op: str, activation: Any) -> str:
-    """The string by which a graph holds an activation; "" for none.
+    """The string by which a graph holds an activation; "" for none. Functions that are one have one.
 
     Raises
     ------
@@ -29,15 +37,35 @@ def token(op: str, activation: Any) -> str:
         return ""
     if isinstance(activation, str):
         return found.name
-    parts = activation if isinstance(activation, tuple) else (activation,)
-    name = "@" + ",".join([found.name, *(f"{id(each):x}" for each in parts)])
-    _functions.setdefault(name, activation)
+    key = function_key(activation)
+    name = _names.get(key) or _names.setdefault(key, f"@{found.name},{next(_numbers)}")
+    _functions.setdefault(name, (key, frozen_activation(activation)))
+    _functions.move_to_end(name)
+    while len(_functions) > _MOST:
+        _, (gone, _) = _functions.popitem(last=False)
+        _names.pop(gone, None)
     return name
 
 
 def activation_of(name: str) -> Any:
-    """What `token` was given."""
-    return _functions[name] if name.startswith("@") else name or None
+    """What `token` was given.
+
+    Raises
+    ------
+    ArgumentError
+        If that was too long ago.
+    """
+    if not name.startswith("@"):
+        return name or None
+    try:
+        found = _functions[name][1]
+        _functions.move_to_end(name)
+    except KeyError:
+        raise ArgumentError(
+            f"activation {name[1:].split(',')[0]!r} of a graph is no longer known: at least {_MOST} other functions "
+            "were activations since it was last used"
+        ) from None
+    return found
 
 
 def is_named(name: str) -> bool:

@@ -1,13 +1,14 @@
 """The shape-planning core: integers only, the standard library only."""
 
-from .arguments import PRECISIONS, Geometry, Ints, Padding, PaddingMode, Scalar
-from .axis import CONSTANT, PADDING_MODES, ZERO, Axis
+from .arguments import DEFAULT_PRECISION, PRECISIONS, Geometry, Ints, Padding, PaddingMode, Scalar
+from .axis import CONSTANT, PADDING_MODES, ZERO, Axis, border_cell
 from .dtypes import SUPPORTED, dtype_name, dtype_rule
 from .network import ReceptiveField, count_parameters, layer_weight_shape, output_shape, receptive_field
 from .problem import ConvPlan, check_axes, make_plan, plan_conv, rank_of
 
 __all__ = [
     "CONSTANT",
+    "DEFAULT_PRECISION",
     "PADDING_MODES",
     "PRECISIONS",
     "SUPPORTED",
@@ -20,6 +21,7 @@ __all__ = [
     "PaddingMode",
     "ReceptiveField",
     "Scalar",
+    "border_cell",
     "check_axes",
     "count_parameters",
     "dtype_name",

@@ -11,6 +11,7 @@ from .axis import PADDING_MODES
 from .hints import mode_hint, padding_hint
 
 __all__ = [
+    "DEFAULT_PRECISION",
     "PADDING_NAMES",
     "PRECISIONS",
     "Geometry",
@@ -29,8 +30,10 @@ PaddingMode: TypeAlias = str | Iterable[str]
 Scalar: TypeAlias = int | float | complex
 
 PADDING_NAMES = ("valid", "same", "same_lower", "causal")
-#: What float32 operands may be rounded to: nothing less than themselves, or TF32 (10 bits of mantissa).
-PRECISIONS = ("float32", "tf32")
+#: How exactly results are computed: without transforms, whose errors spread; with them; and with float32 operands
+#: rounded to TF32 (10 bits of mantissa) where that is faster.
+PRECISIONS = ("strict", "float32", "tf32")
+DEFAULT_PRECISION = "float32"
 
 
 def _integer(op: str, name: str, value: object) -> int:
@@ -78,7 +81,7 @@ def shape(op: str, name: str, value: object) -> tuple[int, ...]:
 
 def check_precision(op: str, name: str, value: object) -> str:
     """A name of `PRECISIONS`. ``name`` is where it was given."""
-    listed = " or ".join(map(repr, PRECISIONS))
+    listed = f"{', '.join(map(repr, PRECISIONS[:-1]))} or {PRECISIONS[-1]!r}"
     if not isinstance(value, str):
         raise DTypeError(f"{op}: {name} must be {listed}, but is {value!r} ({type(value).__name__})")
     if value not in PRECISIONS:

@@ -15,7 +15,7 @@ The three primitives read the same relation: FORWARD gathers over ``k`` for each
 
 from dataclasses import dataclass
 
-__all__ = ["CONSTANT", "PADDING_MODES", "ZERO", "Axis", "kernel_extent", "output_extent"]
+__all__ = ["CONSTANT", "PADDING_MODES", "ZERO", "Axis", "border_cell", "kernel_extent", "output_extent"]
 
 #: What ``Axis.source`` answers for a padded position that holds no input cell.
 ZERO = -1
@@ -32,6 +32,29 @@ def kernel_extent(kernel: int, dilation: int) -> int:
 def output_extent(padded: int, extent: int, stride: int) -> int:
     """How often a kernel of ``extent`` cells fits, at steps of ``stride``, into ``padded`` cells."""
     return (padded - extent) // stride + 1 if padded >= extent else 0
+
+
+def border_cell(mode: int, cell: int, cells: int) -> int:
+    """The input cell that stands at ``cell``, which is none of ``0 .. cells - 1``, or ``ZERO`` or ``CONSTANT``.
+
+    ``mode`` counts in `PADDING_MODES`. Integers alone, so that kernels compile this very function: no table has to be
+    as long as padding is. Reflect, symmetric and circular continue periodically, so padding may be longer than the
+    input: the meaning of ``numpy.pad``.
+    """
+    if mode == 0:
+        return ZERO
+    if mode == 1:
+        return CONSTANT
+    if mode == 3:
+        return 0 if cell < 0 else cells - 1
+    if mode == 4:
+        return cell % cells
+    if mode == 5:
+        cell %= 2 * cells
+        return cell if cell < cells else 2 * cells - 1 - cell
+    period = max(2 * (cells - 1), 1)  # reflect; a single cell reflects onto itself
+    cell %= period
+    return cell if cell < cells else period - cell
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,29 +94,18 @@ class Axis:
         """Whether padding repeats input cells, so that one input cell stands at several positions."""
         return self.mode in ("reflect", "replicate", "circular", "symmetric")
 
-    def source(self, position: int) -> int:
-        """The input cell at a padded position, or ``ZERO`` or ``CONSTANT``.
+    @property
+    def border(self) -> int:
+        """The mode's place in `PADDING_MODES` where an output reads padding that is not zeros, else 0."""
+        beside = self.pad_before > 0 or self.used > self.pad_before + self.input
+        return PADDING_MODES.index(self.mode) if beside else 0
 
-        Reflect, symmetric and circular continue periodically, so padding may be longer than the input:
-        the meaning of ``numpy.pad``.
-        """
-        cell, n = position - self.pad_before, self.input
-        if 0 <= cell < n:
+    def source(self, position: int) -> int:
+        """The input cell at a padded position, or ``ZERO`` or ``CONSTANT``."""
+        cell = position - self.pad_before
+        if 0 <= cell < self.input:
             return cell
-        if self.mode == "zeros":
-            return ZERO
-        if self.mode == "constant":
-            return CONSTANT
-        if self.mode == "replicate":
-            return 0 if cell < 0 else n - 1
-        if self.mode == "circular":
-            return cell % n
-        if self.mode == "symmetric":
-            cell %= 2 * n
-            return cell if cell < n else 2 * n - 1 - cell
-        period = max(2 * (n - 1), 1)  # reflect; a single cell reflects onto itself
-        cell %= period
-        return cell if cell < n else period - cell
+        return border_cell(PADDING_MODES.index(self.mode), cell, self.input)
 
     def tap_range(self, tap: int) -> tuple[int, int]:
         """The output cells ``[first, last)`` at which ``tap`` reads an input cell, not padding."""

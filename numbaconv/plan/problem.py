@@ -11,7 +11,7 @@ from math import prod
 
 from ..border import bordered
 from ..errors import DTypeError, ShapeError
-from .arguments import PRECISIONS, Geometry, Ints, Padding, PaddingMode, Scalar, check_precision, shape
+from .arguments import DEFAULT_PRECISION, Geometry, Ints, Padding, PaddingMode, Scalar, check_precision, shape
 from .axis import Axis
 from .build import axis_of
 from .dtypes import dtype_name, dtype_rule
@@ -50,8 +50,8 @@ class ConvPlan:
     dtype, compute_dtype, output_dtype : str
         Of the operands, the accumulator and the result.
     precision : str
-        ``"tf32"`` where float32 operands may be rounded to TF32 as they are multiplied; else ``"float32"``, for every
-        other dtype, too.
+        ``"strict"`` where nothing may be computed through transforms; ``"tf32"`` where float32 operands may be rounded
+        to TF32 as they are multiplied; else ``"float32"``, for every other dtype, too.
     """
 
     rank: int
@@ -69,7 +69,7 @@ class ConvPlan:
     dtype: str
     compute_dtype: str
     output_dtype: str
-    precision: str = PRECISIONS[0]
+    precision: str = DEFAULT_PRECISION
 
     @cached_property
     def _hash(self) -> int:
@@ -179,7 +179,7 @@ class ConvPlan:
                 f"  stride {tuple(axis.stride for axis in self.axes)}  padding {padding} {'/'.join(sorted(modes))}"
                 f"  dilation {tuple(axis.dilation for axis in self.axes)}  groups {self.groups}",
                 f"  accumulates in {self.compute_dtype}, returns {self.output_dtype}"
-                + (", may round operands to TF32" if self.precision == "tf32" else ""),
+                + {"tf32": ", may round operands to TF32", "strict": ", without transforms"}.get(self.precision, ""),
                 f"  {self.flops:,} FLOPs, {self.least_bytes:,} bytes at least, "
                 f"{self.arithmetic_intensity:.1f} FLOPs per byte, {self.parameters:,} parameters",
             ]
@@ -254,7 +254,7 @@ def make_plan(
     has_bias: bool,
     dtype: str,
     output_dtype: str | None,
-    precision: str = PRECISIONS[0],
+    precision: str = DEFAULT_PRECISION,
 ) -> ConvPlan:
     """The plan of a call, from arguments that are checked one by one already.
 
@@ -305,7 +305,7 @@ def make_plan(
         dtype=dtype,
         compute_dtype=compute,
         output_dtype=result,
-        precision=precision if dtype == compute == "float32" else PRECISIONS[0],
+        precision=DEFAULT_PRECISION if precision == "tf32" and not dtype == compute == "float32" else precision,
     )
     _check_sizes(op, plan, shapes)
     return plan
@@ -329,7 +329,7 @@ def plan_conv(
     transposed: bool = False,
     bias: bool = False,
     dtype: object = "float32",
-    precision: str = PRECISIONS[0],
+    precision: str = DEFAULT_PRECISION,
 ) -> ConvPlan:
     """Plan a convolution from shapes alone, without any array.
 
@@ -346,8 +346,8 @@ data_format, weight_format
         Count a bias among the parameters.
     dtype : str, numpy.dtype or scalar type
         Of input and weight.
-    precision : {"float32", "tf32"}
-        As in `numbaconv.conv`, but without asking the environment. It concerns float32 operands alone.
+    precision : {"strict", "float32", "tf32"}
+        As in `numbaconv.conv`, but without asking the environment. "tf32" concerns float32 operands alone.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""|error| <= c * eps * (|x| conv |w|), with the c that each algorithm states, on ordinary values.
+"""|error| <= c * (eps * (|x| conv |w|) + tiny), with the c that each algorithm states.
 
 Where NaN goes: with the sums that read it, and no further unless the algorithm says that it spreads.
 """
@@ -23,6 +23,7 @@ from problems import (
     operands,
     run,
     spread_magnitude,
+    spreads_nan,
     visited,
 )
 
@@ -38,6 +39,33 @@ def test_error_bound(name, dtype):
         assert_within(answer, expected(direction, problem, x, w, g), bound, f"{backend} {direction.name}")
 
 
+#: What the source, the weight and the output gradient are multiplied by, as powers of the smallest normal number.
+SCALES = {
+    "subnormal weights": (0, 1.1, 1.1),
+    "subnormal sources": (1.1, 0, 0),
+    "subnormal products": (0.55, 0.5, 0.5),
+    "large times subnormal": (-0.5, 1.05, 1.05),
+    "vanishing products": (0.7, 0.7, 0.7),
+}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize(
+    "name",
+    visited("3x3 same", "more channels than a block", "long kernel", "groups", "depthwise", "stride 2", "rank 3"),
+)
+def test_error_bound_of_subnormal_values(name, scale, dtype):
+    """What underflows is within the bound's last term."""
+    problem, rng = PROBLEMS[name], np.random.default_rng(9)
+    factors = [np.longdouble(np.finfo(dtype).smallest_normal) ** np.longdouble(power) for power in SCALES[scale]]
+    given = [(each * factor).astype(dtype) for each, factor in zip(operands(problem, rng, dtype), factors, strict=True)]
+    for backend, direction, algorithm in accepting(problem, dtype):
+        answer = run(direction, problem, *given, backend=backend, algorithm=algorithm.name)
+        bound = error_bound(direction, algorithm, problem, dtype, *given)
+        assert_within(answer, expected(direction, problem, *given), bound, f"{backend} {direction.name}")
+
+
 @pytest.mark.parametrize(
     "name", visited("3x3 same", "row longer than a tile", "groups", "depthwise", "stride 2", "rank 3")
 )
@@ -51,7 +79,7 @@ def test_where_nan_goes(name):
         found = np.isnan(run(direction, problem, x, w, g, backend=backend, algorithm=algorithm.name))
         wanted = np.isnan(expected(direction, problem, x, w, g))
         assert wanted.any()
-        if algorithm.spreading:
+        if spreads_nan(algorithm):
             assert found[wanted].all(), f"{backend} {direction.name} {algorithm.name}"
         else:
             np.testing.assert_array_equal(found, wanted, err_msg=f"{backend} {direction.name} {algorithm.name}")

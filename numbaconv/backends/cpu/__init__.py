@@ -7,6 +7,7 @@ from llvmlite.binding import get_host_cpu_name
 
 from ..base import Backend, Direction
 from .activation import activation_grad, check_activation
+from .announcing import announce
 from .depthwise_conv import DEPTHWISE
 from .dot_gemm_conv import DOT_GEMM
 from .fft import FFT
@@ -32,6 +33,8 @@ def _unavailable() -> str | None:
 def _host() -> str:
     return f"{get_host_cpu_name()} with vectors of {VECTOR_BYTES} bytes"
 
+
+announce()
 
 BACKEND = Backend(
     name="cpu",

@@ -1,6 +1,14 @@
-"""Activations compiled into C functions over a row, for kernels to call by address."""
+"""Activations compiled into C functions over a row, for kernels to call by address.
 
+Numba never gives back the memory of what it has compiled: each function costs most of a megabyte for as long as the
+process lives, also after it was forgotten here. So equal functions are compiled once (`backends.functions`), and who
+compiles very many different ones is told.
+"""
+
+import warnings
 from collections.abc import Callable
+from functools import lru_cache
+from itertools import count
 from types import FunctionType
 from typing import Any
 
@@ -10,18 +18,20 @@ from numba import carray, cfunc, types
 from numba.core.dispatcher import Dispatcher
 
 from ...arrays import Array
+from ...compiling import compiling
 from ...errors import ArgumentError, DTypeError
 from ..activations import Activation, not_compiled
-from .jit import scalar
+from .jit import called, scalar
 
 __all__ = ["ACTIVATION", "activation_grad", "check_activation", "check_raised", "compiled_row"]
 
 #: Numba's type of what a kernel gets: the address of a row function (0: none), and whether it has raised.
 ACTIVATION = types.Array(types.int64, 1, "C")
 
-# Keyed by the function object, which the compiled row keeps alive anyway.
-_rows: dict[tuple[Any, str], Any] = {}
-_loops: dict[tuple[Any, str], Any] = {}
+#: Rows and loops that are kept, of all functions and dtypes: the newest.
+_MOST_KEPT = 256
+#: So many compiled functions are more than a program has layers: values that vary were written into functions.
+_MANY = 500
 
 
 def _name(function: Any) -> str:
@@ -42,10 +52,10 @@ def _compiled(what: str, function: Any, dtype: np.dtype) -> Any:
         def call(value):
             return wrapped(value)
 
-        wrapped, plain = (scalar(plain) if isinstance(plain, FunctionType) else plain), call
+        wrapped, plain = (called(plain) if isinstance(plain, FunctionType) else plain), call
     kind = numba.from_dtype(dtype)
     try:
-        compiled = scalar(plain)
+        compiled = called(plain)
         compiled.compile((kind,))
     except Exception as error:  # Numba's own, and what looking at the function's names raises
         raise not_compiled(what, _name(function), dtype.name, error) from None
@@ -72,17 +82,48 @@ def _make_row(function: Any, dtype: np.dtype) -> Any:
     return row
 
 
-def _kept(
-    cache: dict[tuple[Any, str], Any], make: Callable[[Any, np.dtype], Any], function: Any, dtype: np.dtype
-) -> Any:
-    """What is made of a function, once a function and dtype."""
+#: How many functions were compiled so far, as the next number.
+_compiled_functions = count(1)
+
+
+def _count(function: Any) -> None:
+    if next(_compiled_functions) == _MANY:
+        warnings.warn(
+            f"{_MANY} activation functions were compiled, of which Numba keeps nearly a megabyte each; the newest is "
+            f"{_name(function)!r}. A number that varies from call to call belongs into a bias or a weight, not into a "
+            "function",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+
+
+@lru_cache(maxsize=_MOST_KEPT)
+def _row(function: Any, dtype: np.dtype) -> Any:
+    _count(function)
+    with compiling(f"activation {_name(function)!r} for {dtype.name}"):
+        return _make_row(function, dtype)
+
+
+@lru_cache(maxsize=_MOST_KEPT)
+def _loop(derivative: Any, dtype: np.dtype) -> Any:
+    _count(derivative)
+    with compiling(f"derivative {_name(derivative)!r} for {dtype.name}"):
+        return _make_loop(derivative, dtype)
+
+
+def _kept(cache: Callable[[Any, np.dtype], Any], function: Any, dtype: np.dtype) -> Any:
+    """What is made of a function, once a function and dtype while it is among the newest."""
     try:
-        found = cache.get((function, dtype.name))
+        hash(function)
     except TypeError:
         raise DTypeError(f"activation {_name(function)!r} cannot be hashed; pass a function") from None
-    if found is None:
-        found = cache[function, dtype.name] = make(function, dtype)
-    return found
+    return cache(function, dtype)
+
+
+class _Place(bytearray):
+    """Memory of two integers that keeps a row alive: who holds the address may run it, whatever is forgotten."""
+
+    row: Any = None
 
 
 def compiled_row(activation: Activation | None, dtype: np.dtype) -> Array:
@@ -93,9 +134,12 @@ def compiled_row(activation: Activation | None, dtype: np.dtype) -> Array:
     DTypeError
         If the function cannot be compiled or does not give a result of the dtype.
     """
-    found = np.zeros(2, np.int64)
-    if activation is not None:
-        found[0] = _kept(_rows, _make_row, activation.function, dtype).address
+    if activation is None:
+        return np.zeros(2, np.int64)
+    place = _Place(16)
+    place.row = _kept(_row, activation.function, dtype)
+    found: Array = np.frombuffer(place, np.int64)
+    found[0] = place.row.address
     return found
 
 
@@ -124,6 +168,6 @@ def _make_loop(derivative: Any, dtype: np.dtype) -> Any:
 def activation_grad(derivative: Callable[..., Any], grad: Array, saved: Array, out: Array) -> None:
     """``out = grad * derivative(saved)``, elementwise."""
     result = np.empty(out.size, grad.dtype)
-    _kept(_loops, _make_loop, derivative, grad.dtype)(np.ravel(grad), np.ravel(saved), result)
+    _kept(_loop, derivative, grad.dtype)(np.ravel(grad), np.ravel(saved), result)
     with np.errstate(over="ignore"):
         out[...] = result.reshape(out.shape)

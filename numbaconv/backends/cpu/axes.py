@@ -1,26 +1,43 @@
-"""One spatial axis as kernels see it: integers and index tables, from ``plan.Axis``."""
+"""One spatial axis as the direct kernels see it: integers and tables as long as the kernel, from ``plan.Axis``."""
 
+from math import gcd
 from typing import NamedTuple
 
 import numpy as np
 from numba import types
 
 from ...arrays import Array
-from ...plan import CONSTANT, Axis
-from ..tables import keep_small, preimages, source_table, stepping
+from ...plan import PADDING_MODES, Axis
+from ..tables import keep, sources, stepping
 
 __all__ = ["AXIS", "AxisTable", "axis_table"]
+
+#: Cells of a row in one task; a block's accumulators then fit the first-level cache.
+_TILE = 512
+#: Cells of a line, all its segments together, above which tiles are shorter, and the shortest tile.
+_LINE, _LEAST_TILE = 2**18, 16
+_CONSTANT = PADDING_MODES.index("constant")
 
 
 class AxisTable(NamedTuple):
     """Extents, and tables of int64.
 
-    ``source``: the input cell at each used padded position, or ``ZERO`` or ``CONSTANT``.
-    ``phases``: the stride phases that some tap reads; ``slot[k]`` is tap ``k``'s place among them,
-    ``slot_of_phase[phase]`` a phase's (-1: no tap reads it), and ``shift[k]`` the tap's shift, so that tap
-    ``k`` of output ``o`` reads position ``stride * (o + shift[k]) + phases[slot[k]]``.
-    ``preimage[preimage_start[i] : preimage_start[i + 1]]``: the padded positions that hold input cell ``i``,
-    where padding repeats cells (``mapped``); elsewhere the only one is ``i + pad``.
+    ``border``: the padding mode's place in `PADDING_MODES` where an output reads padding that is not zeros, else 0.
+    ``constant``: whether that is a constant.
+
+    What FORWARD and WEIGHT_GRAD read: tap ``k`` of output ``o`` reads position ``stride * (o + reads[k]) +
+    segments[segment[k]]``. Taps of a stride phase are one segment, unless they are so far apart that what lies
+    between them is longer than a tile; ``reach`` is the largest of ``reads``, ``tile`` the outputs of a task.
+
+    What INPUT_GRAD adds to: ``phases``, the stride phases that some tap reads; ``slot[k]`` is tap ``k``'s place among
+    them and ``shift[k]`` its shift, so that the same position is ``stride * (o + shift[k]) + phases[slot[k]]``.
+    ``first_step`` and ``steps``: of each phase, the positions that hold cells, in steps of the stride; ``grad_tile``
+    of these are a task's.
+
+    Where padding repeats cells (``mapped``), a cell stands at more positions than its own (``i + pad``): entry ``e``
+    says that cell ``extra_cell[e]``, ascending, stands at ``extra_position[e]``. With ``own`` 0 all of its positions
+    are entries: what lies between the positions that are read is left out. Positions are then, in all that
+    INPUT_GRAD has, those of ``grad_stride`` and ``grad_dilation``.
     """
 
     input: int
@@ -31,33 +48,101 @@ class AxisTable(NamedTuple):
     pad: int
     used: int
     reach: int
-    mapped: int
+    tile: int
+    border: int
     constant: int
-    source: Array
+    mapped: int
+    own: int
+    grad_stride: int
+    grad_dilation: int
+    first_step: int
+    steps: int
+    grad_tile: int
+    segments: Array
+    segment: Array
+    reads: Array
     phases: Array
     slot: Array
-    slot_of_phase: Array
     shift: Array
-    preimage_start: Array
-    preimage: Array
+    extra_cell: Array
+    extra_position: Array
 
 
 _TABLE = types.Array(types.int64, 1, "C")
 #: The table's Numba type.
-AXIS = types.NamedTuple([types.int64] * 10 + [_TABLE] * 7, AxisTable)
+AXIS = types.NamedTuple([types.int64] * 18 + [_TABLE] * 8, AxisTable)
 
 
-@keep_small
+def _tile(parts: int) -> int:
+    return min(_TILE, max(_LINE // parts, _LEAST_TILE))
+
+
+def _segments(slot: Array, shift: Array, phases: Array, stride: int, tile: int) -> tuple[Array, Array, Array]:
+    """``segments``, ``segment`` and ``reads``, whose gaps are ``tile`` at most. Shifts ascend within a phase."""
+    order = np.argsort(slot, kind="stable")
+    in_order = shift[order]
+    apart = (np.diff(slot[order]) != 0) | (np.diff(in_order) > tile)
+    begins = np.concatenate([[True], apart])
+    number, firsts = np.cumsum(begins) - 1, np.flatnonzero(begins)
+    segment, reads = np.empty_like(slot), np.empty_like(shift)
+    segment[order], reads[order] = number, in_order - in_order[firsts][number]
+    return stride * in_order[firsts] + phases[slot[order]][firsts], segment, reads
+
+
+def _dense(axis: Axis) -> tuple[int, int, int, int]:
+    """A stride, a dilation and what one step of them is, and how many positions are used then.
+
+    Outputs and taps meet at the same positions as before, numbered anew, ascending or not, where most positions
+    between the first and the last are read by no tap. Of steps without a common divisor, two pairs of an output and a
+    tap meet at one position only where there are as many outputs as the dilation, and taps as the stride.
+    """
+    stride, dilation, pairs = axis.stride, axis.dilation, axis.output * axis.kernel
+    if axis.used <= 2 * pairs:
+        return stride, dilation, 1, axis.used
+    step = gcd(stride, dilation)
+    used = (axis.used - 1) // step + 1
+    if used <= 2 * pairs:
+        return stride // step, dilation // step, step, used
+    return axis.kernel, 1, 0, pairs
+
+
+def _extras(axis: Axis, step: int, used: int) -> tuple[Array, Array]:
+    """``extra_cell`` and ``extra_position``: of the padding, or with a step other than 1 of all that is read."""
+    if step == 1:
+        after = axis.pad_before + axis.input
+        positions = np.concatenate([np.arange(min(axis.pad_before, used)), np.arange(after, max(used, after))])
+        cells = sources(axis, positions)
+    else:
+        positions = np.arange(used)
+        places = positions * step
+        if not step:
+            output, tap = np.divmod(positions, axis.kernel)
+            places = output * axis.stride + tap * axis.dilation
+        cells = sources(axis, places)
+    order = np.argsort(cells, kind="stable")
+    return cells[order].astype(np.int64), positions[order].astype(np.int64)
+
+
+@keep
 def axis_table(axis: Axis) -> AxisTable:
     """The tables of an axis."""
     axis = stepping(axis)
-    taps = [axis.tap_phase(k) for k in range(axis.kernel)]
-    phases = sorted({phase for phase, _ in taps})
-    slot_of_phase = np.full(axis.stride, -1, np.int64)
-    slot_of_phase[phases] = np.arange(len(phases))
-    nothing = np.zeros(1, np.int64)
-    start, positions = preimages(axis) if axis.maps_padding else (nothing, nothing)
-    source = source_table(axis)
+    none = np.empty(0, np.int64)
+    shift, phase = np.divmod(np.arange(axis.kernel, dtype=np.int64) * axis.dilation, axis.stride)
+    phases, slot = np.unique(phase, return_inverse=True)
+    tile = _tile(1)
+    segments, segment, reads = _segments(slot, shift, phases, axis.stride, min(tile, axis.output))
+    tile = min(_tile(segments.size), axis.output)
+    stride, dilation, used, own, extra_cell, extra_position = axis.stride, axis.dilation, axis.used, 1, none, none
+    first_step, last_cell = axis.pad_before // stride, axis.pad_before + axis.input - 1
+    if axis.maps_padding:
+        stride, dilation, step, used = _dense(axis)
+        own = int(step == 1)
+        extra_cell, extra_position = _extras(axis, step, used)
+        first_step, last_cell = 0, max(last_cell, used - 1) if own else used - 1
+        shift, phase = np.divmod(np.arange(axis.kernel, dtype=np.int64) * dilation, stride)
+        phases, slot = np.unique(phase, return_inverse=True)
+    steps = last_cell // stride - first_step + 1
     return AxisTable(
         input=axis.input,
         output=axis.output,
@@ -66,14 +151,23 @@ def axis_table(axis: Axis) -> AxisTable:
         dilation=axis.dilation,
         pad=axis.pad_before,
         used=axis.used,
-        reach=max(shift for _, shift in taps),
+        reach=int(reads.max()),
+        tile=tile,
+        border=axis.border,
+        constant=int(axis.border == _CONSTANT),
         mapped=int(axis.maps_padding),
-        constant=int(bool((source == CONSTANT).any())),
-        source=source,
-        phases=np.array(phases, np.int64),
-        slot=slot_of_phase[[phase for phase, _ in taps]],
-        slot_of_phase=slot_of_phase,
-        shift=np.array([shift for _, shift in taps], np.int64),
-        preimage_start=start,
-        preimage=positions,
+        own=own,
+        grad_stride=stride,
+        grad_dilation=dilation,
+        first_step=first_step,
+        steps=steps,
+        grad_tile=steps if axis.maps_padding else min(_tile(phases.size), steps),
+        segments=segments,
+        segment=segment.astype(np.int64),
+        reads=reads,
+        phases=phases,
+        slot=slot.astype(np.int64),
+        shift=shift,
+        extra_cell=extra_cell,
+        extra_position=extra_position,
     )

@@ -25,7 +25,8 @@ result rows instead of sweeps (1.2).
 
 import numpy as np
 
-from ...plan import CONSTANT, ZERO
+from ...plan import CONSTANT
+from .gather import code_of
 from .jit import inner, kernel, part
 from .patch import fill_cells
 from .simd import add_lanes, call_row
@@ -35,13 +36,13 @@ __all__ = ["depthwise_tasks", "depthwise_weight_tasks"]
 
 
 @inner
-def _pack_line(packed, at, source, start, outside, value, border, geometry, origin, fill):
+def _pack_line(packed, at, source, start, outside, value, geometry, origin, fill):
     """One source row between its padding, phase after phase, from its first cell at ``source[start]``.
 
     ``origin``: the first column's own cell in the row. ``outside``: the whole row is padding, of ``value``.
-    ``geometry``: cells of a row, step, stride phases, cells of a phase, first cell read, whether there is a border.
+    ``geometry``: cells of a row, step, stride phases, cells of a phase, first cell read, border and limit.
     """
-    width, step, slots, cells, least, bordered = geometry
+    width, step, slots, cells, least, border, limit = geometry
     for slot in range(slots):
         to, first_cell = at + slot * cells, origin + least + slot
         first = min(max(-(first_cell // step), 0), cells)
@@ -56,8 +57,7 @@ def _pack_line(packed, at, source, start, outside, value, border, geometry, orig
                 packed[np.uintp(to + q)] = source[np.uintp(start + first_cell + q * step)]
         for end in range(2):
             for q in range(last if end else 0, cells if end else first):
-                j = origin + slot + q * step
-                code = border[j] if bordered and j < border.size else ZERO
+                code = code_of(first_cell + q * step, width, border, limit)
                 cell = packed.dtype.type(0)
                 if code == CONSTANT:
                     cell = fill
@@ -67,21 +67,22 @@ def _pack_line(packed, at, source, start, outside, value, border, geometry, orig
 
 
 @part
-def _pack_lines(lines, packed, at, count, source, slice_at, d, rows, first, border, geometry, origin, zeros, fill):
+def _pack_lines(lines, packed, at, count, source, slice_at, d, rows, first, geometry, origin, zeros, fill):
     """Pack the rows that a band reads of one slice of the depth, and say where they are.
 
-    ``rows[first : first + count]``: the source rows. ``zeros``: the address of a row of zeros.
+    ``first``: the first of the source rows. ``rows``: how many there are, border and limit. ``zeros``: the address of
+    a row of zeros.
     """
-    width, _step, slots, cells, _least, bordered = geometry
+    width, _step, slots, cells, _least, bordered, _limit = geometry
     zero = packed.dtype.type(0)
     for j in range(count):
-        h, to = rows[first + j], (at + j) * slots * cells
+        h, to = code_of(first + j, rows[0], rows[1], rows[2]), (at + j) * slots * cells
         outside, start, constant = d < 0 or h < 0, slice_at + h * width, (h if h < 0 else d) == CONSTANT
         if outside and not constant and not bordered:
             lines[at + j] = zeros
             continue
         value = fill if constant else zero
-        _pack_line(packed, to, source, start, outside, value, border, geometry, origin, fill)
+        _pack_line(packed, to, source, start, outside, value, geometry, origin, fill)
         lines[at + j] = address(packed, to)
 
 
@@ -109,6 +110,23 @@ def _interleave(out, at, pitch, parts, columns, first, block, band, rows, step, 
                     out[np.uintp(to + columns[pw, 1] + q * step)] = parts[np.uintp(start + pw * part + q)]
 
 
+@inner
+def _class_at(size, first, count, number):
+    """Where in ``size`` classes a part's is: of ``count``, the first and last ones have their own, the others one."""
+    return number if number < first else max(first, number - (count - size))
+
+
+@inner
+def _slice_of(depths, of_slice, slot):
+    """The phase of a slot of the depth, its position in it, and its class."""
+    phase = 0
+    while slot >= depths[phase, 0]:
+        slot -= depths[phase, 0]
+        phase += 1
+    at = depths[phase, 2] + _class_at(depths[phase, 4], depths[phase, 3], depths[phase, 0], slot)
+    return phase, slot, of_slice[at]
+
+
 @kernel
 def depthwise_tasks(begin, end, source, w, bias, residual, out, shape, target, sweeps, fill, activation):
     """A task: one piece of one sample's result channel, in all phases.
@@ -125,8 +143,15 @@ def depthwise_tasks(begin, end, source, w, bias, residual, out, shape, target, s
     band, block, taps = sweeps.band, sweeps.block, sweeps.taps
     most_lines, depth_taps, height_step = sweeps.lines, sweeps.depth_taps, sweeps.height_step
     row_stride, column_stride = sweeps.height_stride, sweeps.width_stride
-    slices, rows, cells, columns, programs = sweeps.slices, sweeps.rows, sweeps.cells, sweeps.columns, sweeps.programs
-    of_band, of_block, order, border = sweeps.of_band, sweeps.of_block, sweeps.order, sweeps.border
+    depths, of_slice, rows, columns, programs = (
+        sweeps.depths,
+        sweeps.of_slice,
+        sweeps.rows,
+        sweeps.columns,
+        sweeps.programs,
+    )
+    of_band, of_block, order = sweeps.of_band, sweeps.of_block, sweeps.order
+    high, high_border, high_limit = sweeps.height_cells, sweeps.height_border, sweeps.height_limit
     program, offsets, masks = address(sweeps.sweeps, 0), address(sweeps.offsets, 0), address(sweeps.masks, 0)
     sweep_bytes = sweeps.sweeps.shape[1] * 8
     bordered, packing, height_phases = sweeps.bordered, sweeps.packing, len(rows)
@@ -138,7 +163,8 @@ def depthwise_tasks(begin, end, source, w, bias, residual, out, shape, target, s
         sweeps.slots,
         sweeps.slot_cells,
         sweeps.least,
-        bordered == 2,
+        sweeps.width_border,
+        sweeps.width_limit,
     )
     weights, biases = np.empty(max(channels * taps, 1), out.dtype), np.empty(lanes, out.dtype)
     lines = np.empty(channels * depth_taps * most_lines, np.int64)
@@ -158,10 +184,11 @@ def depthwise_tasks(begin, end, source, w, bias, residual, out, shape, target, s
             piece -= pieces
             result_plane += 1
             channel = channel + 1 if channel + 1 < outputs else 0
-        slot, band_number, block_number = 0, 0, 0
+        slot, band_number, block_number, phase, o, which = 0, 0, 0, 0, 0, of_slice[0]
         if first_piece + pieces > 1:
             rest, block_number = divmod(first_piece + piece, blocks)
             slot, band_number = divmod(rest, bands)
+            phase, o, which = _slice_of(depths, of_slice, slot)
         source_group, m = result_plane, 0
         if group_outputs > 1:
             source_group, m = divmod(result_plane, group_outputs)
@@ -182,7 +209,8 @@ def depthwise_tasks(begin, end, source, w, bias, residual, out, shape, target, s
         top, left = first_row * row_stride, first_column * column_stride
         down = min(row_stride * band, target_height - top)
         right = min(column_stride * block, target_width - left)
-        place = result_plane * target_plane + (slices[slot, 0] * target_height + top) * target_width + left - missing
+        d = depths[phase, 1] + o * sweeps.depth_stride
+        place = result_plane * target_plane + (d * target_height + top) * target_width + left - missing
         stretches = 1 if right == target_width else down
         if residual.size and column_stride == 1:  # sums start from the residual, which may be the result itself
             for i in range(stretches):
@@ -195,8 +223,9 @@ def depthwise_tasks(begin, end, source, w, bias, residual, out, shape, target, s
                 continue
             first, count = rows[ph, 2] + first_row * height_step, (some - 1) * height_step + rows[ph, 3]
             for c in range(channels):
-                for td in range(slices[slot, 2]):
-                    d, at = slices[slot, 3 + td], (c * depth_taps + td) * most_lines
+                for td in range(depths[phase, 5]):
+                    d, at = depths[phase, 6 + td] + o * sweeps.depth_step, (c * depth_taps + td) * most_lines
+                    d = code_of(d, sweeps.depth_cells, sweeps.depth_border, sweeps.depth_limit)
                     if (d < 0 and not bordered) or rows[ph, 4] == 0:
                         continue
                     slice_at = ((source_group * channels + c) * sweeps.depth_cells + d) * source_slice
@@ -209,9 +238,8 @@ def depthwise_tasks(begin, end, source, w, bias, residual, out, shape, target, s
                             source,
                             slice_at,
                             d,
-                            cells,
+                            (high, high_border, high_limit),
                             first,
-                            border,
                             geometry,
                             first_column * sweeps.width_step,
                             zeros,
@@ -220,12 +248,14 @@ def depthwise_tasks(begin, end, source, w, bias, residual, out, shape, target, s
                         continue
                     start_at = address(source, slice_at + first_column * sweeps.width_step)
                     for j in range(count):
-                        h = cells[np.uintp(first + j)]
+                        h = code_of(first + j, high, high_border, high_limit)
                         constant = (h if h < 0 else d) == CONSTANT
                         outside = zeros + (blank_cells * size if constant else 0)
                         lines[np.uintp(at + j)] = outside if h < 0 or d < 0 else start_at + h * row_bytes
-            first_sweep = programs[slices[slot, 1], of_band[band_number], of_block[block_number], ph, 0]
-            last_sweep = programs[slices[slot, 1], of_band[band_number], of_block[block_number], ph, 1]
+            of_rows = of_band[_class_at(of_band.size, 0, bands, band_number)]
+            of_columns = of_block[_class_at(of_block.size, sweeps.first_blocks, blocks, block_number)]
+            first_sweep = programs[which, of_rows, of_columns, ph, 0]
+            last_sweep = programs[which, of_rows, of_columns, ph, 1]
             to = address(parts, 0) if column_stride > 1 else address(out, place)
             run_rows(
                 zero,
@@ -258,14 +288,15 @@ def depthwise_weight_tasks(begin, end, source, y, partial, shape, sweeps, fill):
     samples, outputs, group_outputs, lanes, chunks = shape
     zero, size = partial.dtype.type(0), partial.itemsize
     band, block, depth_taps, most_lines = sweeps.band, sweeps.block, sweeps.depth_taps, sweeps.lines
-    slices, rows, cells, programs, border = sweeps.slices, sweeps.rows, sweeps.cells, sweeps.programs, sweeps.border
+    depths, of_slice, rows, programs = sweeps.depths, sweeps.of_slice, sweeps.rows, sweeps.programs
+    high, high_border, high_limit = sweeps.height_cells, sweeps.height_border, sweeps.height_limit
     of_band, of_block, order = sweeps.of_band, sweeps.of_block, sweeps.order
     program, offsets, masks = address(sweeps.sweeps, 0), address(sweeps.offsets, 0), address(sweeps.masks, 0)
     sweep_bytes = sweeps.sweeps.shape[1] * 8
     bordered, packing, height_step = sweeps.bordered, sweeps.packing, sweeps.height_step
     height, width = rows[0, 0], sweeps.columns[0, 0]
     source_slice, row_bytes = sweeps.height_cells * sweeps.width_cells, sweeps.width_cells * size
-    bands, blocks, slots = sweeps.bands, sweeps.blocks, len(slices)
+    bands, blocks, slots = sweeps.bands, sweeps.blocks, sweeps.depth_slots
     units = samples * slots * bands * blocks
     geometry = (
         sweeps.width_cells,
@@ -273,7 +304,8 @@ def depthwise_weight_tasks(begin, end, source, y, partial, shape, sweeps, fill):
         sweeps.slots,
         sweeps.slot_cells,
         sweeps.least,
-        bordered == 2,
+        sweeps.width_border,
+        sweeps.width_limit,
     )
     sums = np.empty(sweeps.taps * lanes, partial.dtype)
     lines = np.empty(depth_taps * most_lines, np.int64)
@@ -294,10 +326,12 @@ def depthwise_weight_tasks(begin, end, source, y, partial, shape, sweeps, fill):
                 rest, band_number = divmod(rest, bands)
                 n, slot = divmod(rest, slots)
             first_row, first_column = band_number * band, block_number * block
-            first, some = first_row * height_step, min(band, height - first_row)
+            first, some = rows[0, 2] + first_row * height_step, min(band, height - first_row)
+            phase, o, which = _slice_of(depths, of_slice, slot)
             count = (some - 1) * height_step + rows[0, 3]
             for td in range(depth_taps):
-                d, at = slices[slot, 3 + td], td * most_lines
+                d, at = depths[phase, 6 + td] + o * sweeps.depth_step, td * most_lines
+                d = code_of(d, sweeps.depth_cells, sweeps.depth_border, sweeps.depth_limit)
                 if d < 0 and not bordered:
                     continue
                 slice_at = (n * (outputs // group_outputs) + source_channel) * sweeps.depth_cells + d
@@ -311,9 +345,8 @@ def depthwise_weight_tasks(begin, end, source, y, partial, shape, sweeps, fill):
                         source,
                         slice_at,
                         d,
-                        cells,
+                        (high, high_border, high_limit),
                         first,
-                        border,
                         geometry,
                         first_column * sweeps.width_step,
                         zeros,
@@ -322,13 +355,15 @@ def depthwise_weight_tasks(begin, end, source, y, partial, shape, sweeps, fill):
                     continue
                 start_at = address(source, slice_at + first_column * sweeps.width_step)
                 for j in range(count):
-                    h = cells[np.uintp(first + j)]
+                    h = code_of(first + j, high, high_border, high_limit)
                     constant = (h if h < 0 else d) == CONSTANT
                     outside = zeros + (blank_cells * size if constant else 0)
                     lines[np.uintp(at + j)] = outside if h < 0 or d < 0 else start_at + h * row_bytes
             y_at = (((n * outputs + channel) * slots + slot) * height + first_row) * width + first_column
-            first_sweep = programs[slices[slot, 1], of_band[band_number], of_block[block_number], 0, 0]
-            last_sweep = programs[slices[slot, 1], of_band[band_number], of_block[block_number], 0, 1]
+            of_rows = of_band[_class_at(of_band.size, 0, bands, band_number)]
+            of_columns = of_block[_class_at(of_block.size, sweeps.first_blocks, blocks, block_number)]
+            first_sweep = programs[which, of_rows, of_columns, 0, 0]
+            last_sweep = programs[which, of_rows, of_columns, 0, 1]
             run_dots(
                 zero,
                 program + first_sweep * sweep_bytes,

@@ -11,7 +11,7 @@ from ...plan import ConvPlan
 from ..base import About, Algorithm, Direction, Epilogue, any_order_factor
 from . import depthwise
 from .activation import ACTIVATION, check_raised
-from .gathered import Axes, both_directions, gather_refusal
+from .gathered import Axes, both_directions, gather_refusal, phase_count
 from .launch import Kernel, integers, reads
 from .operands import chunk_count, contiguous, deliver, fill_value, flat_epilogue, flat_target, target_extents, tree_sum
 from .simd import VECTOR_BYTES
@@ -24,6 +24,9 @@ _LEAST_TASKS = 32
 
 #: Output channels of a group, each of which packs the group's input again.
 _MOST_MULTIPLIER = 4
+
+#: Stride phases, for each of which there are sweeps.
+_MOST_PHASES = 256
 
 _FIVE, _SEVEN = (integers(count) for count in (5, 7))
 
@@ -51,7 +54,7 @@ def _run(plan: ConvPlan, source: Array, w: Array, out: Array, epilogue: Epilogue
     bias, residual, activation = flat_epilogue(epilogue, dtype)
     target = flat_target(out, dtype)
     shape = (groups * rows, rows, channels, lanes, int(by_input))
-    pieces = len(sweeps.slices) * sweeps.bands * sweeps.blocks
+    pieces = sweeps.depth_slots * sweeps.bands * sweeps.blocks
     extents = (*target_extents(out), w.shape[2] * w.shape[3] * w.shape[4], 0, pieces, 0)
     operands = (contiguous(source, dtype).ravel(), contiguous(w, dtype).ravel(), bias, residual, target.reshape(-1))
     tasks = plan.batch * groups * rows * pieces
@@ -64,7 +67,7 @@ def _weight_grad(plan: ConvPlan, x: Array, w: Array, y: Array, epilogue: Epilogu
     dtype = np.dtype(plan.compute_dtype)
     lanes = VECTOR_BYTES // dtype.itemsize
     sweeps = make_sweeps("weight", lanes, 1, plan.axes3)
-    units = plan.batch * len(sweeps.slices) * sweeps.bands * sweeps.blocks
+    units = plan.batch * sweeps.depth_slots * sweeps.bands * sweeps.blocks
     chunks = chunk_count(plan.y_channels, units, _LEAST_TASKS)
     sums = np.empty((chunks, plan.y_channels, sweeps.taps), dtype)
     shape = (plan.batch, plan.y_channels, plan.y_channels // plan.groups, lanes, chunks)
@@ -78,6 +81,9 @@ def _refusal(direction: Direction, plan: ConvPlan) -> str | None:
     if channels != 1 or not 1 <= rows <= _MOST_MULTIPLIER:
         most = f"1 to {_MOST_MULTIPLIER}"
         return f"a group has {channels} input and {rows} output channels, but must have 1 and {most}"
+    phases = phase_count(direction, plan)
+    if phases > _MOST_PHASES:
+        return f"each of {phases} stride phases has sweeps of its own, which take longer to make than to use"
     return gather_refusal(direction, plan)
 
 

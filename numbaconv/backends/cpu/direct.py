@@ -27,12 +27,12 @@ Rows shorter than a vector or two (7x7 maps) spend most of their time between th
 import numpy as np
 
 from ...plan import CONSTANT, ZERO
+from .gather import code_of
 from .jit import inner, kernel, part, reduction
 from .simd import call_row
 
 __all__ = [
     "BLOCK",
-    "TILE",
     "forward_tasks",
     "input_grad_tasks",
     "weight_grad_tasks",
@@ -40,8 +40,6 @@ __all__ = [
 
 #: Output channels (INPUT_GRAD: input channels) that share a packed line.
 BLOCK = 8
-#: Cells of a row in one task; a block's accumulators then fit the first-level cache.
-TILE = 512
 
 
 @inner
@@ -67,9 +65,15 @@ def _dot(y, n, c, d, h, start, line, at, count):
     return total
 
 
+@inner
+def _source(axis, position):
+    """The input cell at a padded position, or ``ZERO`` or ``CONSTANT``."""
+    return code_of(position - axis.pad, axis.input, axis.border, axis.used - axis.pad)
+
+
 @part
 def _pack(line, x, n, c, d, h, width, begin, cells, fill):
-    """Pack ``cells`` cells of each phase of a padded row, from output position ``begin`` on.
+    """Pack ``cells`` cells of each segment of a padded row, from output position ``begin`` on.
 
     ``d`` and ``h`` are input indices or, on padding, ``ZERO`` or ``CONSTANT``; where two axes are outside,
     the later one decides, as if each axis were padded after the one before.
@@ -78,11 +82,11 @@ def _pack(line, x, n, c, d, h, width, begin, cells, fill):
     outside = d < 0 or h < 0
     row_fill = fill if (h if h < 0 else d) == CONSTANT else zero
     stride = width.stride
-    for f in range(width.phases.size):
-        phase, at = width.phases[f], f * cells
-        first = min(max(-((phase - width.pad) // stride) - begin, 0), cells)
-        last = min(max(-((phase - width.pad - width.input) // stride) - begin, first), cells)
-        base = begin * stride + phase - width.pad
+    for f in range(width.segments.size):
+        start, at = width.segments[f], f * cells
+        first = min(max(-((start - width.pad) // stride) - begin, 0), cells)
+        last = min(max(-((start - width.pad - width.input) // stride) - begin, first), cells)
+        base = begin * stride + start - width.pad
         if outside:
             for q in range(first, last):
                 line[at + q] = row_fill
@@ -94,8 +98,7 @@ def _pack(line, x, n, c, d, h, width, begin, cells, fill):
                 line[np.uintp(at + q)] = x[n, c, d, h, np.uintp(base + q * stride)]
         for q in range(first + cells - last):
             cell = q if q < first else q + last - first
-            position = (begin + cell) * stride + phase
-            source = width.source[position] if position < width.used else ZERO
+            source = code_of(base + cell * stride, width.input, width.border, width.used - width.pad)
             if source >= 0:
                 line[at + cell] = row_fill if outside else x[n, c, d, h, source]
             else:
@@ -122,10 +125,10 @@ def forward_tasks(begin, end, x, w, bias, residual, y, groups, depth, height, wi
     """A task: a block of output channels, one sample, one depth and height, one tile of a row."""
     group_in, group_out = w.shape[1], w.shape[0] // groups
     blocks = -(-group_out // BLOCK)
-    tile = min(TILE, width.output)
+    tile = width.tile
     tiles = -(-width.output // tile)
     cells = tile + width.reach
-    line = np.empty(width.phases.size * cells, y.dtype)
+    line = np.empty(width.segments.size * cells, y.dtype)
     acc = np.empty(min(BLOCK, max(group_out, 1)) * tile, y.dtype)
     for task in range(begin, end):
         rest, t = divmod(task, tiles)
@@ -139,44 +142,49 @@ def forward_tasks(begin, end, x, w, bias, residual, y, groups, depth, height, wi
         block = min(BLOCK, (g + 1) * group_out - c0)
         acc[:] = 0
         for kd in range(depth.kernel):
-            d = depth.source[od * depth.stride + kd * depth.dilation]
+            d = _source(depth, od * depth.stride + kd * depth.dilation)
             for kh in range(height.kernel):
-                h = height.source[oh * height.stride + kh * height.dilation]
+                h = _source(height, oh * height.stride + kh * height.dilation)
                 if (h if h < 0 else d) == ZERO and not width.constant:
                     continue
                 for c in range(group_in):
                     _pack(line, x, n, g * group_in + c, d, h, width, o0, cells, fill)
                     for j in range(block):
                         for k in range(width.kernel):
-                            at = width.slot[k] * cells + width.shift[k]
+                            at = width.segment[k] * cells + width.reads[k]
                             _axpy(acc, j * tile, w[c0 + j, c, kd, kh, k], line, at, count)
         for j in range(block):
             _store(acc, j * tile, count, bias, residual, activation, y, n, c0 + j, od, oh, o0)
 
 
 @part
-def _positions(axis, i):
-    """How many used padded positions hold input cell ``i``."""
-    if axis.mapped:
-        return axis.preimage_start[i + 1] - axis.preimage_start[i]
-    return 1
+def _first_of(table, value):
+    """The place of the first in an ascending table that is not less than a value."""
+    low, high = 0, table.size
+    while low < high:
+        middle = (low + high) // 2
+        if table[middle] < value:
+            low = middle + 1
+        else:
+            high = middle
+    return low
 
 
 @part
-def _position(axis, i, at):
-    """The padded position ``at`` of those that hold input cell ``i``."""
-    if axis.mapped:
-        return axis.preimage[axis.preimage_start[i] + at]
-    return i + axis.pad
+def _position(axis, i, extra, at):
+    """The padded position ``at`` of those that hold cell ``i``, whose entries elsewhere begin at ``extra``."""
+    if not axis.own:
+        return axis.extra_position[extra + at]
+    return axis.extra_position[extra + at - 1] if at else i + axis.pad
 
 
 @part
 def _output_at(axis, position, tap):
     """The output whose tap reads a padded position, or -1."""
-    distance = position - tap * axis.dilation
-    if distance < 0 or distance % axis.stride:
+    distance = position - tap * axis.grad_dilation
+    if distance < 0 or distance % axis.grad_stride:
         return -1
-    output = distance // axis.stride
+    output = distance // axis.grad_stride
     return output if output < axis.output else -1
 
 
@@ -196,25 +204,23 @@ def _add_output_row(acc, cells, tile, w, y, n, g, b, group_in, group_out, kd, kh
 @part
 def _unpack(row, acc, at, cells, begin, first, last, width):
     """Collect input cells ``first .. last - 1`` from the line that starts at ``acc[at]``."""
-    zero = row.dtype.type(0)
-    if width.mapped:
-        for i in range(first, last):
-            total = zero
-            for p in range(width.preimage_start[i], width.preimage_start[i + 1]):
-                q, phase = divmod(width.preimage[p], width.stride)
-                slot = width.slot_of_phase[phase]
-                if slot >= 0:
-                    total += acc[at + slot * cells + q]
-            row[i - first] = total
-        return
-    for phase in range(width.stride):
-        slot = width.slot_of_phase[phase]
-        q = -((phase - first - width.pad) // width.stride)
-        i = q * width.stride + phase - width.pad
-        while i < last:
-            row[i - first] = acc[at + slot * cells + q - begin] if slot >= 0 else zero
-            i += width.stride
-            q += 1
+    stride, pad = width.grad_stride, width.pad
+    for i in range(last - first):
+        row[i] = 0
+    if width.own:
+        for slot in range(width.phases.size):
+            phase, start = width.phases[slot], at + slot * cells - begin
+            q = -((phase - first - pad) // stride)
+            i = q * stride + phase - pad
+            while i < last:
+                row[i - first] = acc[start + q]
+                i += stride
+                q += 1
+    for e in range(width.extra_cell.size):
+        q, phase = divmod(width.extra_position[e], stride)
+        slot = _first_of(width.phases, phase)
+        if slot < width.phases.size and width.phases[slot] == phase:
+            row[width.extra_cell[e] - first] += acc[at + slot * cells + q]
 
 
 @kernel
@@ -225,34 +231,32 @@ def input_grad_tasks(begin, end, x, w, bias, residual, y, groups, depth, height,
     """
     group_in, group_out = w.shape[1], w.shape[0] // groups
     blocks = -(-group_in // BLOCK)
-    steps = -(-max(width.pad + width.input, width.used) // width.stride)
-    cells = steps if width.mapped else min(TILE, steps)
-    tiles = -(-steps // cells)
+    cells, stride = width.grad_tile, width.grad_stride
+    tiles = -(-width.steps // cells)
     tile = width.phases.size * cells
     acc = np.empty(min(BLOCK, max(group_in, 1)) * tile, x.dtype)
-    row = np.empty(width.input if width.mapped else min(width.input, cells * width.stride), x.dtype)
+    row = np.empty(width.input if width.mapped else min(width.input, cells * stride), x.dtype)
     for task in range(begin, end):
         rest, t = divmod(task, tiles)
         rest, ih = divmod(rest, height.input)
         rest, d = divmod(rest, depth.input)
         rest, b = divmod(rest, blocks)
         n, g = divmod(rest, groups)
-        q0 = t * cells
+        q0 = width.first_step + t * cells
         first, last = 0, width.input
         if not width.mapped:
-            first = max(q0 * width.stride - width.pad, 0)
-            last = min((q0 + cells) * width.stride - width.pad, width.input)
-            if first >= last:
-                continue
+            first = max(q0 * stride - width.pad, 0)
+            last = min((q0 + cells) * stride - width.pad, width.input)
         acc[:] = 0
-        for pd in range(_positions(depth, d)):
+        extra_d, extra_h = _first_of(depth.extra_cell, d), _first_of(height.extra_cell, ih)
+        for pd in range(depth.own + _first_of(depth.extra_cell, d + 1) - extra_d):
             for kd in range(depth.kernel):
-                od = _output_at(depth, _position(depth, d, pd), kd)
+                od = _output_at(depth, _position(depth, d, extra_d, pd), kd)
                 if od < 0:
                     continue
-                for ph in range(_positions(height, ih)):
+                for ph in range(height.own + _first_of(height.extra_cell, ih + 1) - extra_h):
                     for kh in range(height.kernel):
-                        oh = _output_at(height, _position(height, ih, ph), kh)
+                        oh = _output_at(height, _position(height, ih, extra_h, ph), kh)
                         if oh >= 0:
                             _add_output_row(
                                 acc, cells, tile, w, y, n, g, b, group_in, group_out, kd, kh, od, oh, q0, width
@@ -272,9 +276,9 @@ def weight_grad_tasks(begin, end, x, y, partial, groups, depth, height, width, f
     group_in, group_out = partial.shape[2], partial.shape[1] // groups
     chunks, blocks = partial.shape[0], -(-group_out // BLOCK)
     rows = y.shape[0] * depth.output * height.output
-    tile = min(TILE, width.output)
+    tile = width.tile
     cells = tile + width.reach
-    line = np.empty(width.phases.size * cells, partial.dtype)
+    line = np.empty(width.segments.size * cells, partial.dtype)
     for task in range(begin, end):
         rest, c = divmod(task, group_in)
         rest, b = divmod(rest, blocks)
@@ -286,9 +290,9 @@ def weight_grad_tasks(begin, end, x, y, partial, groups, depth, height, width, f
             rest, oh = divmod(r, height.output)
             n, od = divmod(rest, depth.output)
             for kd in range(depth.kernel):
-                d = depth.source[od * depth.stride + kd * depth.dilation]
+                d = _source(depth, od * depth.stride + kd * depth.dilation)
                 for kh in range(height.kernel):
-                    h = height.source[oh * height.stride + kh * height.dilation]
+                    h = _source(height, oh * height.stride + kh * height.dilation)
                     if (h if h < 0 else d) == ZERO and not width.constant:
                         continue
                     for o0 in range(0, width.output, tile):
@@ -296,5 +300,5 @@ def weight_grad_tasks(begin, end, x, y, partial, groups, depth, height, width, f
                         _pack(line, x, n, g * group_in + c, d, h, width, o0, cells, fill)
                         for j in range(block):
                             for k in range(width.kernel):
-                                at = width.slot[k] * cells + width.shift[k]
+                                at = width.segment[k] * cells + width.reads[k]
                                 partial[chunk, c0 + j, c, kd, kh, k] += _dot(y, n, c0 + j, od, oh, o0, line, at, count)

@@ -15,7 +15,7 @@ Error factor: a transform of ``n`` values by butterflies is off by ``log2(n)`` t
 real transform counts as one more stage), a product of spectra by ``terms + 2`` times ``sqrt(2) eps``. Two transforms,
 the products and the transform back make a block's largest error at most ``(10 log2(n) + 2 terms + 18) eps`` times
 ``|x|_2 |w|_1`` summed over channels, and ``|x|_2 <= sqrt(n) max |x|``. Overflow is met earlier than by sums of
-products: a spectrum is up to ``n`` times as large as its row.
+products, since a spectrum is up to ``n`` times as large as its row: `without_transforms` has what happens then.
 
 Tried and not kept: numpy.fft and scipy.fft, whose transforms of these lengths take 2.5 to 3 and 1.6 to 2 times as long
 in float32, serially, and whose bits are those of the installation; spectra of two rows as one complex
@@ -31,16 +31,16 @@ import numpy as np
 from numba import types
 
 from ...arrays import Array
-from ...plan import Axis, ConvPlan
+from ...plan import ConvPlan
 from ..base import About, Algorithm, Direction, Epilogue, PackedWeight, Packing, Weight
-from ..tables import keep_small, source_table
 from . import fourier
-from .activation import ACTIVATION, check_raised
+from .activation import check_raised
 from .launch import Kernel, integers, reads
 from .operands import chunk_count, contiguous, deliver, fill_value, flat_epilogue, flat_target, tree_sum
 from .overlap import long_axis, refusal, rows_of, worthwhile
 from .simd import VECTOR_BYTES
 from .threads import parallel_threads
+from .without_transforms import FINISH, any_spoiled, mend_weight, sums_of_sample
 
 __all__ = ["FFT"]
 
@@ -52,29 +52,22 @@ _TASK_BYTES = 2**18
 #: Weight-gradient tasks below this are split over chunks of units, by the plan alone: never by threads.
 _LEAST_TASKS = 32
 
-_TABLE = types.Array(types.int64, 1, "C")
 _LINES = types.Array(types.int64, 2, "C")
-_NO_BORDER = np.empty(0, np.int64)
 
 
 def _transform_signature(kind: Any) -> tuple:
     flat, spectra = reads(kind, 1), types.Array(kind, 1, "C")
-    return (flat, _TABLE, _LINES, spectra, integers(10), flat, kind, types.UniTuple(kind, 2))
+    return (flat, _LINES, spectra, integers(12), flat, kind, types.UniTuple(kind, 2))
 
 
 def _multiply_signature(kind: Any) -> tuple:
     flat, out = reads(kind, 1), types.Array(kind, 1, "C")
-    return (flat, flat, out, _LINES, _LINES, integers(7), integers(2), integers(7), flat)
-
-
-def _finish_signature(kind: Any) -> tuple:
-    flat = reads(kind, 1)
-    return (types.Array(kind, 1, "C"), flat, flat, types.int64, types.int64, ACTIVATION)
+    marks = types.Array(types.uint8, 1, "C")
+    return (flat, flat, out, _LINES, _LINES, integers(7), integers(2), integers(7), flat, marks)
 
 
 _transform_kernel = Kernel(fourier.transform_tasks, _transform_signature)
 _multiply_kernel = Kernel(fourier.multiply_tasks, _multiply_signature)
-_finish_kernel = Kernel(fourier.finish_tasks, _finish_signature)
 
 
 @lru_cache(maxsize=64)
@@ -97,12 +90,6 @@ def _factors(half: int, dtype: np.dtype) -> Array:
     ends[0], ends[1] = -np.sin(2 * np.pi * turns), np.cos(2 * np.pi * turns)
     found: Array = table.astype(dtype)
     return found
-
-
-@keep_small
-def _border(axis: Axis) -> Array:
-    """The table of padding other than zeros."""
-    return _NO_BORDER if axis.mode == "zeros" else source_table(axis)
 
 
 def _long_last(array: Array, at: int) -> Array:
@@ -177,7 +164,8 @@ class _Job:
         shift: int = 0,
         skipped: int = 0,
         pad: int = 0,
-        border: Array = _NO_BORDER,
+        border: int = 0,
+        limit: int = 0,
         fill: Any = 0,
         sign: int = 1,
         scale: float = 1.0,
@@ -186,10 +174,10 @@ class _Job:
         kind = self.dtype.type
         shape = (
             *(self.half, self.lanes, step, count, extent, pad, depth * self.cell),
-            *(first_task, shift, skipped),
+            *(first_task, shift, skipped, border, limit),
         )
         work, scales = tasks * self.rows.block * 16, (kind(scale), kind(sign * scale))
-        operands = (source, border, lines, spectra, shape, _factors(self.half, self.dtype), kind(fill), scales)
+        operands = (source, lines, spectra, shape, _factors(self.half, self.dtype), kind(fill), scales)
         _transform_kernel(self.dtype, tasks, work, *operands)
 
     def transform_x(self, x: Array, lines: Array, slab: tuple[int, int], spectra: Array, depth: int, to: int) -> None:
@@ -207,7 +195,8 @@ class _Job:
             first_task=slab[0] * each,
             skipped=slab[0] * to,
             pad=axis.pad_before,
-            border=_border(axis),
+            border=axis.border,
+            limit=axis.used - axis.pad_before,
             fill=fill_value(self.plan, self.dtype),
         )
 
@@ -220,17 +209,19 @@ class _Job:
         column_lines: Array,
         extents: tuple[int, int, int, int],
         place: tuple[int, int, int, int, int, int, int],
+        spoiled: Array,
     ) -> None:
         """Products of spectra and their way to ``out``, see `fourier.multiply_tasks`.
 
-        ``extents``: rows and columns of a group, depth, chunks.
+        ``extents``: rows and columns of a group, depth, chunks. ``spoiled``: a mark for each sample, see there.
         """
         rows, columns, depth, chunks = extents
         blocks = self.task_blocks(rows, columns, chunks)
         tasks = chunks * self.groups * -(-rows // blocks[0]) * -(-columns // blocks[1])
         work = self.groups * rows * columns * self.rows.block * (2 * depth + 16)
         shape, factors = (self.half, self.lanes, self.groups, *extents), _factors(self.half, self.dtype)
-        _multiply_kernel(self.dtype, tasks, work, a, b, out, row_lines, column_lines, shape, blocks, place, factors)
+        operands = (a, b, out, row_lines, column_lines, shape, blocks, place, factors, spoiled)
+        _multiply_kernel(self.dtype, tasks, work, *operands)
 
     def task_blocks(self, rows: int, columns: int, chunks: int) -> tuple[int, int]:
         """Rows and columns of a task: near a square, in the cache, and enough tasks. Results do not depend on it."""
@@ -282,7 +273,7 @@ def _pack(direction: Direction, plan: ConvPlan, w: Array) -> PackedWeight:
         sign=sign,
         scale=job.scale,
     )
-    return PackedWeight((packed,))
+    return PackedWeight((packed,), w)
 
 
 def _residual_apart(epilogue: Epilogue, at: int, target: Array) -> Epilogue:
@@ -295,20 +286,36 @@ def _residual_apart(epilogue: Epilogue, at: int, target: Array) -> Epilogue:
     return Epilogue(epilogue.bias, residual, epilogue.activation)
 
 
+def _of_samples(lines: list[Any]) -> Array:
+    """Lines of columns whose third number is the sample."""
+    found = _digits(*lines)
+    found[0, 3] = 1
+    return found
+
+
+def _mend(direction: Direction, job: _Job, source: Array, w: Weight, target: Array, spoiled: Array) -> None:
+    """Replace sums that are not finite, of the samples that have any."""
+    if not any_spoiled(spoiled):
+        return
+    for sample in np.flatnonzero(spoiled).tolist():
+        sums, found = sums_of_sample(direction, job.plan, sample, source, w), target[sample : sample + 1]
+        np.copyto(found, _long_last(sums, job.at), where=~np.isfinite(found))
+
+
 def _finish(job: _Job, epilogue: Epilogue, target: Array) -> None:
     bias, residual, activation = flat_epilogue(epilogue, job.dtype)
     if not (bias.size or residual.size or epilogue.activation is not None):
         return
     channels, length = target.shape[1], prod(target.shape[2:])
     operands = (target.reshape(-1), bias, residual, channels, length, activation)
-    _finish_kernel(job.dtype, len(target) * channels, 4 * target.size, *operands)
+    FINISH(job.dtype, len(target) * channels, 4 * target.size, *operands)
     check_raised(epilogue.activation, activation)
 
 
 def _forward(plan: ConvPlan, x: Array, w: Weight, y: Array, epilogue: Epilogue) -> None:
     if not y.size:
         return
-    job = _Job(Direction.FORWARD, plan)
+    job, spoiled = _Job(Direction.FORWARD, plan), np.zeros(plan.batch, np.uint8)
     rows, axis, y = job.rows, job.rows.axis, _long_last(y, job.at)
     (packed,) = (w if isinstance(w, PackedWeight) else _pack(Direction.FORWARD, plan, w)).arrays
     target, source = flat_target(y, job.dtype), job.flat(x)
@@ -316,7 +323,7 @@ def _forward(plan: ConvPlan, x: Array, w: Weight, y: Array, epilogue: Epilogue) 
     depth = job.inputs * rows.phases
     unit = job.spectrum(depth)
     row_lines = _digits((job.groups, job.outputs * job.y_plane, 0, 0), (job.outputs, job.y_plane, 0, 0))
-    column_lines = _digits(*job.y_units(0))
+    column_lines = _of_samples(job.y_units(0))
     for first, last in job.slabs(job.groups, depth):
         lines = _digits(
             *job.x_units(unit),
@@ -328,7 +335,8 @@ def _forward(plan: ConvPlan, x: Array, w: Weight, y: Array, epilogue: Epilogue) 
         job.transform_x(source, lines, (first, last), spectra, depth, unit)
         extents = (job.outputs, last - first, depth, 1)
         place = (0, rows.used, rows.class_step, axis.output, 0, 0, first)
-        job.multiply(packed, spectra, target.reshape(-1), row_lines, column_lines, extents, place)
+        job.multiply(packed, spectra, target.reshape(-1), row_lines, column_lines, extents, place, spoiled)
+    _mend(Direction.FORWARD, job, x, w, target, spoiled)
     _finish(job, epilogue, target)
     deliver(target, y)
 
@@ -336,7 +344,7 @@ def _forward(plan: ConvPlan, x: Array, w: Weight, y: Array, epilogue: Epilogue) 
 def _input_grad(plan: ConvPlan, x: Array, w: Weight, y: Array, epilogue: Epilogue) -> None:
     if not x.size:
         return
-    job = _Job(Direction.INPUT_GRAD, plan)
+    job, spoiled = _Job(Direction.INPUT_GRAD, plan), np.zeros(plan.batch, np.uint8)
     rows, axis, x = job.rows, job.rows.axis, _long_last(x, job.at)
     (packed,) = (w if isinstance(w, PackedWeight) else _pack(Direction.INPUT_GRAD, plan, w)).arrays
     target, source = flat_target(x, job.dtype), job.flat(y)
@@ -349,7 +357,7 @@ def _input_grad(plan: ConvPlan, x: Array, w: Weight, y: Array, epilogue: Epilogu
         (job.inputs, job.x_plane, 0, 0),
         (rows.phases, 0, axis.dilation, 0),
     )
-    column_lines = _digits(*job.x_units(0))
+    column_lines = _of_samples(job.x_units(0))
     for first, last in job.slabs(job.groups, depth):
         lines = _digits(
             *job.y_units(unit),
@@ -373,14 +381,15 @@ def _input_grad(plan: ConvPlan, x: Array, w: Weight, y: Array, epilogue: Epilogu
         extents = (job.inputs * rows.phases, last - first, depth, 1)
         shift = rows.step * rows.begin - axis.pad_before
         place = (rows.taps - 1, rows.used, rows.step, axis.input, shift, 0, first)
-        job.multiply(packed, spectra, target.reshape(-1), row_lines, column_lines, extents, place)
+        job.multiply(packed, spectra, target.reshape(-1), row_lines, column_lines, extents, place, spoiled)
+    _mend(Direction.INPUT_GRAD, job, y, w, target, spoiled)
     _finish(job, epilogue, target)
     deliver(target, x)
 
 
 def _weight_grad(plan: ConvPlan, x: Array, w: Array, y: Array, epilogue: Epilogue) -> None:
     job = _Job(Direction.WEIGHT_GRAD, plan)
-    rows, axis, groups, w = job.rows, job.rows.axis, job.groups, _long_last(w, job.at)
+    rows, axis, groups, weight, w = job.rows, job.rows.axis, job.groups, w, _long_last(w, job.at)
     x_source, y_source = job.flat(x), job.flat(y)
     total = np.zeros(w.size, job.dtype)
     columns, each = job.inputs * rows.phases, groups * job.outputs
@@ -423,9 +432,13 @@ def _weight_grad(plan: ConvPlan, x: Array, w: Array, y: Array, epilogue: Epilogu
         sums = np.empty((chunks, w.size), job.dtype)
         place = (0, rows.taps, rows.phase_step, axis.kernel, 0, w.size, 0)
         extents = (job.outputs, columns, depth, chunks)
-        job.multiply(a, b, sums.reshape(-1), row_lines, column_lines, extents, place)
-        total += tree_sum(sums)
-    deliver(total.reshape(w.shape), w)
+        job.multiply(a, b, sums.reshape(-1), row_lines, column_lines, extents, place, np.zeros(1, np.uint8))
+        with np.errstate(over="ignore", invalid="ignore"):
+            total += tree_sum(sums)
+    found = np.moveaxis(total.reshape(w.shape), 4, 2 + job.at)
+    if not np.isfinite(total).all():
+        mend_weight(plan, x, found, y)
+    deliver(found, weight)
 
 
 def _error_factor(direction: Direction, plan: ConvPlan) -> float:
@@ -458,7 +471,7 @@ def _algorithm(direction: Direction) -> Algorithm:
             "product of each pair of channels; the number of taps matters little",
             chosen="16 and more taps along one axis, where clearly faster",
             bound="of the largest values: `sqrt(b) (10 log2 b + 2n + 18)` for blocks of `b` cells and `n` channels",
-            reach="over a block, its group's channels",
+            reach="errors, over a block, in its group's channels",
         ),
     )
 

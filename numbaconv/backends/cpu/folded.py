@@ -47,12 +47,10 @@ class Fold(NamedTuple):
 
 def _fold_axis(axis: PhasedAxis) -> tuple[PhasedAxis, Array]:
     positions = int(axis.positions.max())
-    bases = sorted(set(axis.base.tolist()))
-    taps = np.full((axis.positions.size, len(bases)), -1)
-    for phase in range(axis.positions.size):
-        for t in range(axis.taps[phase], axis.taps[phase + 1]):
-            taps[phase, bases.index(axis.base[t])] = axis.tap[t]
-    base = np.array(bases, np.int64)
+    back, place = np.unique(-axis.base, return_inverse=True)  # from the last on, as taps ascend in a phase by itself
+    base = -back
+    taps = np.full((axis.positions.size, base.size), -1)
+    taps[np.repeat(np.arange(axis.positions.size), np.diff(axis.taps)), place] = axis.tap
     first = np.clip(-base, 0, positions)
     folded = axis._replace(
         positions=np.array([positions]),
@@ -62,7 +60,6 @@ def _fold_axis(axis: PhasedAxis) -> tuple[PhasedAxis, Array]:
         first=first,
         last=np.clip(axis.cells - base, first, positions),
         base=base,
-        reach=np.zeros(base.size, np.int64),
     )
     return folded, taps
 

@@ -23,6 +23,7 @@ Products are added in the order of the steps, in blocks of DEPTH, whatever the s
 import numpy as np
 
 from ...plan import CONSTANT
+from .gather import code_of
 from .gemm import add_stretch
 from .jit import inner, kernel, part
 from .simd import call_row
@@ -36,6 +37,7 @@ from .simd_complex import (
     to_real_halves,
     twist,
 )
+from .simd_finite import all_finite
 
 __all__ = [
     "TILE_ROWS",
@@ -118,16 +120,14 @@ def _read_row(cells, real, imaginary, source, base, first, step, count, half, ex
 
 
 @part
-def _read_border(cells, real, imaginary, source, base, first, step, count, begin, end, table, fill):
-    """What padding other than zeros puts beside the source's cells."""
+def _read_border(cells, real, imaginary, source, base, first, step, count, begin, end, extent, border, limit, fill):
+    """What padding other than zeros puts beside the source's cells; ``first`` is a cell, ``limit`` as in `gather`."""
     for i in range(count - end + begin):
         cell = i if i < begin else i + end - begin
-        position = first + cell * step
-        if 0 <= position < table.size:
-            code = table[position]
-            if code == CONSTANT or code >= 0:
-                to = imaginary if cell % 2 else real
-                cells[to + cell // 2] = fill if code == CONSTANT else source[base + code]
+        code = code_of(first + cell * step, extent, border, limit)
+        if code == CONSTANT or code >= 0:
+            to = imaginary if cell % 2 else real
+            cells[to + cell // 2] = fill if code == CONSTANT else source[base + code]
 
 
 @inner
@@ -146,15 +146,15 @@ def _line(digits, number):
 
 
 @kernel
-def transform_tasks(begin, end, source, border, lines, spectra, shape, table, fill, scales):
+def transform_tasks(begin, end, source, lines, spectra, shape, table, fill, scales):
     """A task: the spectrum of one stretch of a row, zeros behind it.
 
     ``lines``, by the digits of a task's number: where the row starts, the padded position of its stretch, and where
     its spectrum goes. ``shape``: complex values of a transform, lanes, distance between cells, cells of a stretch,
-    cells of a row, padding before it, distance between vectors of a spectrum, the number of the first task, and what
-    is added to its stretch's position and taken from its spectrum's place.
+    cells of a row, padding before it, distance between vectors of a spectrum, the number of the first task, what is
+    added to its stretch's position and taken from its spectrum's place, and the padding's mode and limit (`gather`).
     """
-    half, lanes, step, count, extent, pad, vector_step, first_task, shift, skipped = shape
+    half, lanes, step, count, extent, pad, vector_step, first_task, shift, skipped, border, limit = shape
     plane = half + lanes
     cells = np.empty(4 * plane, spectra.dtype)
     post = 2 * (half // lanes + lanes) + 2 * half
@@ -163,8 +163,9 @@ def transform_tasks(begin, end, source, border, lines, spectra, shape, table, fi
         first += shift
         to -= skipped
         some, more = _read_row(cells, 0, plane, source, base, first, step, count, half, extent, pad)
-        if border.size:
-            _read_border(cells, 0, plane, source, base, first, step, count, some, more, border, fill)
+        if border:
+            at = first - pad
+            _read_border(cells, 0, plane, source, base, at, step, count, some, more, extent, border, limit, fill)
         at = transform(cells, 0, 2 * plane, plane, half, lanes, table)
         cells[at + half], cells[at + plane + half] = cells[at], cells[at + plane]
         for k in range(0, half, lanes):
@@ -253,14 +254,15 @@ def _inverse(y, at, cells, plane, half, lanes, table):
 
 
 @kernel
-def multiply_tasks(begin, end, a, b, out, row_lines, column_lines, shape, blocks, place, table):
+def multiply_tasks(begin, end, a, b, out, row_lines, column_lines, shape, blocks, place, table, spoiled):
     """A task: products of a block of rows with a block of columns over a chunk of the depth, transformed back.
 
     ``row_lines`` and ``column_lines``, by the digits of a row's and a column's number: where the result's line starts,
     and the position of its first cell; both are added up. ``shape``: complex values of a transform, lanes, groups,
     rows and columns of a group, depth, chunks. ``blocks``: rows and columns of a block. ``place``: first cell that is
     valid, how many are, the distance between their positions, how many positions there are, what is added to the first
-    position, what a chunk's results are from the next's, and the number of the first column.
+    position, what a chunk's results are from the next's, and the number of the first column. ``spoiled``: a mark for
+    each third number of a column's line, set where cells to store are not finite.
     """
     half, lanes, groups, rows, columns, depth, chunks = shape
     some_rows, some_columns = blocks
@@ -301,7 +303,7 @@ def multiply_tasks(begin, end, a, b, out, row_lines, column_lines, shape, blocks
         for m in range(high):
             row_base, row_position, _ = _line(row_lines, g * rows + m0 + m)
             for n in range(across):
-                base, position, _ = _line(column_lines, first_column + n0 + n)
+                base, position, mark = _line(column_lines, first_column + n0 + n)
                 base += row_base + chunk * chunk_size
                 position += row_position + shift
                 skipped = _clamp(-(position // step), 0, valid)
@@ -310,6 +312,9 @@ def multiply_tasks(begin, end, a, b, out, row_lines, column_lines, shape, blocks
                     real = _inverse(sums, (m * some_columns + n) * y_step, cells, plane, half, lanes, table)
                     at = base + position + skipped * step
                     _write_row(out, at, step, cells, real, real + plane, first + skipped, stop - skipped)
+                    low, pairs = (first + skipped) // 2, (first + stop + 1) // 2 - (first + skipped) // 2
+                    if not (all_finite(cells, real + low, pairs) and all_finite(cells, real + plane + low, pairs)):
+                        spoiled[mark] = 1  # every task writes the same value
 
 
 @kernel

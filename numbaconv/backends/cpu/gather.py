@@ -17,8 +17,8 @@ import numpy as np
 from numba import types
 
 from ...arrays import Array
-from ...plan import CONSTANT, ZERO, Axis
-from ..tables import keep_small, source_table, stepping
+from ...plan import CONSTANT, ZERO, Axis, border_cell
+from ..tables import keep, stepping
 from .jit import inner, part
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     "PhasedAxis",
     "axis_tables",
     "build_runs",
+    "code_of",
     "forward_axis",
     "input_grad_axis",
     "merged",
@@ -44,14 +45,15 @@ class PhasedAxis(NamedTuple):
     ``step``: source cells from one position to the next. ``target_step``: the distance in the result from one
     position to the next. Per phase: ``positions``, how many there are; ``target_first``, where the first is
     stored; ``taps[phase] .. taps[phase + 1]``, its taps. Per tap: ``tap``, its index in the weight; ``first``,
-    ``last`` and ``base`` as above; ``reach``, the padded position that position 0 reads. ``source``: the cell at
-    each padded position where ``bordered``, that is, where padding is not zeros.
+    ``last`` and ``base`` as above. ``bordered``: the padding mode's place in `PADDING_MODES` where padding is not
+    zeros, else 0; ``limit``: the cell behind the last that is read, in padding or not.
     """
 
     cells: int
     step: int
     target_step: int
     bordered: int
+    limit: int
     positions: Array
     target_first: Array
     taps: Array
@@ -59,8 +61,6 @@ class PhasedAxis(NamedTuple):
     first: Array
     last: Array
     base: Array
-    reach: Array
-    source: Array
 
 
 class GatherAxis(NamedTuple):
@@ -72,21 +72,20 @@ class GatherAxis(NamedTuple):
     target_first: int
     target_step: int
     bordered: int
+    limit: int
     tap: Array
     first: Array
     last: Array
     base: Array
-    reach: Array
-    source: Array
 
 
 #: The Numba type of axes that are `merged`.
 TABLE = types.Array(types.int64, 1, "C")
 #: The Numba type of a phased axis.
-PHASED = types.NamedTuple([types.int64] * 4 + [TABLE] * 9, PhasedAxis)
+PHASED = types.NamedTuple([types.int64] * 5 + [TABLE] * 7, PhasedAxis)
 
 #: A merged axis begins with its integers, then says where each of its tables begins and the last ends.
-_INTEGERS, _TABLES = 4, 9
+_INTEGERS, _TABLES = 5, 7
 _HEAD = _INTEGERS + _TABLES + 1
 
 
@@ -94,65 +93,58 @@ def _table(values: list[int]) -> Array:
     return np.array(values, np.int64)
 
 
-@keep_small
+@keep
 def forward_axis(axis: Axis) -> PhasedAxis:
     """How FORWARD reads an axis of the input."""
     axis = stepping(axis)
-    taps = range(axis.kernel)
-    ranges = [axis.tap_range(k) for k in taps]
-    bordered = axis.mode != "zeros" and (axis.pad_before > 0 or axis.used > axis.pad_before + axis.input)
+    tap = np.arange(axis.kernel, dtype=np.int64)
+    base = tap * axis.dilation - axis.pad_before
+    first = np.clip(-(base // axis.stride), 0, axis.output)
     return PhasedAxis(
         cells=axis.input,
         step=axis.stride,
         target_step=1,
-        bordered=int(bordered),
+        bordered=axis.border,
+        limit=axis.used - axis.pad_before,
         positions=_table([axis.output]),
         target_first=_table([0]),
         taps=_table([0, axis.kernel]),
-        tap=_table(list(taps)),
-        first=_table([first for first, _ in ranges]),
-        last=_table([last for _, last in ranges]),
-        base=_table([k * axis.dilation - axis.pad_before for k in taps]),
-        reach=_table([k * axis.dilation for k in taps]),
-        source=source_table(axis) if bordered else _table([0]),
+        tap=tap,
+        first=first,
+        last=np.clip(-((base - axis.input) // axis.stride), first, axis.output),
+        base=base,
     )
 
 
-@keep_small
+@keep
 def input_grad_axis(axis: Axis) -> PhasedAxis:
     """How INPUT_GRAD reads an axis of the output gradient: a phase for each that has input cells."""
     axis = stepping(axis)
-    positions, targets, counts, taps, base, first, last = [], [], [0], [], [], [], []
-    phases_of_taps = [axis.tap_phase(k) for k in range(axis.kernel)]
-    for phase in range(min(axis.stride, axis.pad_before + axis.input)):
-        begin = -((phase - axis.pad_before) // axis.stride)  # the first q with stride * q + phase >= pad
-        target = begin * axis.stride + phase - axis.pad_before
-        if target >= axis.input:
-            continue
-        count = -((target - axis.input) // axis.stride)
-        for k, (of_tap, shift) in enumerate(phases_of_taps):
-            if of_tap == phase:
-                taps.append(k)
-                base.append(begin - shift)
-                first.append(min(max(shift - begin, 0), count))
-                last.append(min(max(axis.output - begin + shift, first[-1]), count))
-        positions.append(count)
-        targets.append(target)
-        counts.append(len(taps))
+    stride, pad, cells = axis.stride, axis.pad_before, axis.input
+    few = np.sort((np.arange(cells, dtype=np.int64) + pad) % stride) if cells < stride else None
+    phases = np.arange(stride, dtype=np.int64) if few is None else few
+    begin = -((phases - pad) // stride)  # the first q with stride * q + phase >= pad
+    target = begin * stride + phases - pad
+    positions = -((target - cells) // stride)
+    shift, of_tap = np.divmod(np.arange(axis.kernel, dtype=np.int64) * axis.dilation, stride)
+    slot = np.minimum(np.searchsorted(phases, of_tap), phases.size - 1)
+    tap = np.flatnonzero(phases[slot] == of_tap)
+    tap = tap[np.argsort(slot[tap], kind="stable")]
+    slot, shift = slot[tap], shift[tap]
+    first = np.clip(shift - begin[slot], 0, positions[slot])
     return PhasedAxis(
         cells=axis.output,
         step=1,
-        target_step=axis.stride,
+        target_step=stride,
         bordered=0,
-        positions=_table(positions),
-        target_first=_table(targets),
-        taps=_table(counts),
-        tap=_table(taps),
-        first=_table(first),
-        last=_table(last),
-        base=_table(base),
-        reach=_table([0] * len(taps)),
-        source=_table([0]),
+        limit=axis.output,
+        positions=positions,
+        target_first=target,
+        taps=np.concatenate([_table([0]), np.cumsum(np.bincount(slot, minlength=phases.size))]),
+        tap=tap,
+        first=first,
+        last=np.clip(axis.output - begin[slot] + shift, first, positions[slot]),
+        base=begin[slot] - shift,
     )
 
 
@@ -185,6 +177,7 @@ def phased_axis(table, number):
         table[at + 1],
         table[at + 2],
         table[at + 3],
+        table[at + 4],
         table[table[bound] : table[bound + 1]],
         table[table[bound + 1] : table[bound + 2]],
         table[table[bound + 2] : table[bound + 3]],
@@ -192,8 +185,6 @@ def phased_axis(table, number):
         table[table[bound + 4] : table[bound + 5]],
         table[table[bound + 5] : table[bound + 6]],
         table[table[bound + 6] : table[bound + 7]],
-        table[table[bound + 7] : table[bound + 8]],
-        table[table[bound + 8] : table[bound + 9]],
     )
 
 
@@ -214,13 +205,25 @@ def phase_of(axis, phase):
         axis.target_first[phase],
         axis.target_step,
         axis.bordered,
+        axis.limit,
         axis.tap[begin:end],
         axis.first[begin:end],
         axis.last[begin:end],
         axis.base[begin:end],
-        axis.reach[begin:end],
-        axis.source,
     )
+
+
+_border_cell = part(border_cell)
+
+
+@inner
+def code_of(cell, cells, bordered, limit):
+    """The cell itself if it lies in the source, else what padding says."""
+    if 0 <= cell < cells:
+        return cell
+    if bordered and cell < limit:
+        return _border_cell(bordered, cell, cells)
+    return ZERO
 
 
 @inner
@@ -228,9 +231,7 @@ def _cell(axis, position, t):
     """The cell that tap ``t`` reads from a position, or ``ZERO`` or ``CONSTANT``."""
     if axis.first[t] <= position < axis.last[t]:
         return axis.base[t] + axis.step * position
-    if axis.bordered:
-        return axis.source[position * axis.step + axis.reach[t]]
-    return ZERO
+    return code_of(axis.base[t] + axis.step * position, axis.cells, axis.bordered, axis.limit)
 
 
 @inner
@@ -256,7 +257,7 @@ def _row_runs(runs, tap, count, at, d, h, first, length, plane_row, width, t):
         for o in range(first, first + length):
             if begin <= o < end:
                 continue
-            cell = width.source[o * width.step + width.reach[t]]
+            cell = code_of(width.base[t] + o * width.step, width.cells, width.bordered, width.limit)
             if cell == CONSTANT or (cell >= 0 and outside and code == CONSTANT):
                 count = _add_run(runs, tap, count, at + o - first, CONSTANT, 1)
             elif cell >= 0 and not outside:

@@ -8,9 +8,10 @@ from typing import Any
 from ...arrays import Array
 from ...plan import ConvPlan
 from ..base import About, Algorithm, Direction, Epilogue, PackedWeight, Packing, Runner, any_order_factor
-from .gather import PhasedAxis, axis_tables, forward_axis, input_grad_axis
+from ..tables import keep, memory_of, stepping
+from .gather import PhasedAxis, forward_axis, input_grad_axis
 
-__all__ = ["Axes", "axes_of", "both_directions", "gather_refusal", "weight_gradient"]
+__all__ = ["Axes", "axes_of", "both_directions", "gather_refusal", "phase_count", "weight_gradient"]
 
 Axes = tuple[PhasedAxis, PhasedAxis, PhasedAxis]
 Run = Callable[[ConvPlan, Array, Any, Array, Epilogue, bool, Any], None]
@@ -18,22 +19,37 @@ Pack = Callable[[ConvPlan, Array, bool, Any], PackedWeight]
 Launch = Callable[[ConvPlan, bool, Axes], Any]
 Refusal = Callable[[Direction, ConvPlan], str | None]
 
-#: Above this many taps their tables would outgrow the caches.
-_MOST_TAPS = 512
-#: Cells of tables up to which each of many plans may keep its own.
-_MOST_KEPT = 2**12
+#: Bytes of tables up to which each of many plans may keep its own; larger ones share a limit.
+_MOST_KEPT = 2**15
+#: Cells that a position's taps span, and for each product of a row and a tap, above which a patch would have more of
+#: what no tap reads than the result has work.
+_MOST_SPANNED, _MOST_APART = 2**16, 16
+#: Stride phases, for each of which there are tables, and of their results for each: fewer are quicker one by one.
+_MOST_PHASES, _LEAST_RESULTS = 2**10, 16
 
 
 def gather_refusal(direction: Direction, plan: ConvPlan) -> str | None:
     """Why a gather with a vector micro-kernel does not suit a plan, if it does not."""
-    taps = prod(axis.kernel for axis in plan.axes)
+    by_input = direction is Direction.INPUT_GRAD
     if plan.compute_dtype not in ("float32", "float64"):
         return f"its micro-kernel multiplies float32 and float64, not {plan.compute_dtype}"
-    if taps > _MOST_TAPS:
-        return f"tables are kept for {_MOST_TAPS} taps at most, not {taps}"
-    if direction is Direction.INPUT_GRAD and any(axis.maps_padding for axis in plan.axes):
+    if by_input and any(axis.maps_padding for axis in plan.axes):
         return "padding that repeats cells adds several positions to one"
+    spanned = prod(axis.extent for axis in plan.axes)
+    read = prod(axis.kernel * (axis.input if by_input else axis.output) for axis in plan.axes)
+    if spanned > max(_MOST_SPANNED, _MOST_APART * read):
+        return f"taps span {spanned} cells, of which all positions of a channel read {read} in all"
+    phases, results = phase_count(direction, plan), prod(axis.input for axis in plan.axes)
+    if phases > max(_MOST_PHASES, results // _LEAST_RESULTS):
+        return f"{phases} stride phases have {results} results of a channel"
     return None
+
+
+def phase_count(direction: Direction, plan: ConvPlan) -> int:
+    """How many stride phases a primitive has."""
+    if direction is not Direction.INPUT_GRAD:
+        return 1
+    return prod(min(stepping(axis).stride, axis.input) for axis in plan.axes)
 
 
 def axes_of(direction: Direction, plan: ConvPlan) -> Axes:
@@ -47,11 +63,6 @@ def _taps_key(direction: Direction, plan: ConvPlan) -> Hashable:
     """What a packed weight depends on: which taps each stride phase has, and how phases lie to each other."""
     axes = axes_of(direction, plan)
     return tuple((axis.tap.tobytes(), axis.taps.tobytes(), axis.base.tobytes()) for axis in axes)
-
-
-def _is_small(axes: Axes) -> bool:
-    """Whether tables take so little memory that each of many plans may keep its own."""
-    return sum(table.size for axis in axes for table in axis_tables(axis)) <= _MOST_KEPT
 
 
 def _axes_alone(plan: ConvPlan, by_input: bool, axes: Axes) -> Axes:
@@ -80,6 +91,7 @@ def both_directions(
     def algorithm(direction: Direction) -> Algorithm:
         by_input = direction is Direction.INPUT_GRAD
 
+        @keep
         def launched(plan: ConvPlan) -> Any:
             return launch(plan, by_input, axes_of(direction, plan))
 
@@ -88,10 +100,9 @@ def both_directions(
             run(plan, source, w, out, epilogue, by_input, launched(plan))
 
         def ready(plan: ConvPlan) -> Runner:
-            axes = axes_of(direction, plan)
-            if not _is_small(axes):
+            made = launched(plan)
+            if memory_of(made) > _MOST_KEPT:
                 return partial(take, plan)
-            made = launch(plan, by_input, axes)
             if by_input:
                 return lambda x, w, y, epilogue: run(plan, y, w, x, epilogue, True, made)
             return lambda x, w, y, epilogue: run(plan, x, w, y, epilogue, False, made)
@@ -126,17 +137,17 @@ def weight_gradient(
 ) -> Algorithm:
     """An algorithm for WEIGHT_GRAD: ``run(launched, x, w, y)`` fills ``w``, given what ``launch`` made once."""
 
-    def axes_of_plan(plan: ConvPlan) -> Axes:
-        return axes_of(Direction.WEIGHT_GRAD, plan)
+    @keep
+    def launched(plan: ConvPlan) -> Any:
+        return launch(plan, axes_of(Direction.WEIGHT_GRAD, plan))
 
     def take(plan: ConvPlan, x: Array, w: Array, y: Array, epilogue: Epilogue) -> None:
-        run(launch(plan, axes_of_plan(plan)), x, w, y)
+        run(launched(plan), x, w, y)
 
     def ready(plan: ConvPlan) -> Runner:
-        axes = axes_of_plan(plan)
-        if not _is_small(axes):
+        made = launched(plan)
+        if memory_of(made) > _MOST_KEPT:
             return partial(take, plan)
-        made = launch(plan, axes)
         return lambda x, w, y, epilogue: run(made, x, w, y)
 
     factor = partial(any_order_factor, Direction.WEIGHT_GRAD)

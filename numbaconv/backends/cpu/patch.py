@@ -12,11 +12,12 @@ Channels are the slowest axis of a patch, or the fastest, as they are in the sou
 
 import numpy as np
 
-from ...plan import CONSTANT, ZERO
+from ...plan import CONSTANT
+from .gather import code_of
 from .jit import inner, part
 from .simd import ROWS, VECTOR_BYTES, copy_between
 
-__all__ = ["code_of", "fill_cells", "fill_places", "least", "pack_patch", "span", "tap_offsets"]
+__all__ = ["fill_cells", "fill_places", "least", "pack_patch", "span", "tap_offsets"]
 
 
 @part
@@ -38,26 +39,16 @@ def span(bases):
 
 
 @inner
-def code_of(cell, cells, bordered, pad, source):
-    """The cell itself if it lies in the source, else what padding says."""
-    if 0 <= cell < cells:
-        return cell
-    if bordered and 0 <= cell + pad < source.size:
-        return source[cell + pad]
-    return ZERO
-
-
-@inner
 def fill_cells(patch, at, count, value):
     for i in range(count):
         patch[np.uintp(at + i)] = value
 
 
 @inner
-def _pack_row(patch, to, source, at, step, first_cell, count, cells, bordered, pad, table, fill):
+def _pack_row(patch, to, source, at, step, first_cell, count, cells, bordered, limit, fill):
     """One row of one channel: cells ``first_cell .. first_cell + count - 1``, ``step`` apart in the source."""
     for j in range(count):
-        code = code_of(first_cell + j, cells, bordered, pad, table)
+        code = code_of(first_cell + j, cells, bordered, limit)
         if code >= 0:
             patch[np.uintp(to + j)] = source[np.uintp(at + code * step)]
         else:
@@ -65,10 +56,10 @@ def _pack_row(patch, to, source, at, step, first_cell, count, cells, bordered, p
 
 
 @inner
-def _pack_cells(patch, to, pitch, source, at, step, channels, first_cell, count, cells, bordered, pad, table, fill):
+def _pack_cells(patch, to, pitch, source, at, step, channels, first_cell, count, cells, bordered, limit, fill):
     """One row of cells whose channels are neighbours."""
     for j in range(count):
-        code = code_of(first_cell + j, cells, bordered, pad, table)
+        code = code_of(first_cell + j, cells, bordered, limit)
         if code >= 0:
             start = at + code * step
             for c in range(channels):
@@ -98,24 +89,19 @@ def _pack_bordered(
 ):
     """As `pack_patch`, cell by cell: any border, any distance of cells."""
     row = first_row * height.step + least(height.base)
-    pads = (
-        depth.reach[0] - depth.base[0] if depth.bordered else 0,
-        height.reach[0] - height.base[0] if height.bordered else 0,
-        width.reach[0] - width.base[0] if width.bordered else 0,
-    )
     together = channels if pitches[3] != 1 else 1
     for c in range(0, channels, together):
         for td in range(depth.base.size):
-            d = code_of(od * depth.step + depth.base[td], depth.cells, depth.bordered, pads[0], depth.source)
+            d = code_of(od * depth.step + depth.base[td], depth.cells, depth.bordered, depth.limit)
             for r in range(rows):
-                h = code_of(row + r, height.cells, height.bordered, pads[1], height.source)
+                h = code_of(row + r, height.cells, height.bordered, height.limit)
                 to = p_at + c * pitches[0] + td * pitches[1] + r * pitches[2]
                 start = at + c * strides[0] + d * strides[1] + h * strides[2]
                 value = fill if (h if h < 0 else d) == CONSTANT else patch.dtype.type(0)
                 if d < 0 or h < 0:
                     # Axes are padded one after the other, the width last: its own padding counts where both do.
                     for j in range(columns):
-                        code = code_of(column + j, width.cells, width.bordered, pads[2], width.source)
+                        code = code_of(column + j, width.cells, width.bordered, width.limit)
                         cell = value if code >= 0 else fill if code == CONSTANT else patch.dtype.type(0)
                         fill_cells(patch, to + j * pitches[3], together, cell)
                 elif pitches[3] == 1:  # one channel alone may have room for others beside it
@@ -129,8 +115,7 @@ def _pack_bordered(
                         columns,
                         width.cells,
                         width.bordered,
-                        pads[2],
-                        width.source,
+                        width.limit,
                         fill,
                     )
                 else:
@@ -146,8 +131,7 @@ def _pack_bordered(
                         columns,
                         width.cells,
                         width.bordered,
-                        pads[2],
-                        width.source,
+                        width.limit,
                         fill,
                     )
 

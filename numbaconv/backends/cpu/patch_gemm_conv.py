@@ -371,7 +371,7 @@ _FOLDED = both_directions(
         "channels",
         cost="as `patch_gemm`, and products with zeros for the taps that a phase does not have",
         chosen="few channels, where lanes gained outweigh products with zeros",
-        reach="to the cells of a stride beside those that read it",
+        reach="NaN and infinity, to the cells of a stride beside those that read them",
     ),
 )
 #: INPUT_GRAD with stride phases as channels, zeros for the taps that a phase does not have.

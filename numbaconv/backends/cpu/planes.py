@@ -13,8 +13,9 @@ the cell. Where the stride is 1 there is one part, the patch as it is.
 import numpy as np
 
 from ...plan import CONSTANT
+from .gather import code_of
 from .jit import inner, kernel
-from .patch import code_of, least, span
+from .patch import least, span
 from .simd import VECTOR_BYTES, copy_between, copy_vector
 
 __all__ = ["further", "line_offsets", "pack_planes"]
@@ -45,12 +46,12 @@ def line_offsets(offsets, channels, pitches, depth, height, width):
 
 
 @inner
-def _pack_bordered(patch, to, source, at, d, h, column, step, columns, fill, pad, width):
+def _pack_bordered(patch, to, source, at, d, h, column, step, columns, fill, width):
     """One row of a part, cell by cell, where padding is not zeros everywhere."""
     # Axes are padded one after the other, the width last: its own padding counts where both do.
     outside = (fill if (h if h < 0 else d) == CONSTANT else patch.dtype.type(0)) if d < 0 or h < 0 else source[at]
     for j in range(columns):
-        code = code_of(column + j * step, width.cells, width.bordered, pad, width.source)
+        code = code_of(column + j * step, width.cells, width.bordered, width.limit)
         if code < 0:
             patch[np.uintp(to + j)] = fill if code == CONSTANT else patch.dtype.type(0)
         elif d < 0 or h < 0:
@@ -70,23 +71,18 @@ def pack_planes(
     lanes, step = VECTOR_BYTES // patch.itemsize, width.step
     row, cell = first_row * height.step + least(height.base), column * step + least(width.base)
     bordered = depth.bordered or height.bordered or width.bordered
-    pads = (
-        depth.reach[0] - depth.base[0] if depth.bordered else 0,
-        height.reach[0] - height.base[0] if height.bordered else 0,
-        width.reach[0] - width.base[0] if width.bordered else 0,
-    )
     high, wide = span(height.base), span(width.base)
     # No function that is inlined here takes an array: counting its references at each row took as long as the copy.
     for c in range(channels):
         for td in range(depth.base.size):
             d = od * depth.step + depth.base[td]
             if bordered:
-                d = code_of(d, depth.cells, depth.bordered, pads[0], depth.source)
+                d = code_of(d, depth.cells, depth.bordered, depth.limit)
             for a in range(min(height.step, high)):
                 for r in range(rows + (high - 1 - a) // height.step):
                     h = row + a + r * height.step
                     if bordered:
-                        h = code_of(h, height.cells, height.bordered, pads[1], height.source)
+                        h = code_of(h, height.cells, height.bordered, height.limit)
                     inside = 0 <= d < depth.cells and 0 <= h < height.cells
                     line = c * pitches[0] + td * pitches[1] + a * step * pitches[2] + r * pitches[3]
                     start = at + c * strides[0] + d * strides[1] + h * strides[2]
@@ -105,7 +101,7 @@ def pack_planes(
                         count, first = columns + (wide - 1 - b) // step, cell + b
                         to = line + b * pitches[2]
                         if bordered:
-                            _pack_bordered(patch, to, source, start, d, h, first, step, count, fill, pads[2], width)
+                            _pack_bordered(patch, to, source, start, d, h, first, step, count, fill, width)
                             continue
                         left = min(max(-(first // step), 0), count)
                         right = max(min(-((first - width.cells) // step), count), left)

@@ -60,7 +60,7 @@ def _forward(plan: ConvPlan, x: Array, w: Array, y: Array, epilogue: Epilogue) -
     dtype = np.dtype(plan.compute_dtype)
     bias, residual, activation = _epilogue_operands(epilogue, dtype)
     target, (depth, height, width) = target_like(y, dtype), plan.axes3
-    tiles = -(-width.output // min(direct.TILE, width.output))
+    tiles = -(-width.output // axis_table(width).tile)
     channels = plan.groups * _blocks(plan.y_channels // plan.groups)
     tasks = plan.batch * channels * depth.output * height.output * tiles
     operands = (contiguous(x, dtype), contiguous(w, dtype), bias, residual, target)
@@ -73,9 +73,8 @@ def _input_grad(plan: ConvPlan, x: Array, w: Array, y: Array, epilogue: Epilogue
     dtype = np.dtype(plan.compute_dtype)
     bias, residual, activation = _epilogue_operands(epilogue, dtype)
     target, (depth, height, _) = target_like(x, dtype), plan.axes3
-    width = axis_table(plan.axes3[2])  # the axis as the kernel sees it, whose stride may be another
-    steps = -(-max(width.pad + width.input, width.used) // width.stride)
-    tiles = 1 if width.mapped else -(-steps // min(direct.TILE, steps))
+    width = axis_table(plan.axes3[2])
+    tiles = -(-width.steps // width.grad_tile)
     channels = plan.groups * _blocks(plan.x_channels // plan.groups)
     tasks = plan.batch * channels * depth.input * height.input * tiles
     operands = (target, contiguous(w, dtype), bias, residual, contiguous(y, dtype))

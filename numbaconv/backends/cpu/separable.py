@@ -57,7 +57,7 @@ def separable_tasks(
     """
     batch, together, channels, rows, stretch, positions, task_panels, panel_blocks, lanes = shape
     high, wide, taps = extents
-    band, bands, block, blocks, slots = sweeps.band, sweeps.bands, sweeps.block, sweeps.blocks, len(sweeps.slices)
+    band, bands, block, blocks, slots = sweeps.band, sweeps.bands, sweeps.block, sweeps.blocks, sweeps.depth_slots
     plane, zero = -(-(band * block) // lanes) * lanes, out.dtype.type(0)
     plane += (1 - plane // lanes % 2) * lanes  # an odd number of lines, so that planes do not compete for cache sets
     between = np.empty(together * channels * plane, out.dtype)
@@ -72,11 +72,11 @@ def separable_tasks(
         samples, top, left = min(together, batch - first), band_number * band, block_number * block
         down, right = min(band, high - top), min(block, wide - left)
         piece = (slot * bands + band_number) * blocks + block_number
-        missing = first * channels * plane + (sweeps.slices[slot, 0] * high + top) * wide + left
+        missing = first * channels * plane + (slot * high + top) * wide + left
         target = (high, wide, plane, taps, piece, 1, missing)
         operands = (source, w, nothing, nothing, between, depthwise, target, sweeps, fill, none)
         call_tasks(addresses[0], first * channels, (first + samples) * channels, operands)
-        at = first * out_strides[0] + sweeps.slices[slot, 0] * out_strides[2] + top * out_strides[3]
+        at = first * out_strides[0] + slot * out_strides[2] + top * out_strides[3]
         at += left * out_strides[4]
         columns = min(stretch, right)
         some_rows = min(max(positions // columns, 1), down)

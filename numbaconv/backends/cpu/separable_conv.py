@@ -96,7 +96,7 @@ def _ready(first: ConvPlan, second: ConvPlan) -> Runner:
         along_rows = planes and epilogue.activation is not None
         together, rows, columns = _pieces(first, lanes, stretch if along_rows else None)
         sweeps = make_sweeps("forward", lanes, 1, first.axes3, (rows, columns))
-        tasks = -(-first.batch // together) * len(sweeps.slices) * sweeps.bands * sweeps.blocks
+        tasks = -(-first.batch // together) * sweeps.depth_slots * sweeps.bands * sweeps.blocks
         outputs = second.y_channels
         tiles = (stretch, POSITIONS, task_panels, panel_blocks, lanes)
         shape = (first.batch, together, between, outputs, *tiles)

@@ -1,7 +1,8 @@
 """LLVM IR: vectors, which Numba's Python cannot say, and a call by address.
 
-No other files write any but `simd_tiles`, `simd_taps` and `simd_complex`, which add intrinsics on small tiles,
-depthwise sweeps and complex values with the helpers given here, and `fan_out`, which calls task loops.
+No other files write any but `simd_tiles`, `simd_taps`, `simd_complex` and `simd_finite`, which add intrinsics on small
+tiles, depthwise sweeps, complex values and the search for NaN and infinity with the helpers given here, and `fan_out`,
+which calls task loops.
 
 The vector width is the host's, read once: 16 bytes (SSE, NEON), 32 (AVX2) or 64 (AVX-512).
 """
@@ -31,6 +32,7 @@ __all__ = [
     "for_sizes",
     "gather_tile",
     "load_vector",
+    "masked_load",
     "multiply_add_of",
     "pointers_of",
     "shifted_tile",
@@ -392,6 +394,15 @@ def copy_vector(typingctx, source, s_at, target, t_at):
     return signature, generate
 
 
+def masked_load(builder, cells, kind, size, mask):
+    """The vector at a pointer, zeros in lanes outside the mask, which are not read."""
+    pointer, name = kind.as_pointer(), f"llvm.masked.load.v{kind.count}f{8 * size}.p0"
+    operands = [pointer, ir.IntType(32), mask.type, kind]
+    load = cgutils.get_or_insert_function(builder.module, ir.FunctionType(kind, operands), name)
+    nothing, alignment = ir.Constant(kind, [0.0] * kind.count), ir.Constant(ir.IntType(32), size)
+    return builder.call(load, [builder.bitcast(cells, pointer), alignment, mask, nothing])
+
+
 @intrinsic
 def copy_between(typingctx, source, s_at, target, t_at, first, last):
     """One vector: lanes ``first .. last - 1`` of ``source[s_at :]``, zeros in the others, to ``target[t_at :]``.
@@ -408,17 +419,7 @@ def copy_between(typingctx, source, s_at, target, t_at, first, last):
         numbers = ir.Constant(lane, list(range(kind.count)))
         low, high = (splat_of(builder, builder.trunc(args[place], ir.IntType(32)), lane) for place in (4, 5))
         mask = builder.and_(builder.icmp_signed(">=", numbers, low), builder.icmp_signed("<", numbers, high))
-        element = "f32" if size == 4 else "f64"
-        pointer = kind.as_pointer()
-        kinds = [pointer, ir.IntType(32), mask.type, kind]
-        load = cgutils.get_or_insert_function(
-            builder.module,
-            ir.FunctionType(kind, kinds),
-            f"llvm.masked.load.v{kind.count}{element}.p0",
-        )
-        nothing = ir.Constant(kind, [0.0] * kind.count)
-        place = builder.bitcast(cells, pointer)
-        value = builder.call(load, [place, ir.Constant(ir.IntType(32), size), mask, nothing])
+        value = masked_load(builder, cells, kind, size, mask)
         store_vector(builder, value, results, ir.Constant(ir.IntType(64), 0), kind, size)
         return context.get_dummy_value()
 

@@ -6,6 +6,7 @@ to the arithmetic.
 
 from llvmlite import ir
 from numba import types
+from numba.core import cgutils
 from numba.extending import intrinsic
 
 from ..toom_cook import matrices
@@ -22,6 +23,7 @@ from .simd import (
     store_vector,
     vector_type,
 )
+from .simd_finite import Sizes
 
 __all__ = [
     "DATA",
@@ -118,17 +120,20 @@ def linear_tile(typingctx, source, s_at, s_row, s_column, target, t_at, t_row, t
     """``target = L source R^T`` for a grid of vectors; ``L`` and ``R`` are matrices of a mode's two filterings, those
     that ``which`` names, a constant.
 
-    Element ``(i, j)`` of a grid is the vector at its offset plus ``i * row + j * column``.
+    Element ``(i, j)`` of a grid is the vector at its offset plus ``i * row + j * column``. Of results (OUTPUT and
+    OUTPUT_OF_TAPS) it returns 1 where all are finite and 0 where any is not, of all else 1.
     """
     if not isinstance(which, types.IntegerLiteral):
         return None
     integer = types.int64
-    signature = types.void(source, integer, integer, integer, target, integer, integer, integer, which, integer)
+    signature = types.int64(source, integer, integer, integer, target, integer, integer, integer, which, integer)
 
     def generate(context, builder, signature, args):
         cells, results = pointers_of(context, builder, signature, args, (0, 4))
         kind, size = vector_type(cells.type.pointee)
-        lines = _Lines(builder, kind)
+        lines, sizes = _Lines(builder, kind), Sizes(builder, kind, size)
+        looks = which.literal_value in (OUTPUT, OUTPUT_OF_TAPS)
+        largest = cgutils.alloca_once_value(builder, sizes.splat(0))
 
         def place(row, column, i, j):
             index = ir.IntType(64)
@@ -140,12 +145,16 @@ def linear_tile(typingctx, source, s_at, s_row, s_column, target, t_at, t_row, t
             for j in range(right.shape[1]):
                 read = [load_vector(builder, cells, place(2, 3, i, j), kind, size) for i in range(left.shape[1])]
                 columns.append(lines.apply(left, read))
+            most = sizes.splat(0)
             for i in range(left.shape[0]):
                 for j, value in enumerate(lines.apply(right, [column[i] for column in columns])):
                     store_vector(builder, value, results, place(6, 7, i, j), kind, size)
+                    if looks:
+                        most = sizes.larger(most, value)
+            builder.store(most, largest)
 
         choose(builder, args[9], {number: _maps(which.literal_value, number) for number in range(len(MODES))}, tile)
-        return context.get_dummy_value()
+        return sizes.all_finite(builder.load(largest)) if looks else ir.Constant(ir.IntType(64), 1)
 
     return signature, generate
 

@@ -11,15 +11,15 @@ from numba import types
 from ...arrays import Array
 from ...plan import CONSTANT, ZERO, ConvPlan
 from ..base import NO_EPILOGUE, About, Direction, Epilogue
+from ..tables import codes_of
 from . import small_gemm
 from .activation import ACTIVATION, check_raised
 from .gather import TABLE, PhasedAxis
-from .gathered import Axes, axes_of, both_directions, gather_refusal
+from .gathered import Axes, both_directions, gather_refusal, phase_count
 from .launch import Kernel, reads
 from .operands import deliver, fill_value, flat, flat_epilogue, flat_target
 from .patch_gemm_conv import lanes_worthwhile
 from .simd import ROWS, VECTOR_BYTES
-from .strips import source_cells
 
 __all__ = ["SMALL_GEMM"]
 
@@ -61,7 +61,9 @@ def _lines(axis: PhasedAxis) -> list[_Line]:
         taps = [(tap, *divmod(base - least, axis.step)[::-1]) for base, tap in zip(bases, indices, strict=True)]
         slots = sorted({slot for _, slot, _ in taps})  # of a patch's phases, those that a tap reads
         places = positions + max((shift for _, _, shift in taps), default=0)
-        cells = source_cells(axis, least, places * axis.step).reshape(places, axis.step).T[slots]
+        cells = least + np.arange(places, dtype=np.int64) * axis.step + np.array(slots, np.int64)[:, None]
+        unread = cells >= max(axis.limit, axis.cells)
+        cells = np.where(unread, ZERO, codes_of(axis.bordered, cells, axis.cells))
         taps = [(tap, slots.index(slot), shift) for tap, slot, shift in taps]
         found.append(_Line(positions, int(axis.target_first[phase]), cells, taps))
     return found
@@ -198,6 +200,9 @@ def _refusal(direction: Direction, plan: ConvPlan) -> str | None:
     refused = gather_refusal(direction, plan)
     if refused is not None:
         return refused
+    phases = phase_count(direction, plan)
+    if phases > _MOST_PHASES:
+        return f"each of {phases} stride phases has a record of its own, which takes longer to make than to use"
     source = plan.y_channels if direction is Direction.INPUT_GRAD else plan.x_channels
     cells = source // plan.groups * prod(max(axis.used, axis.input) for axis in plan.axes)
     weights = prod(plan.w_shape) // plan.groups
@@ -212,9 +217,7 @@ def _refusal(direction: Direction, plan: ConvPlan) -> str | None:
 def _worthwhile(direction: Direction, plan: ConvPlan) -> str | None:
     rows = (plan.x_channels if direction is Direction.INPUT_GRAD else plan.y_channels) // plan.groups
     most = _MOST_WORK if lanes_worthwhile(rows, plan.compute_dtype) is None else _MOST_WORK_OF_FEW
-    work, phases = plan.macs // max(plan.batch, 1), prod(axis.positions.size for axis in axes_of(direction, plan))
-    if phases > _MOST_PHASES:
-        return f"each of {phases} stride phases has a record of its own, which takes longer to make than to use"
+    work = plan.macs // max(plan.batch, 1)
     return None if work <= most else f"a sample takes {work} products, more than {most}: packing pays"
 
 

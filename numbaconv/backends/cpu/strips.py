@@ -17,17 +17,18 @@ others, at both ends of a row, have masks::
               |..-----|-------|-------|-------|--..|     inside: strips 1 to 3
 """
 
-from math import lcm
+from math import gcd, lcm
 from typing import NamedTuple
 
 import numpy as np
 
 from ...arrays import Array
-from ...plan import ZERO
+from ...plan import Axis
+from ..tables import stepping
 from .gather import PhasedAxis
 from .simd_taps import LONG, TALL, TAPS
 
-__all__ = ["Cut", "Phase", "Strip", "both_phases", "edge_masks", "phases_of", "source_cells", "strips_of"]
+__all__ = ["Cut", "Phase", "Strip", "both_phases", "edge_masks", "phases_of", "strips_of"]
 
 #: A tap: the source cell that position 0 reads, and its index in the weight.
 Tap = tuple[int, int]
@@ -57,10 +58,12 @@ class Phase(NamedTuple):
 def _cut(taps: list[Tap], sizes: tuple[int, ...]) -> list[list[Tap]]:
     """Neighbouring taps in groups of the given sizes, the largest first."""
     groups: list[list[Tap]] = []
-    while taps:
-        size = max(size for size in sizes if size <= len(taps))
-        groups.append(taps[:size])
-        taps = taps[size:]
+    begin, largest = 0, max(sizes)
+    while begin < len(taps):
+        left = len(taps) - begin
+        size = largest if left >= largest else max(size for size in sizes if size <= left)
+        groups.append(taps[begin : begin + size])
+        begin += size
     return groups
 
 
@@ -82,30 +85,33 @@ def phases_of(axis: PhasedAxis, sizes: tuple[int, ...], share: bool) -> list[Pha
     return phases
 
 
-def both_phases(height: PhasedAxis, width: PhasedAxis, stride: int) -> tuple[list[Phase], list[Phase], bool]:
-    """The phases of height and width, in groups that one sweep can take together, and whether some are tall."""
+def _tallest(axis: Axis, sizes: tuple[int, ...]) -> int:
+    """Taps of the largest group that the axis would have with all of its stride phases, whatever its extents are.
+
+    The order of sums must not follow from which phases have positions.
+    """
+    apart = axis.stride // gcd(axis.stride, axis.dilation)
+    taps = -(-axis.kernel // apart)  # by input the taps of a phase, else those of a class
+    return max(size for size in sizes if size <= taps)
+
+
+def both_phases(
+    axis: Axis, height: PhasedAxis, width: PhasedAxis, stride: int
+) -> tuple[list[Phase], list[Phase], bool]:
+    """The phases of height and width, in groups that one sweep can take together, and whether some are tall.
+
+    ``axis``: the height's.
+    """
     few = tuple(range(1, TAPS + 1))
-    heights = phases_of(height, few if stride == 2 else (*few, *TALL), True)
-    tallest = max((len(group) for phase in heights for group in phase.groups), default=0)
+    of_height = few if stride == 2 else (*few, *TALL)
+    heights = phases_of(height, of_height, True)
+    tallest = _tallest(stepping(axis), of_height)
     sizes = few
     if tallest > TAPS:
         sizes = (1, 2)
     elif tallest == 1 and stride == 1:
         sizes = (*few, *LONG)
     return heights, phases_of(width, sizes, False), tallest > TAPS
-
-
-def source_cells(axis: PhasedAxis, first: int, count: int) -> Array:
-    """Source cells ``first .. first + count - 1``, or ``ZERO`` or ``CONSTANT`` outside; ``first`` is the first read."""
-    cells = np.arange(first, first + count, dtype=np.int64)
-    outside = (cells < 0) | (cells >= axis.cells)
-    if axis.bordered:
-        table = np.full(count, ZERO, np.int64)
-        table[: axis.source.size] = axis.source[:count]
-        cells[outside] = table[outside]
-    else:
-        cells[outside] = ZERO
-    return cells
 
 
 class Cut(NamedTuple):
@@ -127,6 +133,11 @@ class Cut(NamedTuple):
     def wide(self) -> int:
         """Columns of a strip."""
         return self.across * self.lanes
+
+    @property
+    def full(self) -> int:
+        """Strips of a block, where it is whole strips; else 0."""
+        return 0 if self.block % self.wide else self.block // self.wide
 
 
 class Strip(NamedTuple):

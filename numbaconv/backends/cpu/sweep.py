@@ -10,7 +10,7 @@ so that pieces share programs, and a kernel only brings the addresses of source 
 For WEIGHT_GRAD the same list says which sums each sweep adds to.
 """
 
-from functools import lru_cache
+from collections.abc import Callable, Hashable
 from itertools import product
 from typing import NamedTuple
 
@@ -18,17 +18,20 @@ import numpy as np
 from numba import types
 
 from ...arrays import Array
-from ...plan import ZERO, Axis
+from ...plan import Axis
+from ..tables import keep
 from .gather import PhasedAxis, forward_axis, input_grad_axis
 from .simd import VECTOR_BYTES
 from .simd_taps import ACROSS, Sweep
-from .strips import Cut, Phase, Strip, both_phases, edge_masks, phases_of, source_cells, strips_of
+from .strips import Cut, Phase, Strip, both_phases, edge_masks, phases_of, strips_of
 
 __all__ = ["SWEEPS", "WIDEST", "Sweeps", "make_sweeps"]
 
 #: Columns of a block, and cells and rows of a band: what a sweep reads stays in the first-level cache, and of the rows
 #: that it reads few are read again for the next band.
 _BLOCK, _CELLS, _ROWS = 4096, 4096, 8
+#: Taps of a row up to which vectors that stand over its ends have a mask for each tap, instead of packed rows.
+_MOST_MASKED = 64
 #: Columns of the widest strip, over lanes of a vector.
 WIDEST = ACROSS
 
@@ -47,7 +50,8 @@ class Sweeps(NamedTuple):
     bordered : int
         1 where padding is not zeros on some axis; 2 where on the width.
     packing : int
-        Whether rows are packed: where padding is not zeros, the stride is above 2, or 2 with a dilation.
+        Whether rows are packed: where padding is not zeros, the stride is above 2, or 2 with a dilation, or a row has
+        many taps.
     slots, slot_cells, reach, least : int
         Stride phases of a packed row, cells of each, cells that one column's taps span, and the first of them.
     band, bands, block, blocks : int
@@ -56,16 +60,24 @@ class Sweeps(NamedTuple):
         Whether the sweeps take the kernel's taps in their own order.
     taps, depth_taps, lines : int
         Taps in all phases; at most in a column of the depth; source rows that a band reads at most.
-    slices : array (slots of the result's depth, 3 + depth_taps)
-        Depth in the result; class; how many taps; the source's depth for each, or ``ZERO`` or ``CONSTANT``.
+    depth_slots, depth_step, depth_stride : int
+        Slots of the result's depth; as ``height_step`` and ``height_stride``.
+    depth_border, depth_limit, height_border, height_limit, width_border, width_limit : int
+        As in `gather.PhasedAxis`: of what padding holds, and up to which cell of it.
+    first_blocks : int
+        Blocks before those inside, see ``of_block``.
+    depths : array (phases of the depth, 6 + depth_taps)
+        Positions, first depth in the result; of ``of_slice`` where its classes begin, how many come before those of
+        the positions inside, and all; taps, and what each reads at position 0.
+    of_slice : array
+        Classes: of the first positions of a phase, of those inside, of the last.
     rows : array (phases of the height, 5)
-        Positions, first row in the result, first of ``cells``, cells that one position's taps span, taps.
-    cells : array
-        For each phase, the source rows from the first that is read on, or ``ZERO`` or ``CONSTANT``.
+        Positions, first row in the result, the source row that is the first of position 0, rows that one position's
+        taps span, taps.
     columns : array (phases of the width, 2)
         Positions, first column in the result.
     of_band, of_block : array
-        Classes.
+        Classes: of the first ones, of all inside, of the last ones.
     programs : array (classes of slots, of bands, of blocks, phases of the height, 2)
         The first and last of ``sweeps``.
     sweeps : array (all sweeps, fields of `simd_taps.Sweep`)
@@ -75,8 +87,6 @@ class Sweeps(NamedTuple):
         Lanes that each tap reads, and that are stored; the first for a strip inside.
     order : array
         Taps of the kernel in the order of the sweeps.
-    border : array
-        The source cell at each padded position of the width.
     """
 
     depth_cells: int
@@ -100,9 +110,19 @@ class Sweeps(NamedTuple):
     taps: int
     depth_taps: int
     lines: int
-    slices: Array
+    depth_slots: int
+    depth_step: int
+    depth_stride: int
+    depth_border: int
+    depth_limit: int
+    height_border: int
+    height_limit: int
+    width_border: int
+    width_limit: int
+    first_blocks: int
+    depths: Array
+    of_slice: Array
     rows: Array
-    cells: Array
     columns: Array
     of_band: Array
     of_block: Array
@@ -111,15 +131,14 @@ class Sweeps(NamedTuple):
     offsets: Array
     masks: Array
     order: Array
-    border: Array
 
 
 _LIST, _TABLE = (types.Array(types.int64, ndim, "C") for ndim in (1, 2))
 #: The Numba type of sweeps.
 SWEEPS = types.NamedTuple(
-    [types.int64] * 21
-    + [_TABLE, _TABLE, _LIST, _TABLE, _LIST, _LIST, types.Array(types.int64, 5, "C"), _TABLE, _LIST]
-    + [types.Array(types.uint16, 3, "C"), _LIST, _LIST],
+    [types.int64] * 31
+    + [_TABLE, _LIST, _TABLE, _TABLE, _LIST, _LIST, types.Array(types.int64, 5, "C"), _TABLE, _LIST]
+    + [types.Array(types.uint16, 3, "C"), _LIST],
     Sweeps,
 )
 
@@ -149,30 +168,38 @@ def _table(rows: list[list[int]], width: int) -> Array:
     return np.array(rows, np.int64).reshape(-1, width)
 
 
-def _slices(axis: PhasedAxis, phases: list[Phase], skipping: bool) -> tuple[Array, list[tuple[int, tuple[int, ...]]]]:
-    """The table of the depth's slots, and its classes: the phase, and which of its taps are swept."""
+def _depths(
+    axis: PhasedAxis, phases: list[Phase], skipping: bool
+) -> tuple[Array, Array, list[tuple[int, tuple[int, ...]]]]:
+    """``depths`` and ``of_slice``, and the classes: the phase, and which of its taps are swept."""
     most = max(len(phase.taps) for phase in phases)
     rows: list[list[int]] = []
+    of_slice: list[int] = []
     classes: dict[tuple[int, tuple[int, ...]], int] = {}
     for number, phase in enumerate(phases):
-        cells = source_cells(axis, phase.least, (phase.positions - 1) * axis.step + phase.span)
-        for o in range(phase.positions):
-            read = [int(cells[o * axis.step + base - phase.least]) for base, _ in phase.taps]
-            swept = tuple(t for t, d in enumerate(read) if d >= 0 or not skipping)
-            which = classes.setdefault((number, swept), len(classes))
-            target = phase.target + o * axis.target_step
-            rows.append([target, which, len(read), *read, *[ZERO] * (most - len(read))])
-    return _table(rows, 3 + most), list(classes)
+        begin, end = 0, phase.positions  # of the positions inside, where all taps are swept
+        for base, _ in phase.taps if skipping else ():
+            begin = max(begin, min(-(base // axis.step), phase.positions))
+            end = min(end, -((base - axis.cells) // axis.step))
+        end = max(begin, end)
+        inside = range(begin, min(begin + 1, end))
+        at = len(of_slice)
+        for o in (*range(begin), *inside, *range(end, phase.positions)):
+            swept = tuple(
+                t
+                for t, (base, _) in enumerate(phase.taps)
+                if not skipping or 0 <= base + o * axis.step < axis.cells
+            )
+            of_slice.append(classes.setdefault((number, swept), len(classes)))
+        bases = [base for base, _ in phase.taps]
+        row = [phase.positions, phase.target, at, begin, len(of_slice) - at, len(bases)]
+        rows.append([*row, *bases, *[0] * (most - len(bases))])
+    return _table(rows, 6 + most), np.array(of_slice, np.int64), list(classes)
 
 
-def _row_tables(axis: PhasedAxis, phases: list[Phase]) -> tuple[Array, Array]:
-    """``rows`` and ``cells``."""
-    rows: list[list[int]] = []
-    cells: list[Array] = [np.empty(0, np.int64)]
-    for phase in phases:
-        rows.append([phase.positions, phase.target, sum(map(len, cells)), phase.span, len(phase.taps)])
-        cells.append(source_cells(axis, phase.least, (phase.positions - 1) * axis.step + phase.span))
-    return _table(rows, 5), np.concatenate(cells)
+def _row_table(phases: list[Phase]) -> Array:
+    """``rows``."""
+    return _table([[each.positions, each.target, each.least, each.span, len(each.taps)] for each in phases], 5)
 
 
 def _split(rows: int, columns: int, wide: int) -> tuple[int, int, int, int]:
@@ -217,6 +244,8 @@ class _Programs:
         self.lines = (band - 1) * height.step + max(phase.span for phase in phases.height)
         self.depth_taps = max(len(phase.taps) for phase in phases.depth)
         self.masks = [np.full((1, self.most_taps + 1, 2), (1 << cut.lanes) - 1, np.uint16)]
+        self.masked = 1
+        self._pairs_of: dict[tuple[int, int], Array] = {}
         self.first_taps = _first_taps(phases)
         self.taps = sum(
             len(depth.taps) * len(height.taps) * len(width.taps) for depth, height, width in product(*phases)
@@ -226,30 +255,39 @@ class _Programs:
         """The strips of a block in each phase of the width, at columns from its own first."""
         found = []
         for phase in self.phases.width:
-            masked = sum(map(len, self.masks))
-            strips, ends = strips_of(self.cut, phase, self.width.cells, number, masked)
+            strips, ends = strips_of(self.cut, phase, self.width.cells, number, self.masked)
             first = number * self.cut.block
-            self.masks.append(edge_masks(self.cut, ends, phase, self.width.cells, self.most_taps))
+            if ends:
+                self.masks.append(edge_masks(self.cut, ends, phase, self.width.cells, self.most_taps))
+                self.masked += len(ends)
             found.append(
                 tuple(strip._replace(column=strip.column - first, second=strip.second - first) for strip in strips)
             )
         return tuple(found)
 
+    def is_inside(self, number: int) -> bool:
+        """Whether all columns of a block are inside in each phase, so that it is as its neighbour."""
+        each_inside = True
+        for phase in self.phases.width:
+            strips, ends = strips_of(self.cut, phase, self.width.cells, number, 0)
+            each_inside = each_inside and not ends and len(strips) == 1 and strips[0].run == self.cut.full
+        return each_inside
+
     def program(
         self, slot: tuple[int, tuple[int, ...]], rows: tuple[int, ...], block: tuple[tuple[Strip, ...], ...], ph: int
-    ) -> list[Sweep]:
+    ) -> list[Array]:
         """The sweeps of a piece in one phase of the height."""
-        sweeps: list[Sweep] = []
+        sweeps: list[Array] = []
         first_offset = 0
         for pw, strips in enumerate(block):
             for strip in strips if rows[ph] else ():
-                sweeps += self._strip(slot, rows[ph], strip, ph, pw, first_offset)
+                sweeps.append(self._strip(slot, rows[ph], strip, ph, pw, first_offset))
             first_offset += len(self.phases.width[pw].taps)
         return sweeps
 
     def _strip(
         self, slot: tuple[int, tuple[int, ...]], some: int, strip: Strip, ph: int, pw: int, first_offset: int
-    ) -> list[Sweep]:
+    ) -> Array:
         """The sweeps of a strip: each source channel, tap of the depth, pair of groups and set of rows."""
         (pd, swept), units, cut = slot, self.units, self.cut
         height, width = self.phases.height[ph], self.phases.width[pw]
@@ -275,80 +313,103 @@ class _Programs:
             along_column=0,
             along_row=0,
         )
-        along = some == 1 and len(height.taps) == 1  # a single row: strips inside are swept like rows
-        reached = bool(swept and height.taps and width.taps)
-        parts = [(strip, strip.run)]
-        if strip.run > 1 and not (along and reached):
-            parts = [
-                (strip._replace(column=strip.column + i * cut.wide, second=strip.second + i * cut.wide), 1)
-                for i in range(strip.run)
-            ]
-        if not reached:
-            return [
-                common._replace(column=part.column, second=part.second, out_pitch=out_pitch) for part, _ in parts
-            ] * common.fresh
-        sweeps: list[Sweep] = []
-        for part, run in parts:
-            fresh = common.fresh
-            for c, td in product(range(units.channels), swept):
-                for column, row, tap, local in self._pairs(height, width):
-                    first_tap = c * self.taps + self.first_taps[pd, ph, pw] + td * len(height.taps) * len(width.taps)
-                    line = (c * self.depth_taps + td) * self.lines + column[0][0] - height.least
-                    of_pair = common._replace(
-                        fresh=fresh,
-                        starts=(first_offset + local) * 8,
-                        column=part.column,
-                        second=part.second,
-                        masks=(strip.masks * (self.most_taps + 1) + local) * 4,
-                        taps=(first_tap + tap) * units.tap,
-                        along_column=len(column),
-                        along_row=len(row),
-                    )
-                    fresh = 0
-                    for r in range(min(height.apart, some)):
-                        sweeps.append(
-                            of_pair._replace(
-                                line=(line + r * self.height.step) * 8,
-                                out=of_pair.out + r * out_pitch,
-                                rows=-(-(some - r) // height.apart),
-                            )
-                        )
-                    if along:
-                        pitch = cut.wide * units.cell
-                        sweeps[-1] = sweeps[-1]._replace(
-                            lines_step=0, lines_pitch=pitch * cut.stride, out_pitch=pitch, rows=run
-                        )
-        return sweeps
+        if not (swept and height.taps and width.taps):
+            nothing = np.array([common._replace(out_pitch=out_pitch)] * common.fresh, np.int64)
+            return self._side_by_side(nothing.reshape(-1, len(Sweep._fields)), strip.run)
+        pairs = self._pairs(ph, pw)
+        sets = min(height.apart, some)
+        found = np.empty((units.channels, len(swept), len(pairs), sets, len(Sweep._fields)), np.int64)
+        found[...] = common
+        field = {name: found[..., at] for at, name in enumerate(Sweep._fields)}
+        of_pair = pairs[:, None, :]
+        of_depth = np.array(swept, np.int64)[:, None, None]
+        of_channel = np.arange(units.channels, dtype=np.int64)[:, None, None, None]
+        of_set = np.arange(sets, dtype=np.int64)
+        first_tap = self.first_taps[pd, ph, pw] + of_depth * len(height.taps) * len(width.taps)
+        line = (of_channel * self.depth_taps + of_depth) * self.lines + of_pair[..., 0] - height.least
+        field["line"][...] = (line + of_set * self.height.step) * 8
+        field["out"] += of_set * out_pitch
+        field["rows"][...] = -(-(some - of_set) // height.apart)
+        field["starts"][...] = (first_offset + of_pair[..., 4]) * 8
+        field["masks"][...] = (strip.masks * (self.most_taps + 1) + of_pair[..., 4]) * 4
+        field["taps"][...] = (of_channel * self.taps + first_tap + of_pair[..., 3]) * units.tap
+        field["along_column"][...] = of_pair[..., 1]
+        field["along_row"][...] = of_pair[..., 2]
+        found[..., Sweep._fields.index("fresh")] = 0
+        found[0, 0, 0, :, Sweep._fields.index("fresh")] = common.fresh
+        if some == 1 and len(height.taps) == 1:  # a single row: strips inside are swept like rows
+            pitch = cut.wide * units.cell
+            field["lines_step"][...], field["lines_pitch"][...] = 0, pitch * cut.stride
+            field["out_pitch"][...], field["rows"][...] = pitch, strip.run
+            return found.reshape(-1, len(Sweep._fields))
+        return self._side_by_side(found.reshape(-1, len(Sweep._fields)), strip.run)
 
-    @staticmethod
-    def _pairs(height: Phase, width: Phase) -> list[tuple[list[tuple[int, int]], list[tuple[int, int]], int, int]]:
-        """Each group of a column with each of a row: the groups, their first tap, and the row group's first tap."""
-        pairs, tap = [], 0
-        for column in height.groups:
-            local = 0
-            for row in width.groups:
-                pairs.append((column, row, tap, local))
-                tap, local = tap + len(column) * len(row), local + len(row)
-        return pairs
+    def _side_by_side(self, sweeps: Array, run: int) -> Array:
+        """The sweeps of each of a run's strips."""
+        if run == 1:
+            return sweeps
+        found = np.repeat(sweeps[None], run, axis=0)
+        further = np.arange(run, dtype=np.int64)[:, None] * self.cut.wide
+        found[..., Sweep._fields.index("column")] += further
+        found[..., Sweep._fields.index("second")] += further
+        return found.reshape(-1, sweeps.shape[1])
+
+    def _pairs(self, ph: int, pw: int) -> Array:
+        """Each group of a column with each of a row.
+
+        The source row of the column's first tap, the groups' sizes, their first tap, and the row group's first tap.
+        """
+        found = self._pairs_of.get((ph, pw))
+        if found is None:
+            columns, rows = self.phases.height[ph].groups, self.phases.width[pw].groups
+            high = np.array([len(column) for column in columns], np.int64)[:, None]
+            wide = np.array([len(row) for row in rows], np.int64)
+            first = np.array([column[0][0] for column in columns], np.int64)[:, None]
+            sizes = high * wide
+            each = (first, high, wide, (np.cumsum(sizes) - sizes.ravel()).reshape(sizes.shape), np.cumsum(wide) - wide)
+            found = np.stack([np.broadcast_to(part, sizes.shape).ravel() for part in each], axis=1)
+            self._pairs_of[ph, pw] = found
+        return found
 
 
-def _classes(keys: list[tuple]) -> tuple[Array, list[tuple]]:
-    """A number for each key, equal ones for equal keys, and the different keys."""
-    found: dict[tuple, int] = {}
-    numbers = [found.setdefault(key, len(found)) for key in keys]
+def _classes(
+    count: int, first: int, last: int, make: Callable[[int], Hashable]
+) -> tuple[Array, list]:
+    """Classes of ``count`` parts of which all but so many at the ends are alike, and what they are.
+
+    A number for each of the first, for those between, and for each of the last, equal ones for equal keys.
+    """
+    between = range(first, min(first + 1, count - last))
+    found: dict[Hashable, int] = {}
+    numbers = [found.setdefault(make(at), len(found)) for at in (*range(first), *between, *range(count - last, count))]
     return np.array(numbers, np.int64), list(found)
 
 
-def _make(
+def _ends(count: int, is_inside: Callable[[int], bool]) -> tuple[int, int]:
+    """How many parts at both ends are not inside."""
+    first = next((at for at in range(count) if is_inside(at)), count)
+    return first, next((at for at in range(count - first) if is_inside(count - 1 - at)), count - first)
+
+
+@keep
+def make_sweeps(
     kind: str, lanes: int, channels: int, axes: tuple[Axis, Axis, Axis], piece: tuple[int, int] | None = None
 ) -> Sweeps:
+    """How planes are swept.
+
+    ``kind``: ``forward``, ``input`` or ``weight``, for the directions; the first two followed by ``+`` where sums are
+    added to what the result holds, so that no cell must be computed twice. ``channels``: source channels of a result
+    channel. ``piece``: rows and columns of a task whose result is an array of this extent, instead of a part of the
+    whole; columns are all, or a multiple of `WIDEST`.
+    """
     make, dots = (input_grad_axis if kind.startswith("input") else forward_axis), kind == "weight"
     depth, height, width = (make(axis) for axis in axes)
     # By the mode, whether or not there is padding: a stretch of a longer axis then has its order of taps.
     bordering = not kind.startswith("input") and axes[2].mode != "zeros"
     packing = bordering or width.step > 2 or (width.step == 2 and axes[2].dilation > 1)
+    packing = packing or axes[2].kernel > _MOST_MASKED
     stride = 1 if packing else width.step
-    heights, widths, tall = both_phases(height, width, stride)
+    heights, widths, tall = both_phases(axes[1], height, width, stride)
     phases = _Phases(phases_of(depth, (1,), False), heights, widths)
     across = 1 if dots or stride == 2 or tall else ACROSS
     rows, columns = (max(phase.positions for phase in each) for each in (heights, widths))
@@ -363,7 +424,7 @@ def _make(
     if packing:
         offsets = (offsets - least) % width.step * slot_cells + (offsets - least) // width.step
     bordered = 2 if width.bordered else int(bool(height.bordered or depth.bordered))
-    slices, slot_classes = _slices(depth, phases.depth, not bordered)
+    depths, of_slice, slot_classes = _depths(depth, phases.depth, not bordered)
     cell = VECTOR_BYTES // lanes
     result_width = block
     if piece is None:
@@ -371,17 +432,25 @@ def _make(
     cut = Cut(lanes, across, block, stride, packing, kind in ("forward", "input"), dots)
     units = _Units(cell, VECTOR_BYTES if dots else cell, result_width, channels, kind.endswith("+"))
     programs = _Programs(phases, cut, units, height, width, band)
+    full = min(phase.positions for phase in heights) // band
     of_band, band_classes = _classes(
-        [tuple(max(min(band, phase.positions - b * band), 0) for phase in heights) for b in range(bands)]
+        bands,
+        0,
+        bands - full,
+        lambda b: tuple(max(min(band, phase.positions - b * band), 0) for phase in heights),
     )
-    of_block, block_classes = _classes([programs.block(b) for b in range(blocks)])
+    first_blocks, last_blocks = _ends(blocks, programs.is_inside)
+    of_block, block_classes = _classes(blocks, first_blocks, last_blocks, programs.block)
     order = _tap_order(phases, tuple(axis.kernel for axis in axes))
-    sweeps: list[Sweep] = []
+    sweeps: list[Array] = [np.empty((0, len(Sweep._fields)), np.int64)]
     bounds: list[list[int]] = []
+    end = 0
     for slot, some, strips, ph in product(slot_classes, band_classes, block_classes, range(len(heights))):
-        first = len(sweeps)
-        sweeps += programs.program(slot, some, strips, ph)
-        bounds.append([first, len(sweeps)])
+        first = end
+        made = programs.program(slot, some, strips, ph)
+        sweeps += made
+        end += sum(map(len, made))
+        bounds.append([first, end])
     shape = (len(slot_classes), len(band_classes), len(block_classes), len(heights), 2)
     return Sweeps(
         depth.cells,
@@ -403,37 +472,27 @@ def _make(
         blocks,
         int(np.array_equal(order, np.arange(order.size))),
         order.size,
-        slices.shape[1] - 3,
+        programs.depth_taps,
         programs.lines,
-        slices,
-        *_row_tables(height, heights),
+        sum(phase.positions for phase in phases.depth),
+        depth.step,
+        depth.target_step,
+        depth.bordered,
+        depth.limit,
+        height.bordered,
+        height.limit,
+        width.bordered,
+        width.limit,
+        first_blocks,
+        depths,
+        of_slice,
+        _row_table(heights),
         _table([[phase.positions, phase.target] for phase in widths], 2),
         of_band,
         of_block,
         np.array(bounds, np.int64).reshape(shape),
-        np.array(sweeps, np.int64).reshape(-1, len(Sweep._fields)),
+        np.concatenate(sweeps),
         offsets,
         np.concatenate(programs.masks),
         order,
-        width.source,
     )
-
-
-_kept = lru_cache(maxsize=1024)(_make)
-
-#: Cells of an axis up to which its tables stay in memory.
-_LARGEST_KEPT = 2**16
-
-
-def make_sweeps(
-    kind: str, lanes: int, channels: int, axes: tuple[Axis, Axis, Axis], piece: tuple[int, int] | None = None
-) -> Sweeps:
-    """How planes are swept.
-
-    ``kind``: ``forward``, ``input`` or ``weight``, for the directions; the first two followed by ``+`` where sums are
-    added to what the result holds, so that no cell must be computed twice. ``channels``: source channels of a result
-    channel. ``piece``: rows and columns of a task whose result is an array of this extent, instead of a part of the
-    whole; columns are all, or a multiple of `WIDEST`.
-    """
-    small = all(axis.used + axis.input <= _LARGEST_KEPT for axis in axes)
-    return (_kept if small else _make)(kind, lanes, channels, axes, piece)

@@ -22,6 +22,7 @@ import threading
 import numba
 
 from ...errors import BackendError
+from .tbb import remedy
 
 __all__ = ["parallel_threads"]
 
@@ -66,7 +67,8 @@ def parallel_threads() -> int:
     try:
         threads: int = numba.get_num_threads()  # starts the pool if nothing has
     except ValueError as error:
-        raise BackendError(f"backend 'cpu': {error}") from error
+        found = remedy() if "TBB" in str(error) else None
+        raise BackendError(f"backend 'cpu': {error}{f'; {found}' if found else ''}") from error
     if threads == 1:
         return 1
     if numba.threading_layer() == "workqueue":

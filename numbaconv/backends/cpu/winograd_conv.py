@@ -24,11 +24,14 @@ from .simd import ROWS, VECTOR_BYTES
 from .threads import parallel_threads
 from .winograd_schedule import bundle_of, schedule_of, stretch_of
 from .winograd_tiling import Tiling, mode_of, tiling_of
+from .without_transforms import any_spoiled, mend_rows
 from .workspace import aligned_empty, workspace
 
-__all__ = ["TRANSFORM", "WINOGRAD", "WINOGRADS", "unsuited"]
+__all__ = ["MARKS", "TRANSFORM", "WINOGRAD", "WINOGRADS", "unsuited"]
 
 _INTEGERS = types.Array(types.int64, 1, "C")
+#: Numba's type of the marks of what is not finite.
+MARKS = types.Array(types.uint8, 1, "C")
 
 
 def _weights_signature(kind: Any) -> tuple:
@@ -44,7 +47,7 @@ def _multiply_signature(kind: Any) -> tuple:
     flat, out = reads(kind, 1), types.Array(kind, 1, "C")
     numbers = (integers(12), integers(11), integers(9), integers(13), integers(3), integers(3), integers(2))
     tables = (_INTEGERS, integers(2), _INTEGERS, _INTEGERS, ACTIVATION)
-    return (flat, out, flat, flat, flat, out, out, *numbers, *tables, types.int64)
+    return (flat, out, flat, flat, flat, out, out, *numbers, *tables, types.int64, MARKS)
 
 
 _weights_kernel = Kernel(winograd.weights_tasks, _weights_signature)
@@ -80,7 +83,7 @@ def _pack(direction: Direction, mode: int, plan: ConvPlan, w: Array) -> PackedWe
     shape, vectors = _weights_shape(direction, tiling, w.shape), tiling.groups * tiling.row_vectors
     flat = contiguous(w, tiling.dtype).reshape(-1)
     _transform_weights(tiling, shape, flat, packed, tiling.weight_frequency, 0, vectors)
-    return PackedWeight((packed,))
+    return PackedWeight((packed,), w)
 
 
 class _Call(NamedTuple):
@@ -151,12 +154,14 @@ def _calls(launch: "_Launch", threads: int, prepared: bool) -> _Calls:
 class _Launch:
     """What follows from a plan alone, found once for many calls.
 
-    ``calls``: by the number of threads, and whether weights are prepared.
+    ``lengths``: cells of the stretches of a row. ``calls``: by the number of threads, and whether weights are prepared.
     """
 
     direction: Direction
+    plan: ConvPlan
     tiling: Tiling
     batch: int
+    lengths: Array
     weights_shape: tuple[int, ...]
     calls: dict[tuple[int, bool], _Calls]
 
@@ -170,7 +175,9 @@ class _Launch:
 
 def _launch(direction: Direction, mode: int, plan: ConvPlan) -> _Launch:
     tiling = tiling_of(direction, mode, plan)
-    return _Launch(direction, tiling, plan.batch, _weights_shape(direction, tiling, plan.w_shape), {})
+    lengths = np.diff(tiling.acrosses[:: stretch_of(tiling)], append=tiling.target[2])
+    weights_shape = _weights_shape(direction, tiling, plan.w_shape)
+    return _Launch(direction, plan, tiling, plan.batch, lengths, weights_shape, {})
 
 
 def _run(launch: _Launch, x: Array, w: Weight, y: Array, epilogue: Epilogue) -> None:
@@ -181,9 +188,10 @@ def _run(launch: _Launch, x: Array, w: Weight, y: Array, epilogue: Epilogue) -> 
     bias, residual, activation = flat_epilogue(epilogue, dtype)
     target = flat_target(out, dtype)
     flat = contiguous(source, dtype).reshape(-1)
+    spoiled = np.zeros((*target.shape[:4], launch.lengths.size), np.uint8)
     prepared = isinstance(w, PackedWeight)
     now = launch.calls_now(prepared)
-    address = TRANSFORM.address(dtype)
+    address, marks = TRANSFORM.address(dtype), spoiled.reshape(-1)
     with ExitStack() as stack:
         raw = packed = np.empty(0, dtype)
         if isinstance(w, PackedWeight):
@@ -197,7 +205,10 @@ def _run(launch: _Launch, x: Array, w: Weight, y: Array, epilogue: Epilogue) -> 
         for made, tasks, work, chunks, numbers in now.calls:
             if made is not None:
                 _transform_weights(tiling, launch.weights_shape, raw, packed, now.frequency, *made)
-            _multiply_kernel.run_chunks(dtype, tasks, work, chunks, *operands, *numbers, activation, address)
+            _multiply_kernel.run_chunks(dtype, tasks, work, chunks, *operands, *numbers, activation, address, marks)
+    if any_spoiled(spoiled):
+        of_epilogue = (bias, residual, activation)
+        mend_rows(launch.direction, launch.plan, source, w, target, spoiled, launch.lengths, *of_epilogue)
     check_raised(epilogue.activation, activation)
     deliver(target, out)
 
@@ -271,14 +282,14 @@ WINOGRADS = About(
     "weight and result",
     chosen="stride 1, zero padding, where its transforms pay",
     bound="of the largest values: `a (n + 40)` for `n` channels, `a` = 176; 14 along one axis",
-    reach="over a tile of results, its group's channels",
+    reach="errors, over a tile of results, in its group's channels",
 )
 _OF_SMALL_TILES = About(
     does="F(2x2, 3x3): less gain, smaller errors",
     cost="16 products instead of 36 a tile, and the transforms",
     chosen="where that tile pays and the larger does not",
     bound="as `winograd`, `a` = 16",
-    reach="as `winograd`",
+    reach=WINOGRADS.reach,
 )
 
 

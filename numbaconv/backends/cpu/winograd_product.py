@@ -22,6 +22,7 @@ from .fan_out import call_tasks
 from .gemm import add_stretch
 from .jit import inner, kernel
 from .simd import ROWS, call_row, fma_tile
+from .simd_finite import all_finite
 from .simd_tiles import OUTPUT, linear_tile, transpose_lanes
 from .winograd import panel_at, panels_of, stage_size, transform_weights
 
@@ -45,12 +46,36 @@ def _multiply(a, at, a_row, tiles, b, b_at, panel, vectors, depth, c, to, keep):
 
 
 @inner
-def _store_rows(rows, stride, pitch, first, count, offset, residual, activation, out, place, cells, step, limit):
-    """The epilogue of one channel's rows of a row of tiles, and their way to the result."""
+def _store_rows(
+    rows,
+    stride,
+    pitch,
+    first,
+    count,
+    offset,
+    residual,
+    activation,
+    out,
+    place,
+    cells,
+    step,
+    limit,
+    clean,
+    spoiled,
+    mark,
+):
+    """The epilogue of one channel's rows of a row of tiles, and their way to the result.
+
+    Unless all is known to be ``clean``, a row with a sum that is not finite is marked instead; there are ``step[2]``
+    marks from one row of the result to the next.
+    """
     for i in range(count):
         if first + i * step[0] >= limit:
             break
         at, to = stride + i * pitch, place + i * step[0] * step[1]
+        if not clean and not all_finite(rows, at, cells):
+            spoiled[mark + i * step[0] * step[2]] = 1
+            continue
         if residual.size or activation[0]:
             for j in range(cells):
                 rows[np.uintp(at + j)] += offset
@@ -89,6 +114,7 @@ def multiply_tasks(
     acrosses,
     activation,
     transform,
+    spoiled,
 ):
     """Results of some blocks of tiles: their source transformed, multiplied, transformed back.
 
@@ -105,6 +131,9 @@ def multiply_tasks(
     ``target``: the result's depth, height, width; ``cells`` and ``origins``: as in `transform_tasks`, whose address is
     ``transform``; ``depth_origins``: the slice that each depth tap reads from depth 0. A task is a bundle, a block of
     samples, of depths, of rows of tiles, a stretch, and a panel of one of the bundle's groups.
+
+    ``spoiled``: a mark for each stretch of each row of the result, set where sums are not finite; nothing is stored
+    there, so that a residual that is the result's memory is there still.
     """
     mode, groups, channels, rows, bundle, products_down, products_across = shape[:7]
     tile_down, tile_across, cells_down, cells_across, lanes = shape[7:]
@@ -237,10 +266,11 @@ def multiply_tasks(
         for line in range((n1 - n0) * (d1 - d0) * (r1 - r0)):
             rest, row = divmod(line, r1 - r0)
             n, d = divmod(rest, d1 - d0)
+            clean = 1
             for t in range(some_tiles):
                 at, to = (line * some_tiles + t) * breadth, (acrosses[t0 + t] - left) * breadth
                 for i in range(across):
-                    linear_tile(
+                    clean &= linear_tile(
                         m,
                         at + i * lanes,
                         products_across * m_frequency,
@@ -271,6 +301,9 @@ def multiply_tasks(
                     out,
                     (plane * height + top) * width + left,
                     cells_wide,
-                    (steps[0], width),
+                    (steps[0], width, stretches),
                     height,
+                    clean,
+                    spoiled,
+                    (plane * height + top) * stretches + stretch,
                 )

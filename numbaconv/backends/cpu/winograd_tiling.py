@@ -1,7 +1,6 @@
 """A plan cut for Winograd: tiles of its rows and columns."""
 
 from dataclasses import dataclass
-from functools import lru_cache
 from math import prod
 
 import numpy as np
@@ -9,6 +8,7 @@ import numpy as np
 from ...arrays import Array
 from ...plan import ConvPlan
 from ..base import Direction
+from ..tables import keep
 from . import winograd
 from .gather import PhasedAxis
 from .gathered import axes_of
@@ -19,12 +19,9 @@ __all__ = ["Tiling", "frequency_cells", "mode_of", "tiling_of"]
 
 def _tile_starts(extent: int, outputs: int, dilation: int) -> Array:
     """Where tiles start so that each position lies in one: interleaved where dilated, in order."""
-    starts = [
-        phase + dilation * first
-        for phase in range(dilation)
-        for first in range(0, -((phase - extent) // dilation), outputs)
-    ]
-    return np.array(sorted(starts), np.int64)
+    positions = np.arange(extent, dtype=np.int64)
+    starts: Array = positions[positions // dilation % outputs == 0]
+    return starts
 
 
 @dataclass(frozen=True)
@@ -86,7 +83,7 @@ def _steps(axis: PhasedAxis) -> int:
     return int(abs(axis.base[1] - axis.base[0])) if axis.base.size > 1 else 1
 
 
-@lru_cache(maxsize=1024)
+@keep
 def tiling_of(direction: Direction, mode: int, plan: ConvPlan) -> Tiling:
     by_input = direction is Direction.INPUT_GRAD
     depth, height, width = axes_of(direction, plan)

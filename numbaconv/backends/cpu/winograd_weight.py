@@ -61,11 +61,12 @@ def sum_tiles_tasks(begin, end, v, y, sums, shape):
 
 
 @kernel
-def back_tasks(begin, end, sums, w, shape):
+def back_tasks(begin, end, sums, w, shape, spoiled):
     """The weight ``(groups * rows, channels * taps)`` from its sums over tiles.
 
     ``shape``: mode, groups, channels and rows of a group, taps down and across, products across, cells from one
-    frequency to the next, lanes. A task is a group, a vector of rows, and as many channels as it has lanes.
+    frequency to the next, lanes. A task is a group, a vector of rows, and as many channels as it has lanes. It sets
+    ``spoiled[0]`` where it finds something that is not finite.
     """
     mode, _, channels, rows, height, width, products_across, frequency, lanes = shape
     vectors, blocks, taps = rows // lanes, -(-channels // lanes), height * width
@@ -77,8 +78,9 @@ def back_tasks(begin, end, sums, w, shape):
         breadth, first = across * lanes, channel_block * lanes
         some = min(lanes, channels - first)
         at = (g * vectors + v) * lanes * (channels + ROWS) + (vector - v) * lanes
+        clean = 1
         for c in range(some):
-            linear_tile(
+            clean &= linear_tile(
                 sums,
                 at + (first + c) * breadth,
                 products_across * frequency,
@@ -90,5 +92,7 @@ def back_tasks(begin, end, sums, w, shape):
                 OUTPUT_OF_TAPS,
                 mode,
             )
+        if not clean:
+            spoiled[0] = 1  # every task writes the same value
         to = (g * rows + vector * lanes) * channels * taps + first * taps
         deliver_panel(w, to, channels * taps, stage, 0, some * taps, lanes, 1, lanes, lanes, block)

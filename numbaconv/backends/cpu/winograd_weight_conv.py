@@ -20,9 +20,10 @@ from . import winograd, winograd_weight
 from .launch import Kernel, integers
 from .operands import contiguous, deliver
 from .simd import ROWS, VECTOR_BYTES
-from .winograd_conv import TRANSFORM, WINOGRADS, unsuited
+from .winograd_conv import MARKS, TRANSFORM, WINOGRADS, unsuited
 from .winograd_schedule import NEAR, bundle_of
 from .winograd_tiling import Tiling, frequency_cells, mode_of, tiling_of
+from .without_transforms import any_spoiled, mend_weight
 from .workspace import workspace
 
 __all__ = ["WINOGRAD_WEIGHT"]
@@ -47,7 +48,7 @@ def _sum_signature(kind: Any) -> tuple:
 
 def _back_signature(kind: Any) -> tuple:
     flat = types.Array(kind, 1, "C")
-    return (flat, flat, integers(9))
+    return (flat, flat, integers(9), MARKS)
 
 
 _sum_kernel = Kernel(winograd_weight.sum_tiles_tasks, _sum_signature)
@@ -180,6 +181,7 @@ class _Launch(NamedTuple):
     sums; then those of the transform back, and where the piece begins in the weight.
     """
 
+    plan: ConvPlan
     dtype: np.dtype
     cells: tuple[int, int, int]
     steps: tuple[tuple[tuple[tuple[KernelCall | None, KernelCall, KernelCall], ...], KernelCall, int], ...]
@@ -233,7 +235,7 @@ def _launch(plan: ConvPlan) -> _Launch:
             (tuple(of_parts), (back_tasks, work, (back,)), (piece.group * tiling.rows + piece.row) * row_cells)
         )
     cells = (frequencies * found.source, frequencies * found.grad, frequencies * found.sums)
-    return _Launch(tiling.dtype, cells, tuple(steps))
+    return _Launch(plan, tiling.dtype, cells, tuple(steps))
 
 
 def _run(launch: _Launch, x: Array, w: Array, y: Array, epilogue: Epilogue) -> None:
@@ -241,6 +243,7 @@ def _run(launch: _Launch, x: Array, w: Array, y: Array, epilogue: Epilogue) -> N
     source, grad = (contiguous(each, dtype).reshape(-1) for each in (x, y))
     target = w if w.dtype == dtype and w.flags.c_contiguous else np.empty(w.shape, dtype)
     v_cells, y_cells, s_cells = launch.cells
+    spoiled = np.zeros(1, np.uint8)
     with (
         workspace(v_cells, dtype) as v,
         workspace(y_cells, dtype) as turned,
@@ -252,7 +255,9 @@ def _run(launch: _Launch, x: Array, w: Array, y: Array, epilogue: Epilogue) -> N
                     TRANSFORM(dtype, *of_source[:2], source, v, *of_source[2])
                 TRANSFORM(dtype, *of_grad[:2], grad, turned, *of_grad[2])
                 _sum_kernel(dtype, tasks, work, v, turned, sums, *numbers)
-            _back_kernel(dtype, back_tasks, back_work, sums, target.reshape(-1)[first:], *back_numbers)
+            _back_kernel(dtype, back_tasks, back_work, sums, target.reshape(-1)[first:], *back_numbers, spoiled)
+    if any_spoiled(spoiled):
+        mend_weight(launch.plan, x, target, y)
     deliver(target, w)
 
 

@@ -41,7 +41,7 @@ from ...plan import CONSTANT
 from .division import divided, remainder
 from .elements import number, reader, writer
 from .intrinsics import inlined, load2
-from .jit import kernel
+from .jit import kernel, newest
 from .walks import Pattern
 
 __all__ = ["ALONG", "DOTS_HEAD", "DOWN", "LAST", "SWEEP_HEAD", "dots_kernel", "sweep_kernel"]
@@ -109,7 +109,7 @@ def _cell_of(dtype: str, order: str, gaps: bool, constant: bool, compute: str) -
     return cell
 
 
-@cache
+@newest
 def sweep_kernel(
     pattern: Pattern, order: str, chunked: bool, constant: bool, dtypes: tuple[str, str, str], compute: str, finish: Any
 ) -> Any:

@@ -29,7 +29,7 @@ from numba import cuda
 
 from ...plan import CONSTANT
 from .elements import number, reader, writer
-from .jit import kernel, scalar_function
+from .jit import kernel, newest, scalar_function
 from .tables import (
     DILATION,
     FIELDS,
@@ -156,7 +156,7 @@ def _meeting(narrow: bool) -> Any:
     return scalar_function(meeting)
 
 
-@cache
+@newest
 def forward_kernel(compute: str, dtypes: tuple[str, str, str], narrow: bool, last: bool, finish: Any) -> Any:
     """FORWARD. ``dtypes``: of ``x``, ``w`` and ``y``."""
     scalar, (signed, unsigned), coordinates = number(compute), _integer_types(narrow), _coordinates(narrow, last)
@@ -196,7 +196,7 @@ def forward_kernel(compute: str, dtypes: tuple[str, str, str], narrow: bool, las
     return forward
 
 
-@cache
+@newest
 def input_grad_kernel(compute: str, dtypes: tuple[str, str, str], narrow: bool, last: bool, finish: Any) -> Any:
     """INPUT_GRAD. ``dtypes``: of ``x``, ``w`` and ``y``."""
     scalar, (signed, unsigned), coordinates = number(compute), _integer_types(narrow), _coordinates(narrow, last)

@@ -15,7 +15,7 @@ from . import device
 from .direct import sum_kernel
 from .elements import number, reader, storage, writer
 from .epilogue import compiled
-from .jit import kernel
+from .jit import kernel, newest
 from .launching import THREADS, blocks_for, launch
 from .scratch import Kept, Lease
 
@@ -25,7 +25,7 @@ __all__ = ["RESIDENCE", "activation_grad"]
 _LEAST_CELLS, _MOST_CHUNKS = 64, 512
 
 
-@cache
+@newest
 def _scale_kernel(function: Any, compute: str, dtypes: tuple[str, str, str], conjugate: bool) -> Any:
     """``out = grad * derivative(saved)``, or by the derivative's conjugate."""
     derivative, scalar = compiled("derivative", function, compute), number(compute)

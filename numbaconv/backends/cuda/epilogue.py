@@ -1,7 +1,6 @@
 """The epilogue on the device: ``activation(sum + bias + residual)`` as one function that kernels call."""
 
 from dis import get_instructions
-from functools import cache
 from inspect import getclosurevars
 from types import FunctionType
 from typing import Any, NamedTuple
@@ -10,11 +9,12 @@ import numba
 import numpy as np
 from numba import cuda, types
 
+from ...compiling import compiling
 from ...errors import ArgumentError, DTypeError
 from ..activations import Activation, not_compiled
 from ..base import Epilogue
 from .elements import number, reader
-from .jit import SIMULATED, device_function, scalar_function
+from .jit import SIMULATED, device_function, newest, scalar_function
 
 __all__ = ["DeviceEpilogue", "check_activation", "compiled", "finisher"]
 
@@ -60,7 +60,7 @@ def _raises(function: Any, seen: set[int]) -> bool:
 _RAISING = ("RAISE_VARARGS", "LOAD_ASSERTION_ERROR")
 
 
-@cache
+@newest
 def compiled(what: str, function: Any, compute: str) -> Any:
     """A scalar function of the user's, compiled for a compute dtype, for kernels to call.
 
@@ -86,7 +86,8 @@ def compiled(what: str, function: Any, compute: str) -> Any:
         return plain
     kind = numba.from_dtype(np.dtype(compute))
     try:
-        _, result = cuda.compile_for_current_device(plain, (kind,), device=True)
+        with compiling(f"{what} {_name(function)!r} for {compute} on the device"):
+            _, result = cuda.compile_for_current_device(plain, (kind,), device=True)
     except Exception as error:  # Numba's own, and what looking at the function's names raises
         raise not_compiled(what, _name(function), compute, error) from None
     holds = {"i": (), "f": (types.Float,), "c": (types.Float, types.Complex)}[np.dtype(compute).kind]
@@ -109,7 +110,7 @@ def _found(what: str, function: Any, compute: str) -> Any:
         raise DTypeError(f"{what} {_name(function)!r} cannot be hashed; pass a function") from None
 
 
-@cache
+@newest
 def _finisher(compute: str, bias: str | None, residual: str | None, function: Any) -> Any:
     scalar, activate = number(compute), _as_it_is if function is None else compiled("activation", function, compute)
     if bias is None and residual is None:

@@ -61,7 +61,7 @@ from .gather import (
     VECTOR,
 )
 from .intrinsics import inlined, load4, shared_tile, store4
-from .jit import kernel
+from .jit import kernel, newest
 from .lookups import cell_at, column_at
 from .products import kernel_function, place_of, steps_of
 from .tiles import DEPTH, Tile
@@ -71,7 +71,7 @@ __all__ = ["EACH", "FLAT", "QUADS", "gather_kernel", "pack_kernel", "store_of"]
 EACH, QUADS, FLAT = "each", "quads", "flat"
 
 
-@cache
+@newest
 def gather_kernel(tile: Tile, dtype: str, out_dtype: str, how: str, last: bool, compute: str, finish: Any) -> Any:
     """The kernel for one tile, dtypes of source and result, way to gather, layout of the result, and epilogue.
 
@@ -249,7 +249,7 @@ def gather_kernel(tile: Tile, dtype: str, out_dtype: str, how: str, last: bool, 
     return kernel_function(gather, tile, np.dtype(compute).itemsize, apart == 1 and sums_size == 64)
 
 
-@cache
+@newest
 def store_of(out_dtype: str, finish: Any) -> Any:
     """A device function: four sums, finished, to their places, of which the first is one and negative ones are none.
 
@@ -288,7 +288,7 @@ def store_of(out_dtype: str, finish: Any) -> Any:
     return store
 
 
-@cache
+@newest
 def _deliver_of(tile: Tile, out_dtype: str, last: bool, finish: Any) -> Any:
     """A device function: a thread's sums, finished, to their places, in quads along the neighbours of the result.
 

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable
+from functools import lru_cache
 from threading import Lock
 from typing import Any
 
@@ -13,7 +14,7 @@ try:
 except ImportError:
     from numba.core import config
 
-__all__ = ["SIMULATED", "config", "device_function", "kernel", "scalar_function"]
+__all__ = ["SIMULATED", "config", "device_function", "kernel", "newest", "scalar_function"]
 
 # numba-cuda compiles against `numpy.row_stack`, which NumPy 2.5 removed; it was another name of this function.
 vars(np).setdefault("row_stack", np.vstack)
@@ -34,6 +35,9 @@ if SIMULATED:
             return self._allocations[key]
 
     cuda.simulator.kernelapi.FakeCUDAShared.array = _shared_array
+
+#: Remembers what is made for an epilogue. There may be any number of activations, so only the newest are kept.
+newest: Callable[[Callable[..., Any]], Callable[..., Any]] = lru_cache(maxsize=1024)
 
 #: A kernel. Products and sums may be contracted to one rounding (the compiler's default); nothing else may change.
 kernel: Callable[..., Any] = cuda.jit

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from ...compiling import compiling
 from .jit import SIMULATED, config
 from .scratch import drop_oldest
 
@@ -28,6 +29,10 @@ def launch(kernel: Any, blocks: int, threads: int, stream: Any, *arguments: Any)
     configured = _configured.get((kernel, blocks, threads, stream))
     if configured is None:
         configured = _configure(kernel, blocks, threads, stream)
+        if not SIMULATED and not kernel.overloads:  # its first launch compiles it
+            with compiling(f"{kernel.py_func.__name__} for the device", ""):
+                configured(*arguments)
+            return
     configured(*arguments)
 
 

@@ -67,7 +67,7 @@ from .intrinsics import (
     wait_copies,
     word_of_float,
 )
-from .jit import kernel
+from .jit import kernel, newest
 from .lookups import cell_at, column_at
 from .products import bounded_kernel
 from .tensor_tiles import CHUNKS, WORDS, Kind, TensorTile, stages_of
@@ -75,7 +75,7 @@ from .tensor_tiles import CHUNKS, WORDS, Kind, TensorTile, stages_of
 __all__ = ["EACH", "FLAT", "QUADS", "pack_rows_kernel", "tensor_kernel"]
 
 
-@cache
+@newest
 def tensor_kernel(tile: TensorTile, kind: Kind, out_dtype: str, how: str, filled: bool, last: bool, finish: Any) -> Any:
     """The kernel for one tile, kind of numbers, dtype of the result, way to gather, layout of the result, and epilogue.
 
@@ -354,7 +354,7 @@ def tensor_kernel(tile: TensorTile, kind: Kind, out_dtype: str, how: str, filled
     return bounded_kernel(product, threads, (512 if quads and parts == 1 else 256) // threads)
 
 
-@cache
+@newest
 def _pair_of(out_dtype: str, finish: Any) -> Any:
     """A device function: two sums of a channel, finished, to their places; with ``vector`` these are neighbours."""
     write, held = writer(out_dtype), np.uint16 if out_dtype == BFLOAT16 else number(out_dtype)
@@ -378,7 +378,7 @@ def _pair_of(out_dtype: str, finish: Any) -> Any:
     return pair
 
 
-@cache
+@newest
 def _deliver_of(tile: TensorTile, out_dtype: str, last: bool, finish: Any) -> Any:
     """A device function: a thread's sums, finished, to their places, side by side along the result's neighbours.
 

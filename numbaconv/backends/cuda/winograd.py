@@ -307,14 +307,14 @@ _ABOUT = {
         cost="36 products instead of 144 a tile; transforms of input, weight and result, and scratch memory between",
         chosen="3x3 kernels of stride 1 and enough channels, by a model of products and bytes",
         bound="of the largest values: `a (n + 40)` for `n` channels, `a` = 176",
-        reach="over a tile of results, its group's channels",
+        reach="errors, NaN and infinity, over a tile of results, in its group's channels",
     ),
     2: About(
         does="minimal filtering: F(2x2, 3x3), whose products are those of `implicit_gemm`",
         cost="16 products instead of 36 a tile; the transforms and scratch memory of `winograd`",
         chosen="where its tiles fit a small result better",
         bound="of the largest values: `a (n + 40)` for `n` channels, `a` = 16",
-        reach="over a tile of results, its group's channels",
+        reach="errors, NaN and infinity, over a tile of results, in its group's channels",
     ),
 }
 

@@ -48,7 +48,7 @@ from ..toom_cook import matrices
 from .division import remainder
 from .elements import BFLOAT16, number, reader, writer
 from .intrinsics import inlined, store2, store4
-from .jit import SIMULATED, kernel
+from .jit import SIMULATED, kernel, newest
 from .linear_maps import tile_of
 
 __all__ = ["HEAD", "THREADS", "grid_of", "result_kernel", "source_kernel", "weight_kernel"]
@@ -163,7 +163,7 @@ def source_kernel(outputs: int, dtype: str, last: bool, constant: bool, compute:
     return transform_source
 
 
-@cache
+@newest
 def result_kernel(outputs: int, out_dtype: str, last: bool, wide: int, compute: str, finish: Any) -> Any:
     """The transform of a piece's products to results, finished. ``wide``: how many neighbours one access stores.
 

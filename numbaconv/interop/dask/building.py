@@ -167,7 +167,7 @@ class _Builder:
         if plan not in self._algorithms:
             if self.forced is not None:
                 self.found.engine.select(self.found.op, plan, self.site.direction, self.forced)
-            self._algorithms[plan] = name if self.found.algorithm.accepts(plan) is None else None
+            self._algorithms[plan] = name if self.found.algorithm.refusal(plan) is None else None
         return self._algorithms[plan]
 
     def _channels(self, role: str) -> int:

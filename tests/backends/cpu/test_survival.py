@@ -1,15 +1,13 @@
 """What kills plain Numba programs: forks, many threads, nested parallelism; each in a process of its own."""
 
-import ctypes
-import ctypes.util
 import os
 import subprocess
 import sys
 import textwrap
-from importlib import metadata
-from pathlib import Path
 
 import pytest
+
+from threading_layers import LAYERS, environment_of
 
 PREPARE = """
 import os, sys, threading
@@ -166,28 +164,10 @@ assert (a == 2).all()
 """
 
 
-def layers():
-    """The threading layers that are here, and the environment that makes each available."""
-    found = {"omp": {}, "workqueue": {}}
-    try:
-        files = metadata.files("tbb") or []
-    except metadata.PackageNotFoundError:
-        files = []
-    for file in files:
-        if file.name.startswith("libtbb.so.12"):
-            found["tbb"] = {"LD_LIBRARY_PATH": str(Path(file.locate()).resolve().parent)}
-    if "tbb" not in found and ctypes.util.find_library("tbb"):
-        found["tbb"] = {}
-    return found
-
-
-LAYERS = layers()
-
-
 def run(program, layer, **environment):
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(PREPARE + program)],
-        env={**os.environ, "NUMBA_THREADING_LAYER": layer, "NUMBA_NUM_THREADS": "2", **LAYERS[layer], **environment},
+        env={**environment_of(layer), **environment},
         capture_output=True,
         text=True,
         timeout=300,
@@ -215,13 +195,7 @@ def test_kernels_from_the_cache(layer, tmp_path):
     """The last process loads what the second one compiled around a parallel loop that the first had compiled."""
     program = tmp_path / "loops.py"
     program.write_text(LOOPS)
-    environment = {
-        **os.environ,
-        "NUMBA_CACHE_DIR": str(tmp_path / "cache"),
-        "NUMBA_THREADING_LAYER": layer,
-        "NUMBA_NUM_THREADS": "2",
-        **LAYERS[layer],
-    }
+    environment = {**environment_of(layer), "NUMBA_CACHE_DIR": str(tmp_path / "cache")}
     for name in ("one", "two", "two"):
         done = subprocess.run(
             [sys.executable, str(program), name], env=environment, capture_output=True, text=True, timeout=300
@@ -295,6 +269,31 @@ print(tried)
     )
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) > 3
+
+
+def test_where_pip_has_put_tbb_is_said():
+    """Numba says that it is to be installed; the variable that is named makes it found."""
+    program = """
+import numpy as np
+import numbaconv
+x, w = np.ones((2, 16, 40, 40), np.float32), np.ones((24, 16, 3, 3), np.float32)
+try:
+    numbaconv.conv2d(x, w)
+except numbaconv.BackendError as error:
+    print(error)
+"""
+    found = environment_of("tbb")
+    variable = {"linux": "LD_LIBRARY_PATH", "darwin": "DYLD_LIBRARY_PATH"}.get(sys.platform, "PATH")
+    if found.get(variable) == os.environ.get(variable):
+        pytest.skip("the loader finds TBB by itself here")
+    folder = found[variable].split(os.pathsep)[0]
+    environment = {**found, variable: os.environ.get(variable, "")}
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert f"pip has installed it in {folder}" in done.stdout, done.stdout
+    assert f"set {variable}={folder}" in done.stdout
 
 
 def test_one_thread_starts_no_pool():
