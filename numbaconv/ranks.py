@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable
+from functools import cache
 from types import FunctionType
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
@@ -17,6 +18,10 @@ R = TypeVar("R")
 _PUBLIC = {"numbaconv.functional": "", "numbaconv.grad": "grad."}
 
 _SPATIAL = {None: "*spatial", 1: "width", 2: "height, width", 3: "depth, height, width"}
+
+
+#: Of a template, which is looked at for each of its ranks: most of what making the functions costs.
+_signature = cache(inspect.signature)
 
 
 def shape_names(rank: int | None) -> dict[str, str]:
@@ -44,7 +49,7 @@ def at_rank(name: str, template: Callable[Concatenate[int | None, P], R], rank: 
     ``{}`` in the name stands for the rank; the docstring's fields are those of `shape_names`.
     """
 
-    signature = inspect.signature(template)
+    signature = _signature(template)
     parameters = list(signature.parameters.values())[1:]
     known = None
     if parameters[-1].kind is inspect.Parameter.VAR_KEYWORD:
@@ -79,7 +84,7 @@ def _forwarding(
     code = template.__code__
     count = code.co_argcount + code.co_kwonlyargcount
     by_position = FunctionType(code.replace(co_argcount=count, co_kwonlyargcount=0), template.__globals__)
-    parameters = list(inspect.signature(template).parameters.values())[1:]
+    parameters = list(_signature(template).parameters.values())[1:]
     defaults = {
         f"_{each.name}": MISSING if each.default is each.empty else each.default
         for each in parameters
