@@ -15,7 +15,7 @@ from .device_arrays import DeviceArray, device_result, found_on_device, handle_o
 from .dispatch import find_route, named_backend
 from .errors import ArgumentError, DTypeError, ShapeError
 from .functional import Activation
-from .plan import Ints, PaddingMode, Scalar, dtype_name, dtype_rule
+from .plan import Ints, PaddingMode, Scalar, check_axes, dtype_name, dtype_rule
 from .plan.layout import is_channels_last
 from .routes import Route, Site
 
@@ -199,6 +199,7 @@ def _prepare(
     algorithm: str | None = None,
     backend: str | None = None,
     precision: str | None = None,
+    out: object = None,
     **more: Any,
 ) -> tuple[Route, Any, Any, Any, Any]:
     """`find_route` of the primitive that produces an operand's gradient; conjugation makes it the adjoint.
@@ -215,7 +216,9 @@ def _prepare(
             more["padding_value"] = _conjugate(more["padding_value"])
         names, values = (*names, *more), (*values, *more.values())
     formats = (data_format, weight_format)
-    return find_route(site, rank, array, grad, names, values, *formats, backend, algorithm, precision, size=size)
+    return find_route(
+        site, rank, array, grad, names, values, *formats, backend, algorithm, precision, size=size, out=out
+    )
 
 
 def gradient(
@@ -241,7 +244,7 @@ def gradient(
     assert rank is not None
     op, backend = site.op(rank), options.get("backend")
     grad, fill = scaled_gradient(op, grad_output, activation, pre_activation, output, backend, stream)
-    route, first, second, bias, residual = _prepare(site, rank, other, grad, size, names, values, **options)
+    route, first, second, bias, residual = _prepare(site, rank, other, grad, size, names, values, out=out, **options)
     if fill is _nothing:
         return route.call(first, second, bias, residual, out, stream)
     job = route.job(first, second, bias, residual, out, stream)
@@ -275,12 +278,8 @@ def bias_gradient(
     there = isinstance(as_array(op, "grad_output", grad_output), DeviceArray)
     chosen = named_backend(op, backend, there)
     grad, fill = scaled_gradient(op, grad_output, activation, pre_activation, output, backend, stream)
-    if grad.ndim not in (rank + 1, rank + 2):
-        raise ShapeError(
-            f"{op}: grad_output must have {rank + 2} axes, or {rank + 1} without a batch axis, "
-            f"but has shape {grad.shape}"
-        )
     last, batched = is_channels_last(op, rank, data_format), grad.ndim == rank + 2
+    check_axes(op, "grad_output", grad.shape, rank, last)
     wide, dtype = bias_dtypes(op, grad.dtype)
     if isinstance(grad, DeviceArray):
         assert chosen.residence is not None

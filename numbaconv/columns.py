@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 
 from .arrays import Array, host_array
+from .border import bordered
 from .errors import ArgumentError, ShapeError
-from .plan import ConvPlan, Geometry, Ints, Padding, dtype_name, dtype_rule, make_plan
+from .memory import check_fits
+from .plan import ConvPlan, Geometry, Ints, Padding, check_axes, dtype_name, dtype_rule, make_plan
 from .plan.arguments import integers
 
 __all__ = ["fold", "unfold"]
@@ -30,10 +32,7 @@ def _plan(
     op: str, rank: int, shape: tuple[int, ...], kernel: tuple[int, ...], dtype: str, **geometry: object
 ) -> ConvPlan:
     """The convolution that reads these patches; its weight is never made."""
-    if len(shape) not in (rank + 1, rank + 2):
-        raise ShapeError(
-            f"{op}: input must have {rank + 2} axes, or {rank + 1} without a batch axis, but has shape {shape}"
-        )
+    check_axes(op, "input", shape, rank, False)
     channels = shape[-rank - 1]
     checked = Geometry.of(op, rank, **geometry)  # type: ignore[arg-type]
     return make_plan(op, rank, False, shape, (1, channels, *kernel), checked, None, None, False, dtype, None)
@@ -62,6 +61,7 @@ def _columns_shape(plan: ConvPlan) -> tuple[int, ...]:
     )
 
 
+@bordered
 def unfold(input: object, kernel_size: Ints, dilation: Ints = 1, padding: Padding = 0, stride: Ints = 1) -> Array:
     """Patches of the input as columns: im2col, the meaning of ``torch.nn.functional.unfold`` at ranks 1 to 3.
 
@@ -106,6 +106,7 @@ def unfold(input: object, kernel_size: Ints, dilation: Ints = 1, padding: Paddin
         padding=padding,
         stride=stride,
     )
+    check_fits(op, "the result", _columns_shape(plan), array.itemsize, f" (input {array.shape})")
     cells = array if plan.batched else array[np.newaxis]
     columns = np.zeros(_columns_shape(plan), array.dtype)
     for outputs, inputs in _patches(plan):
@@ -114,6 +115,7 @@ def unfold(input: object, kernel_size: Ints, dilation: Ints = 1, padding: Paddin
     return flat if plan.batched else flat[0]
 
 
+@bordered
 def fold(
     input: object,
     output_size: Ints,
@@ -171,8 +173,10 @@ def fold(
             f"{op}: input has {array.shape[-1]} columns, but a result of {size} with kernel {kernel} has "
             f"{plan.y_shape[5 - rank :]} = {prod(plan.y_shape[2:])} positions (input {array.shape})"
         )
+    summed, compute = (plan.batch, plan.x_channels, *size), np.dtype(rule.compute)
+    check_fits(op, "the result", summed, compute.itemsize, f" (input {array.shape})")
     columns = array.reshape(_columns_shape(plan))
-    total = np.zeros((plan.batch, plan.x_channels, *size), rule.compute)
+    total = np.zeros(summed, compute)
     output = array.dtype if rule.output == dtype_name(array.dtype) else np.dtype(rule.output)
     with np.errstate(over="ignore", invalid="ignore"):
         for outputs, inputs in _patches(plan):

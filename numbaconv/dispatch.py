@@ -22,6 +22,7 @@ from .backends.registry import (
 from .backends.winners import recall, tuning_mode
 from .device_arrays import DeviceArray, found_on_device, on_device
 from .errors import ArgumentError, BackendError, DTypeError, ShapeError
+from .memory import check_fits, fits
 from .plan import ConvPlan, Geometry, dtype_name, make_plan, rank_of
 from .plan.arguments import shape
 from .plan.layout import is_channels_last, weight_order
@@ -35,6 +36,7 @@ __all__ = [
     "choose",
     "find_route",
     "judge",
+    "may_be_remembered",
     "named_backend",
     "plan_of",
 ]
@@ -202,12 +204,14 @@ def judge(
     algorithm: str | None = None,
     precision: str | None = None,
     stand_in: Callable[[ConvPlan], ConvPlan] | None = None,
+    fresh: bool = True,
 ) -> Judged:
     """Check all of a call but ``out``, and choose what computes it.
 
     ``first`` and ``second`` are what the site reads, ``size`` is the shape of what it produces where that is an
     operand's gradient, ``names`` and ``arguments`` are those of `Geometry`. No element is read. ``stand_in`` is for
     calls too large to make tables of: it gives the plan that the choice is made by, and nothing is measured for it.
+    ``fresh`` is whether the result is to be allocated, as a whole, in the host's memory; else it may be of any size.
     """
     named = {site.reads[0]: first, site.reads[1]: second, site.produces: size}
     call = Call.of(site, rank, named["weight"], dict(zip(names, arguments, strict=True)), data_format, weight_format)
@@ -233,11 +237,23 @@ def judge(
     _check_padding_value(op, plan)
     found = resolve_activation(op, activation, plan.compute_dtype)
     _check_extras(op, plan, extras)
+    if fresh and stand_in is None and not there:
+        _check_result(op, plan, site, dtype)
     decisive, measured = (plan, True) if stand_in is None else (stand_in(plan), False)
     engine, chosen = choose(op, decisive, site.direction, backend, algorithm, there, measured)
     if found is not None:
         engine.check_activation(found, plan.compute_dtype)
     return Judged(op, plan, dtype, engine, chosen, found, arrays, extras, there)
+
+
+def _result_shape(plan: ConvPlan, site: Site) -> tuple[int, ...]:
+    shapes = {"input": plan.input_shape, "weight": plan.weight_shape, "output": plan.output_shape}
+    return shapes[site.produces]
+
+
+def _check_result(op: str, plan: ConvPlan, site: Site, dtype: np.dtype) -> None:
+    shapes = f" (input {plan.input_shape}, weight {plan.weight_shape})"
+    check_fits(op, "the result", _result_shape(plan, site), dtype.itemsize, shapes)
 
 
 class Admitted(NamedTuple):
@@ -277,7 +293,6 @@ def _route(
     chosen: Algorithm,
     activation: Activation | None,
 ) -> Route:
-    shapes = {"input": plan.input_shape, "weight": plan.weight_shape, "output": plan.output_shape}
     see_data, see_weight = view_of_data(plan), view_of_weight(plan)
     views: list[View | None] = [see_weight if name == "weight" else see_data for name in (*site.reads, site.produces)]
     if chosen.flat:
@@ -290,7 +305,7 @@ def _route(
         algorithm=chosen,
         run=chosen.runner(plan),
         activation=activation,
-        shape=shapes[site.produces],
+        shape=_result_shape(plan, site),
         dtype=dtype,
         views=(views[0], views[1], views[2]),
         residual_view=see_data,
@@ -317,12 +332,14 @@ def find_route(
     residual: object = None,
     activation: object = None,
     size: object = None,
+    out: object = None,
     automatic: str = AUTOMATIC,
 ) -> tuple[Route, Any, Any, Any, Any]:
     """Check all of a call but ``out``, and choose what computes it; or know it from a call like this one.
 
     Parameters are `admit`'s, and so is what is returned, as a plain tuple: ``route, *arrays``, for `Route.call` or
-    `Route.job` to take with ``out``. ``automatic`` is the backend where none was chosen.
+    `Route.job` to take with ``out``, which here says whether memory is needed for the result. ``automatic`` is the
+    backend where none was chosen.
     """
     if type(first) is DeviceArray:  # some callers have looked at it already
         automatic = AUTOMATIC_ON_DEVICE
@@ -353,6 +370,7 @@ def find_route(
                 residual,
                 activation,
                 size,
+                out,
                 AUTOMATIC_ON_DEVICE,
             )
     admitted = admit(
@@ -371,11 +389,18 @@ def find_route(
         backend=backend,
         algorithm=algorithm,
         precision=precision,
+        fresh=out is None,
     )
     given = (first, second, bias, residual)
-    if key is not None and all(found is each for found, each in zip(admitted[1:], given, strict=True)):
+    as_given = all(found is each for found, each in zip(admitted[1:], given, strict=True))
+    if key is not None and as_given and may_be_remembered(admitted.route):
         _routes.put(key, admitted.route)
     return admitted
+
+
+def may_be_remembered(route: Route) -> bool:
+    """Whether any call like it may have the route: none may allocate a result that is larger than all memory."""
+    return fits(route.shape, route.dtype.itemsize)
 
 
 def _seen_on_device(

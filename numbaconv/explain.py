@@ -7,6 +7,7 @@ from typing import Any
 from .backends.base import Algorithm, Candidate, Direction
 from .backends.registry import disabled_algorithms, forced_algorithm, resolve, resolve_precision
 from .backends.winners import Winner, recall, tuning_mode
+from .border import bordered
 from .errors import AlgorithmError, ArgumentError
 from .plan import ConvPlan, Ints, dtype_rule, plan_conv
 from .routes import direction_of
@@ -65,6 +66,7 @@ class Explanation:
         return "\n".join([*lines, f"  {self.note}"])
 
 
+@bordered
 def explain(
     input_shape: Ints,
     weight_shape: Ints,

@@ -89,7 +89,8 @@ def _conv(
         Channel groups convolved apart; it divides C and O.
     padding_mode : str or one str an axis
         "zeros", "constant" (``padding_value``), "reflect", "replicate", "circular", "symmetric"; the
-        meaning of ``numpy.pad``, axis after axis, without a padded copy.
+        meaning of ``numpy.pad`` (whose "edge" is "replicate", and "wrap" is "circular"), axis after axis, without
+        a padded copy. SciPy's "reflect" is "symmetric", its "mirror" is "reflect".
     padding_value : number
         For ``padding_mode="constant"``.
     data_format : str, optional
@@ -98,8 +99,8 @@ def _conv(
         "OIHW" (default for channels first), "HWIO" (for channels last), "OHWI", and their like at ranks 1
         and 3.
     activation : str or function, optional
-        "relu", "relu6", "leaky_relu" (slope 0.01), "silu", "gelu" (exact), "tanh", "sigmoid", "hardswish",
-        or a scalar function that Numba can compile, plain or ``@njit``.
+        "relu", "relu6", "leaky_relu" (slope 0.01), "silu" or "swish", "gelu" (exact), "tanh", "sigmoid",
+        "hardswish" or "hard_swish", or a scalar function that Numba can compile, plain or ``@njit``.
     residual : array of the output's shape, optional
     out : array of the output's shape and dtype, optional
         Written and returned. It may be ``residual``.
@@ -124,7 +125,8 @@ def _conv(
     ------
     ShapeError, ArgumentError, DTypeError
         Before any work, ``out`` untouched, with the rule and both numbers; but an ArgumentError because an
-        activation raised comes at the end.
+        activation raised comes at the end. A result that is larger than memory and swap is a ShapeError, unless
+        ``out`` is given.
     BackendError, AlgorithmError
         If the one asked for is unknown or does not apply.
 
@@ -152,6 +154,8 @@ def _conv(
         bias,
         residual,
         activation,
+        None,
+        out,
     )
     return route.call(first, second, bias, residual, out, stream)
 
@@ -239,6 +243,8 @@ def _conv_transpose(
         bias,
         residual,
         activation,
+        None,
+        out,
     )
     return route.call(first, second, bias, residual, out, stream)
 
@@ -311,6 +317,8 @@ residual, out, stream, algorithm, backend, precision
         bias,
         residual,
         activation,
+        None,
+        out,
     )
     return route.call(first, second, bias, residual, out, stream)
 

@@ -13,6 +13,7 @@ from .arrays import Array, view_of_data, view_of_weight
 from .backends.base import NO_EPILOGUE, Algorithm, Backend, Direction
 from .backends.winners import Winner, recall, remember
 from .extras import dtype_named
+from .memory import check_fits
 from .plan import ConvPlan
 
 __all__ = ["measure", "measure_first"]
@@ -106,6 +107,7 @@ def _call(backend: Backend, algorithm: Algorithm, plan: ConvPlan, direction: Dir
 
 def _made_up(shape: tuple[int, ...], dtype: np.dtype) -> Array:
     """An array of a few ordinary values over and over, which takes no time to make."""
+    check_fits("tune", "an operand", shape, dtype.itemsize)
     values: Any = (np.random.default_rng(0).standard_normal(4099) * 4).astype(dtype)
     found: Array = np.empty(shape, dtype)  # which says so if there is not enough memory; np.resize may not
     flat = found.reshape(-1)

@@ -15,9 +15,10 @@ from .arrays import Array, as_array, view_of_weight
 from .backends.activations import frozen_activation, resolve_activation
 from .backends.base import PackedWeight, Residence
 from .backends.registry import AUTOMATIC, AUTOMATIC_ON_DEVICE, choices, is_in_use
+from .border import bordered, outside
 from .device_arrays import READY, DeviceArray, on_device
-from .dispatch import Call, admit, named_backend, plan_of
-from .errors import DTypeError
+from .dispatch import Call, admit, may_be_remembered, named_backend, plan_of
+from .errors import ConvError, DTypeError
 from .explain import Explanation, explain_plan
 from .functional import CONV, CONV_TRANSPOSE, Activation
 from .plan import Geometry, Ints, Padding, PaddingMode, Scalar, dtype_name
@@ -133,8 +134,14 @@ class PreparedConv:
             key = (one, other, choice)
             ready = self._ready.get(key)
             if ready is not None and is_in_use(choice[0], ready.route.engine):
-                return ready.route.call(input, ready.weight, ready.bias, residual, out, stream)
-        return self._admit(key, input, residual, out, stream)
+                try:
+                    return ready.route.call(input, ready.weight, ready.bias, residual, out, stream)
+                except ConvError as error:
+                    raise outside(error) from error.__cause__
+        try:
+            return self._admit(key, input, residual, out, stream)
+        except ConvError as error:
+            raise outside(error) from error.__cause__
 
     def _admit(self, key: Hashable, input: object, residual: object, out: Array | None, stream: object) -> Array:
         """The call with an input like none before."""
@@ -148,13 +155,14 @@ class PreparedConv:
             self._arguments,
             bias=given_bias,
             residual=residual,
+            fresh=out is None,
             **self._named,
         )
         job = route.job(x, given, bias, added, out, stream)  # checks ``out`` before the weight is packed
         weight = self._weight_for(route, given)
         if weight is not given:
             job = route.job(x, weight, bias, added, out, stream)
-        if key is not None and x is input and added is residual:
+        if key is not None and x is input and added is residual and may_be_remembered(route):
             self._ready.put(key, _Ready(route, weight, bias))
         return job.execute()
 
@@ -187,6 +195,7 @@ class PreparedConv:
                 self._packed.put(key, found)
             return found
 
+    @bordered
     def explain(self, input_shape: Ints, *, dtype: object = None) -> Explanation:
         """What a call would run and why, as `numbaconv.explain` says it.
 
@@ -270,6 +279,7 @@ def _kept(op: str, name: str, value: object) -> Array:
     return copy
 
 
+@bordered
 def prepare(
     weight: object,
     bias: object = None,

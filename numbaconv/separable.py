@@ -11,8 +11,11 @@ from .arrays import Array, View, as_array, view_of_data, view_of_weight
 from .backends.base import Runner
 from .backends.registry import AUTOMATIC, AUTOMATIC_ON_DEVICE, choices, is_in_use
 from .device_arrays import DeviceArray, device_array, on_device
-from .dispatch import admit
+from .dispatch import admit, may_be_remembered
 from .errors import ArgumentError, ShapeError
+from .memory import check_fits
+from .plan import check_axes
+from .plan.hints import kernel_hint
 from .plan.layout import is_channels_last, weight_order
 from .routes import Memory, Route, Site, array_key, call_key
 
@@ -33,13 +36,11 @@ def depthwise_operands(
     x, w = as_array(op, "input", input), as_array(op, "weight", weight)
     if w.ndim not in (3, 4, 5) or (rank is not None and w.ndim != rank + 2):
         axes = "3, 4 or 5" if rank is None else rank + 2
-        raise ShapeError(f"{op}: weight must have {axes} axes, but has shape {w.shape}")
+        hint = kernel_hint("weight", w.ndim, w.ndim if rank is None else rank, False) if w.ndim in (1, 2, rank) else ""
+        raise ShapeError(f"{op}: weight must have {axes} axes, but has shape {w.shape}{hint}")
     rank = w.ndim - 2
-    if x.ndim not in (rank + 1, rank + 2):
-        raise ShapeError(
-            f"{op}: input must have {rank + 2} axes, or {rank + 1} without a batch axis, but has shape {x.shape}"
-        )
     last = is_channels_last(op, rank, data_format)
+    check_axes(op, "input", x.shape, rank, last)
     channels = x.shape[-1 if last else -rank - 1]
     order = weight_order(op, rank, weight_format, last)
     keras = order[1] == rank and w.shape[rank] == channels != 1
@@ -170,15 +171,18 @@ def separable(
         "algorithm": algorithm,
         "precision": precision,
     }
-    first = admit(_SITE, found_rank, x, w, (*names, "groups"), (*arguments, groups), size=None, **formats)
+    first = admit(_SITE, found_rank, x, w, (*names, "groups"), (*arguments, groups), size=None, fresh=False, **formats)
     between: Any = np.broadcast_to(first.route.dtype.type(0), first.route.shape)  # only its shape and dtype count
     if isinstance(x, DeviceArray):
         between = DeviceArray(None, 0, first.route.shape, None, first.route.dtype, x.device, 0, x.library)
     extras: dict[str, Any] = {"bias": bias, "residual": residual, "activation": activation}
-    second = admit(_SITE, found_rank, between, pointwise, (), (), **extras, **formats)
+    second = admit(_SITE, found_rank, between, pointwise, (), (), **extras, fresh=out is None, **formats)
     route = _SeparableRoute.of(first.route, second.route)
+    if route.fused is None and not isinstance(x, DeviceArray):
+        check_fits(op, "the depthwise step's result", first.route.shape, first.route.dtype.itemsize)
     found = (x, second.second, second.bias, second.residual)
     given = (input, pointwise_weight, bias, residual)
-    if both is not None and all(one is other for one, other in zip(found, given, strict=True)):
+    alike = all(one is other for one, other in zip(found, given, strict=True))
+    if both is not None and alike and may_be_remembered(second.route):
         _routes.put(both, route)
     return route.run(x, w, second.second, second.bias, second.residual, out, stream)

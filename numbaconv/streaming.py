@@ -23,10 +23,12 @@ from .arrays import Array, host_array
 from .backends.activations import resolve_activation
 from .backends.base import Backend, Direction
 from .backends.registry import disabled_algorithms, forced_algorithm
+from .border import bordered, outside
 from .dispatch import Call, named_backend, plan_of
-from .errors import AlgorithmError, ArgumentError, DTypeError, ShapeError
+from .errors import AlgorithmError, ArgumentError, ConvError, DTypeError, ShapeError
 from .functional import CONV, Activation
-from .plan import ConvPlan, Geometry, Ints, Padding, PaddingMode, Scalar, dtype_name
+from .memory import check_fits
+from .plan import ConvPlan, Geometry, Ints, Padding, PaddingMode, Scalar, check_axes, dtype_name
 from .plan.arguments import check_precision
 from .plan.axis import output_extent
 from .plan.layout import is_channels_last
@@ -116,6 +118,7 @@ class StreamingConv:
     [0.0, 3.0, 10.0, 18.0, 26.0]
     """
 
+    @bordered
     def __init__(
         self,
         weight: object,
@@ -179,6 +182,7 @@ class StreamingConv:
         return None if self._cells is None else StreamState(self._cells.copy(), self._skip)
 
     @state.setter
+    @bordered
     def state(self, state: StreamState | None) -> None:
         if state is None:
             self.reset()
@@ -228,6 +232,12 @@ class StreamingConv:
             As the convolution itself, and where a piece does not continue what came before. The stream is then as it
             was.
         """
+        try:
+            return self._pushed(chunk)
+        except ConvError as error:
+            raise outside(error) from error.__cause__
+
+    def _pushed(self, chunk: object) -> Array:
         given: Array = host_array(_OP, "chunk", chunk)
         axis, cells, skip = self._axis(given), self._cells, self._skip
         if cells is not None:
@@ -250,16 +260,14 @@ class StreamingConv:
 
     def _axis(self, array: Array) -> int:
         """The streamed axis of an array."""
-        if array.ndim not in (self._rank + 1, self._rank + 2):
-            raise ShapeError(
-                f"{_OP}: a piece must have {self._rank + 2} axes, or {self._rank + 1} without a batch axis, "
-                f"but has shape {array.shape}"
-            )
+        check_axes(_OP, "chunk", array.shape, self._rank, self._last)
         return array.ndim - self._rank - self._last
 
     def _before(self, first: Array, axis: int, count: int) -> Array:
         """What comes before a signal, given its first piece."""
         mode = self._arguments["padding_mode"][0]
+        whole = (*first.shape[:axis], count, *first.shape[axis + 1 :])
+        check_fits(_OP, f"what {count} cells before the signal are", whole, first.itemsize)
         one = np.take(first, [0], axis)
         if mode != "replicate":
             with np.errstate(over="ignore"):  # as an array's own values would

@@ -6,6 +6,7 @@ from typing import Any
 
 from .backends.base import Direction
 from .backends.registry import disabled_algorithms, resolve, resolve_precision
+from .border import bordered
 from .errors import ArgumentError
 from .explain import primitive_of
 from .plan import ConvPlan, plan_conv
@@ -61,6 +62,7 @@ class Tuning:
         return "\n".join(map(str, self.rows))
 
 
+@bordered
 def tune(
     input_shape: Any,
     weight_shape: Any = None,

@@ -126,7 +126,7 @@ NAMES_WRONG: list[Wrong] = [
     ({"algorithm": 3}, DTypeError, "algorithm must be a name, but is 3"),
     ({"backend": "magic"}, BackendError, "backend 'magic' is unknown ... cpu ... reference"),
     ({"algorithm": "magic"}, AlgorithmError, "algorithm 'magic' is unknown to backend"),
-    ({"activation": "swish"}, ArgumentError, "'swish' ... relu, relu6, leaky_relu, silu, gelu, tanh"),
+    ({"activation": "mish"}, ArgumentError, "'mish' ... relu, relu6, leaky_relu, silu, gelu, tanh"),
     ({"activation": 3}, DTypeError, "activation must be a name ... 3"),
     ({"activation": (abs,)}, DTypeError, "activation must be a name ... abs"),
 ]

@@ -260,7 +260,7 @@ WRONG = [
     ({"padding_mode": "mirror"}, X),
     ({"data_format": "CHWN"}, X),
     ({"weight_format": ["OI"]}, X),
-    ({"activation": "swish"}, X),
+    ({"activation": "mish"}, X),
     ({"activation": 3}, X),
     ({"backend": "magic"}, X),
     ({"backend": 3}, X),

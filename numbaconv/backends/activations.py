@@ -7,6 +7,7 @@ compiler and device functions. None of them overflows for large arguments.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -14,9 +15,19 @@ from typing import Any
 from ..errors import ArgumentError, DTypeError
 from .functions import frozen
 
-__all__ = ["ACTIVATIONS", "Activation", "frozen_activation", "resolve_activation"]
+__all__ = [
+    "ACTIVATIONS",
+    "SYNONYMS",
+    "Activation",
+    "frozen_activation",
+    "not_compiled",
+    "resolve_activation",
+]
 
 Function = Callable[..., Any]
+
+#: What Numba colours words with, on a terminal.
+_COLOUR = re.compile("\x1b\\[[0-9;]*m")
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +141,9 @@ def hardswish_derivative(v: Any) -> Any:
     return 0.0 if v <= -3 else (1.0 if v >= 3 else (2 * v + 3) / 6)
 
 
+#: Other names for the same function.
+SYNONYMS = {"swish": "silu", "hard_swish": "hardswish", "hard_silu": "hardswish"}
+
 ACTIVATIONS: dict[str, Activation] = {
     each.name: each
     for each in (
@@ -143,6 +157,28 @@ ACTIVATIONS: dict[str, Activation] = {
         Activation("hardswish", hardswish, hardswish_derivative),
     )
 }
+
+
+def _hint(name: str) -> str:
+    """What an unknown name most likely means."""
+    plain = name.lower().replace("-", "_")
+    if plain in ("linear", "identity", "none", ""):
+        return "; for none write activation=None"
+    found = {each.replace("_", ""): each for each in (*ACTIVATIONS, *SYNONYMS)}.get(plain.replace("_", ""))
+    return f"; {name!r} is {found!r} here" if found else ""
+
+
+def not_compiled(what: str, name: str, dtype: str, error: Exception) -> DTypeError:
+    """The error of a function that Numba cannot compile: the first line of Numba's that says why, and the rule."""
+    lines = [_COLOUR.sub("", line).strip() for line in str(error).splitlines()]
+    lines = [line for line in lines if line and not line.startswith("Failed in")] or [type(error).__name__]
+    reason = lines[0]
+    if reason.endswith(":") and len(lines) > 1:  # the signature, or the type, that the first line speaks of
+        reason = f"{reason} {lines[1].removeprefix('>>> ')}"
+    return DTypeError(
+        f"{what} {name!r} cannot be compiled for {dtype}: {reason}. It must be a function of one number to one number, "
+        "of what Numba knows of Python, math and NumPy"
+    )
 
 
 def resolve_activation(op: str, activation: object, compute_dtype: str) -> Activation | None:
@@ -160,10 +196,11 @@ def resolve_activation(op: str, activation: object, compute_dtype: str) -> Activ
     if activation is None:
         return None
     if isinstance(activation, str):
-        found = ACTIVATIONS.get(activation)
+        found = ACTIVATIONS.get(SYNONYMS.get(activation, activation))
         if found is None:
             raise ArgumentError(
-                f"{op}: activation is {activation!r}, but must be one of {', '.join(ACTIVATIONS)}, or a scalar function"
+                f"{op}: activation is {activation!r}, but must be one of {', '.join(ACTIVATIONS)}, "
+                f"or a scalar function{_hint(activation)}"
             )
         if compute_dtype.startswith("complex") or (compute_dtype.startswith("int") and not found.integers):
             raise DTypeError(f"{op}: activation {activation!r} is not defined for results computed in {compute_dtype}")

@@ -7,18 +7,21 @@ written is ignored, with one warning: speed depends on it, and which bits a resu
 A key has all of a plan but the batch size, and no number of threads, so that a choice depends on neither.
 """
 
+import errno
 import os
 import sys
 import threading
+import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from .._version import __version__
 from ..environment import CACHE_VARIABLE, TUNE_VARIABLE
-from ..errors import AlgorithmError
+from ..errors import AlgorithmError, ArgumentError
+from ..files import check_regular, opened, replaced
 from ..plan import DEFAULT_PRECISION, ConvPlan
 from .base import Backend, Direction
 
@@ -28,6 +31,9 @@ if TYPE_CHECKING:
 __all__ = ["Winner", "recall", "remember", "revision", "tuned_file", "tuning_mode"]
 
 _FILE, _FORMAT = "tuned.json", 1
+
+#: Seconds for which a process waits for others that write, which takes each of them some milliseconds.
+_PATIENCE = 5.0
 
 #: What the values of ``NUMBACONV_TUNE`` mean.
 _MODES = {"": "use", "0": "off", "1": "measure"}
@@ -120,7 +126,7 @@ def remember(backend: Backend, plan: ConvPlan, direction: Direction, winner: Win
                 merged = _read(path)
                 merged.setdefault(host, {})[key] = winner
                 _write(path, merged)
-        except OSError as error:
+        except (OSError, ArgumentError) as error:
             _warn(path, f"cannot be written, so that what is measured is forgotten when this process ends: {error}")
         _revision += 1
 
@@ -157,13 +163,14 @@ def _warn(path: "Path", what: str) -> None:
 
 def _read(path: "Path") -> _Known:
     """What a file holds; nothing where there is none, or none that can be understood."""
-    import json  # only where there is something to read or write, as tempfile below
+    import json  # only where there is something to read or write
 
     try:
-        text = path.read_text(encoding="utf-8")
+        with opened("tune", path) as file:
+            text = file.read().decode("utf-8")
     except FileNotFoundError:
         return {}
-    except (OSError, UnicodeError) as error:
+    except (OSError, UnicodeError, ArgumentError) as error:
         _warn(path, f"cannot be read and is ignored: {error}")
         return {}
     try:
@@ -192,38 +199,53 @@ def _winner(entry: Any) -> Winner:
 def _write(path: "Path", known: _Known) -> None:
     """Replace the file as a whole: a reader finds the old one or the new one."""
     import json
-    import tempfile
 
     hosts = {host: {key: asdict(winner) for key, winner in winners.items()} for host, winners in known.items()}
-    handle, name = tempfile.mkstemp(prefix=f"{_FILE}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump({"format": _FORMAT, "hosts": hosts}, file, indent=1)
-        os.replace(name, path)
-    except BaseException:
-        os.unlink(name)
-        raise
+    text = json.dumps({"format": _FORMAT, "hosts": hosts}, indent=1)
+    with replaced("tune", path) as file:
+        file.write(text.encode("utf-8"))
 
 
 @contextmanager
 def _locked(path: "Path") -> Iterator[None]:
     """Alone among all processes; the system ends the lock with the process that holds it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path.with_suffix(".lock"), "a+b") as file:
-        if sys.platform == "win32":
-            import msvcrt
-
-            file.seek(0)
-            msvcrt.locking(file.fileno(), msvcrt.LK_LOCK, 1)
-        else:
-            import fcntl
-
-            fcntl.flock(file, fcntl.LOCK_EX)
+    lock = path.with_suffix(".lock")
+    check_regular("tune", lock)
+    with open(lock, "a+b") as file:
+        _take(file)
         try:
             yield
         finally:
             if sys.platform == "win32":
+                import msvcrt
+
                 file.seek(0)
                 msvcrt.locking(file.fileno(), msvcrt.LK_UNLCK, 1)
             else:
+                import fcntl
+
                 fcntl.flock(file, fcntl.LOCK_UN)
+
+
+def _take(file: BinaryIO) -> None:
+    """Take the lock, or give up after some seconds: a process that was stopped may hold it for ever."""
+    ends = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            if sys.platform == "win32":
+                import msvcrt
+
+                file.seek(0)
+                msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+            else:
+                import fcntl
+
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except OSError as error:
+            if error.errno not in (errno.EACCES, errno.EAGAIN, errno.EDEADLK):
+                raise
+            if time.monotonic() > ends:
+                raise TimeoutError(errno.ETIMEDOUT, f"another process held {file.name} for {_PATIENCE} s") from None
+        time.sleep(0.01)

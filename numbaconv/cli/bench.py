@@ -10,6 +10,7 @@ from ..bench.compare import compare
 from ..bench.machine import machine
 from ..bench.ratios import DIRECTIONS, summary
 from ..extras import require
+from ..files import check_regular, replaced
 from ..progress import tracked
 from .answers import Answer, CommandError
 from .words import add_layers, chosen_layers
@@ -56,6 +57,8 @@ def _check_files(options: Namespace) -> None:
         path = getattr(options, name)
         if path is not None and path.is_dir():
             raise CommandError(f"--{name} must be a file, but {path} is a folder")
+        if path is not None:
+            check_regular(f"--{name}", path)
     if options.plot is not None:
         require("matplotlib", "plot", "--plot")
         bases = require("matplotlib.backend_bases", "plot", "--plot")
@@ -87,7 +90,9 @@ def run(options: Namespace) -> Answer:
     data = {"machine": found, "threads": threads, "summary": summary(records), "records": records}
     if options.output is not None:
         options.output.parent.mkdir(parents=True, exist_ok=True)
-        options.output.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
+        text = json.dumps(data, indent=1) + "\n"
+        with replaced("bench", options.output) as file:
+            file.write(text.encode("utf-8"))
     if options.plot is not None:
         from .. import plot
 

@@ -36,7 +36,7 @@ def token(op: str, activation: Any) -> str:
     if found is None:
         return ""
     if isinstance(activation, str):
-        return activation
+        return found.name
     key = function_key(activation)
     name = _names.get(key) or _names.setdefault(key, f"@{found.name},{next(_numbers)}")
     _functions.setdefault(name, (key, frozen_activation(activation)))

@@ -14,6 +14,7 @@ from ..errors import ConvError
 from ..plan import dtype_name, dtype_rule
 from ..plan.arguments import PADDING_NAMES
 from ..plan.axis import PADDING_MODES
+from ..plan.hints import mode_hint, padding_hint
 from ..plan.layout import is_channels_last, weight_order
 
 __all__ = ["Given", "constants", "result_type"]
@@ -149,11 +150,16 @@ def _check_names(op: str, rank: int, known: dict[str, Any]) -> None:
     """The names among the arguments, where they are known."""
     padding = known.get("padding")
     if isinstance(padding, str) and padding.lower() not in PADDING_NAMES:
-        raise _refuse(op, "padding", f"integers or one of {', '.join(PADDING_NAMES)}", repr(padding))
+        raise _refuse(
+            op,
+            "padding",
+            f"integers or one of {', '.join(PADDING_NAMES)}",
+            repr(padding) + padding_hint(padding.lower()),
+        )
     modes = known.get("padding_mode", ())
     for mode in (modes,) if isinstance(modes, str) else modes or ():
         if mode not in PADDING_MODES:
-            raise _refuse(op, "padding_mode", f"one of {', '.join(PADDING_MODES)}", repr(mode))
+            raise _refuse(op, "padding_mode", f"one of {', '.join(PADDING_MODES)}", repr(mode) + mode_hint(mode))
     activation = known.get("activation")
     try:
         last = is_channels_last(op, rank, known.get("data_format"))

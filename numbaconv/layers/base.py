@@ -11,11 +11,12 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from ..arrays import Array
-from ..backends.activations import ACTIVATIONS, resolve_activation
+from ..backends.activations import resolve_activation
+from ..border import bordered, outside
 from ..dispatch import named_backend
-from ..errors import ArgumentError, DTypeError, ShapeError
+from ..errors import ArgumentError, ConvError, DTypeError, ShapeError
 from ..functional import Activation
-from ..plan import ConvPlan, Geometry, Ints, ReceptiveField, plan_conv, receptive_field
+from ..plan import ConvPlan, Geometry, Ints, ReceptiveField, dtype_name, plan_conv, receptive_field
 from ..plan.arguments import check_precision
 from ..plan.axis import kernel_extent
 from ..plan.layout import is_channels_last
@@ -118,7 +119,10 @@ class Layer(ABC):
 
     def _called(self, input: object, **changes: Any) -> Array:
         """The output, with some of the layer's arguments changed for this call."""
-        output = self._forward(input, self.activation, **changes)
+        try:
+            output = self._forward(input, self.activation, **changes)
+        except ConvError as error:
+            raise outside(error) from error.__cause__
         self._newest = _Call(input, None if self.activation is None else output, changes)
         return output
 
@@ -161,7 +165,8 @@ class Layer(ABC):
         activation = self.activation
         if activation is None:
             return {}
-        if isinstance(activation, str) and ACTIVATIONS[activation].derivative_from_output is not None:
+        known = resolve_activation(self._op, activation, "float32") if isinstance(activation, str) else None
+        if known is not None and known.derivative_from_output is not None:
             return {"activation": activation, "output": call.output}
         if not isinstance(activation, str | tuple):
             name = getattr(activation, "__name__", "function")
@@ -201,6 +206,7 @@ class Layer(ABC):
             **formats,
         )
 
+    @bordered
     def output_shape(self, input_shape: Ints) -> tuple[int, ...]:
         """Shape of the output for an input's shape.
 
@@ -309,12 +315,12 @@ class Layer(ABC):
 
     def _converted(self, name: str, array: Array, dtype: np.dtype) -> Array:
         """An array as the parameter that it is to become."""
-        if array.dtype.kind not in "biufV":  # bfloat16 is of kind V
+        if array.dtype.kind not in "biuf" and dtype_name(array.dtype) != "bfloat16":
             raise DTypeError(f"{self._op}: {name} has dtype {array.dtype}, but parameters are real numbers")
         return array.astype(dtype)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write `state_dict` to a file.
+        """Write `state_dict` to a file, as `numbaconv.layers.save_arrays` does: whole, or not at all.
 
         Parameters
         ----------
@@ -323,8 +329,8 @@ class Layer(ABC):
 
         Raises
         ------
-        ArgumentError
-            For another ending.
+        ArgumentError, DTypeError, OSError
+            As `numbaconv.layers.save_arrays`.
         ImportError
             If ``.safetensors`` needs its library.
         """
@@ -340,8 +346,8 @@ class Layer(ABC):
 
         Raises
         ------
-        ArgumentError, ShapeError
-            For another ending, and as `load_state_dict`.
+        ArgumentError, ShapeError, DTypeError, OSError
+            As `numbaconv.layers.load_arrays` and `load_state_dict`.
         ImportError
             If ``.safetensors`` needs its library.
         """

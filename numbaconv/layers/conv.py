@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..arrays import Array
+from ..border import bordered
 from ..errors import ArgumentError
 from ..functional import Activation
 from ..plan import Geometry, Ints, Padding, PaddingMode, layer_weight_shape
@@ -94,6 +95,7 @@ class _Conv(ConvCore):
     ((1, 2, {fives}), (4, 2, {threes}))
     """
 
+    @bordered
     def __init__(
         self,
         in_channels: int,
@@ -155,6 +157,7 @@ class _ConvTranspose(ConvCore):
 
     transposed = True
 
+    @bordered
     def __init__(
         self,
         in_channels: int,
@@ -254,6 +257,7 @@ class _SeparableConv(SeparableCore):
     ((1, 2, {fives}), ['depthwise.weight', 'pointwise.weight', 'pointwise.bias'])
     """
 
+    @bordered
     def __init__(
         self,
         in_channels: int,

@@ -1,15 +1,19 @@
 """Files of named arrays: NumPy's ``.npz``, and safetensors, which PyTorch's users exchange."""
 
 import os
+import zipfile
 from collections.abc import Mapping
+from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from ..arrays import Array
+from ..border import bordered
 from ..errors import ArgumentError, DTypeError
 from ..extras import dtype_named, require
+from ..files import opened, replaced
 from ..plan import dtype_name
 
 __all__ = ["load_arrays", "save_arrays"]
@@ -39,8 +43,9 @@ def _checked(op: str, path: str | os.PathLike[str]) -> Path:
     return found
 
 
+@bordered
 def save_arrays(path: str | os.PathLike[str], arrays: Mapping[str, Array]) -> None:
-    """Write named arrays to a file.
+    """Write named arrays to a file, which is replaced as a whole: if writing fails, the old one is left as it was.
 
     Parameters
     ----------
@@ -52,11 +57,13 @@ def save_arrays(path: str | os.PathLike[str], arrays: Mapping[str, Array]) -> No
     Raises
     ------
     ArgumentError
-        For another ending.
+        For another ending, and where a folder, a FIFO or a device has that name.
     DTypeError
-        For bfloat16 in ``.npz``, which would come back without its type.
+        For bfloat16 in ``.npz``, which would come back without its type, and for objects and records.
     ImportError
         If ``.safetensors`` needs its library.
+    OSError
+        If the file cannot be written.
 
     Examples
     --------
@@ -67,17 +74,37 @@ def save_arrays(path: str | os.PathLike[str], arrays: Mapping[str, Array]) -> No
     >>> {name: array.shape for name, array in load_arrays(path).items()}
     {'weight': (8, 3, 3, 3), 'bias': (8,)}
     """
-    file = _checked("save_arrays", path)
+    op = "save_arrays"
+    file = _checked(op, path)
     contiguous: dict[str, Any] = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    for name, array in contiguous.items():
+        if file.suffix == ".npz" and dtype_name(array.dtype) == "bfloat16":
+            raise DTypeError(f"{op}: {name} is bfloat16, which .npz does not know; use .safetensors")
+        if dtype_name(array.dtype) != "bfloat16":
+            _check_kind(op, file, name, array.dtype)
     if file.suffix == ".npz":
-        for name, array in contiguous.items():
-            if dtype_name(array.dtype) == "bfloat16":
-                raise DTypeError(f"save_arrays: {name} is bfloat16, which .npz does not know; use .safetensors")
-        np.savez(file, **contiguous)
+        with replaced(op, file) as stream:
+            np.savez(stream, **contiguous)
     else:
-        require("safetensors.numpy", "safetensors", "a .safetensors file").save_file(contiguous, file)
+        library = require("safetensors.numpy", "safetensors", "a .safetensors file")
+        with replaced(op, file) as stream:
+            stream.write(library.save(contiguous))
 
 
+def _check_kind(op: str, file: Path, name: str, dtype: np.dtype) -> None:
+    """Refuse what is neither numbers nor text: objects would be pickled, and raw bytes have lost their type."""
+    if dtype.names is not None:
+        raise DTypeError(f"{op}: {name} in {str(file)!r} holds records {dtype}; arrays of numbers are needed")
+    if dtype.kind == "O":
+        raise DTypeError(f"{op}: {name} in {str(file)!r} holds Python objects; arrays of numbers are needed")
+    if dtype.kind == "V":
+        raise DTypeError(
+            f"{op}: {name} in {str(file)!r} holds raw bytes ({dtype}), as NumPy writes bfloat16 and other types that "
+            "it does not know; use .safetensors for those"
+        )
+
+
+@bordered
 def load_arrays(path: str | os.PathLike[str]) -> dict[str, Array]:
     """Read named arrays from a file.
 
@@ -93,11 +120,13 @@ def load_arrays(path: str | os.PathLike[str]) -> dict[str, Array]:
     Raises
     ------
     ArgumentError
-        For another ending.
+        For another ending; for a file that is damaged, or something else under that name.
     DTypeError
-        For a dtype without convolution.
+        For raw bytes, records and objects, and in ``.safetensors`` for any dtype without convolution.
     ImportError
         If ``.safetensors`` needs its library.
+    OSError
+        If the file cannot be read.
 
     Examples
     --------
@@ -108,13 +137,60 @@ def load_arrays(path: str | os.PathLike[str]) -> dict[str, Array]:
     Traceback (most recent call last):
     numbaconv.errors.ArgumentError: load_arrays: 'weights.pt' ends in '.pt', but must end in .npz or .safetensors
     """
-    file = _checked("load_arrays", path)
+    op = "load_arrays"
+    file = _checked(op, path)
     if file.suffix == ".npz":
-        with np.load(file, allow_pickle=False) as content:
-            return dict(content)
+        with opened(op, file) as stream:
+            return _from_npz(op, file, stream)
     library = require("safetensors", "safetensors", "a .safetensors file")
-    # The library's reader for NumPy does not know bfloat16.
-    return {name: _array(name, part) for name, part in library.deserialize(file.read_bytes())}
+    with opened(op, file) as stream:
+        content = stream.read()
+    try:
+        parts = library.deserialize(content)  # the library's reader for NumPy does not know bfloat16
+    except library.SafetensorError as error:
+        raise ArgumentError(f"{op}: {str(file)!r} is damaged, or no .safetensors file: {error}") from None
+    return {name: _array(name, part) for name, part in parts}
+
+
+def _from_npz(op: str, file: Path, stream: BinaryIO) -> dict[str, Array]:
+    begins = stream.read(6)
+    stream.seek(0)
+    if begins == b"\x93NUMPY":
+        raise ArgumentError(f"{op}: {str(file)!r} is one array (.npy) under the name of an archive; write it by savez")
+    found: dict[str, Array] = {}
+    name = None
+    try:
+        with zipfile.ZipFile(stream) as archive:
+            for entry in archive.infolist():
+                name = entry.filename.removesuffix(".npy")
+                with archive.open(entry) as part:
+                    found[name] = _member(op, file, name, part, entry.file_size)
+    except (OSError, MemoryError, DTypeError):
+        raise
+    except Exception as error:  # whatever damage makes zipfile, NumPy's parser of headers and decompressors raise
+        where = "" if name is None else f" at {name}"
+        raise ArgumentError(f"{op}: {str(file)!r} is damaged{where}, or no .npz archive: {_line(error)}") from None
+    return found
+
+
+def _member(op: str, file: Path, name: str, part: Any, size: int) -> Array:
+    """One array of an archive. Its header is read first: it may claim objects, or more elements than there are."""
+    version = np.lib.format.read_magic(part)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, dtype = read(part)
+    _check_kind(op, file, name, dtype)
+    claimed, there = prod(shape) * dtype.itemsize, size - part.tell()
+    if claimed != there:
+        raise ValueError(f"shape {shape} of {dtype} takes {claimed} bytes, but there are {there}")
+    part.seek(0)
+    array: Array = np.lib.format.read_array(part, allow_pickle=False)
+    part.read(1)  # at the end the checksum is compared
+    return array
+
+
+def _line(error: BaseException) -> str:
+    """The first line of an error's text, or its type where it has none."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _array(name: str, part: Mapping[str, Any]) -> Array:

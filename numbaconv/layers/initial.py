@@ -7,6 +7,7 @@ import numpy as np
 
 from ..arrays import Array
 from ..errors import DTypeError
+from ..memory import check_fits
 from ..plan import dtype_name
 
 __all__ = ["Seed", "fan_in_uniform", "glorot_uniform", "parameter_dtype"]
@@ -30,6 +31,7 @@ def parameter_dtype(op: str, dtype: Any) -> np.dtype:
 def _uniform(seed: Seed, shape: tuple[int, ...], bound: float, dtype: np.dtype) -> Array:
     """Values in [-bound, bound), drawn in single precision unless the dtype is wider."""
     drawn = np.dtype(np.float64 if dtype == np.float64 else np.float32)
+    check_fits("initial values", "a parameter", shape, drawn.itemsize)
     values: Array = np.random.default_rng(seed).random(shape, drawn)  # type: ignore[arg-type]
     values *= drawn.type(2 * bound)
     values -= drawn.type(bound)

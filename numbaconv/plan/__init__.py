@@ -4,7 +4,7 @@ from .arguments import DEFAULT_PRECISION, PRECISIONS, Geometry, Ints, Padding, P
 from .axis import CONSTANT, PADDING_MODES, ZERO, Axis, border_cell
 from .dtypes import SUPPORTED, dtype_name, dtype_rule
 from .network import ReceptiveField, count_parameters, layer_weight_shape, output_shape, receptive_field
-from .problem import ConvPlan, make_plan, plan_conv, rank_of
+from .problem import ConvPlan, check_axes, make_plan, plan_conv, rank_of
 
 __all__ = [
     "CONSTANT",
@@ -22,6 +22,7 @@ __all__ = [
     "ReceptiveField",
     "Scalar",
     "border_cell",
+    "check_axes",
     "count_parameters",
     "dtype_name",
     "dtype_rule",

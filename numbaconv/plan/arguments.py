@@ -8,6 +8,7 @@ from typing import SupportsIndex, TypeAlias
 
 from ..errors import ArgumentError, DTypeError
 from .axis import PADDING_MODES
+from .hints import mode_hint, padding_hint
 
 __all__ = [
     "DEFAULT_PRECISION",
@@ -94,6 +95,7 @@ def _padding(op: str, value: object, rank: int) -> str | tuple[tuple[int, int], 
         if name not in PADDING_NAMES:
             raise ArgumentError(
                 f"{op}: padding is {value!r}, but must be integers or one of {', '.join(PADDING_NAMES)}"
+                f"{padding_hint(name)}"
             )
         return name
     entries = _sequence(value)
@@ -128,7 +130,9 @@ def _modes(op: str, value: object, rank: int) -> tuple[str, ...]:
         raise ArgumentError(f"{op}: padding_mode has {len(entries)} entries, but there are {rank} spatial axes")
     for entry in entries:
         if entry not in PADDING_MODES:
-            raise ArgumentError(f"{op}: padding_mode is {entry!r}, but must be one of {', '.join(PADDING_MODES)}")
+            raise ArgumentError(
+                f"{op}: padding_mode is {entry!r}, but must be one of {', '.join(PADDING_MODES)}{mode_hint(entry)}"
+            )
     return tuple(str(entry) for entry in entries)
 
 

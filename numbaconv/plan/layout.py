@@ -10,7 +10,7 @@ from functools import cache
 
 from ..errors import ArgumentError, DTypeError
 
-__all__ = ["channels_last", "is_channels_last", "weight_order"]
+__all__ = ["channels_last", "data_format_of", "is_channels_last", "weight_format_of", "weight_order"]
 
 _SPATIAL = {1: ("W", "L"), 2: ("HW",), 3: ("DHW",)}
 
@@ -58,11 +58,21 @@ def _order(op: str, rank: int, weight_format: str | None, last: bool) -> tuple[i
     for name in _names(rank, "O*I"):
         orders[name] = (0, axes - 1, *range(1, axes - 1))
     if weight_format is None:
-        return orders[_names(rank, "*IO" if last else "OI*")[0]]
+        return orders[weight_format_of(rank, last)]
     if weight_format not in orders:
         known = ", ".join(orders)
         raise ArgumentError(f"{op}: weight_format is {weight_format!r}, but must be one of {known} for rank {rank}")
     return orders[weight_format]
+
+
+def data_format_of(rank: int, last: bool) -> str:
+    """The first name of a layout of data."""
+    return _names(rank, "N*C" if last else "NC*")[0]
+
+
+def weight_format_of(rank: int, last: bool) -> str:
+    """The first name of the weight's layout that goes with one of data."""
+    return _names(rank, "*IO" if last else "OI*")[0]
 
 
 def channels_last(shape: tuple[int, ...]) -> tuple[int, ...]:

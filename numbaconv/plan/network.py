@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from math import prod
 from typing import Any, NamedTuple
 
+from ..border import bordered
 from ..errors import ArgumentError, DTypeError
 from .arguments import Ints, integers
 from .axis import kernel_extent
@@ -12,6 +13,7 @@ from .problem import ConvPlan, plan_conv
 __all__ = ["ReceptiveField", "count_parameters", "layer_weight_shape", "output_shape", "receptive_field"]
 
 
+@bordered
 def output_shape(input_shape: Ints, weight_shape: Ints, **arguments: Any) -> tuple[int, ...]:
     """Shape of a convolution's output.
 
@@ -43,6 +45,7 @@ def output_shape(input_shape: Ints, weight_shape: Ints, **arguments: Any) -> tup
     return plan_conv(input_shape, weight_shape, **arguments).output_shape
 
 
+@bordered
 def count_parameters(
     in_channels: int,
     out_channels: int,
@@ -129,6 +132,7 @@ class ReceptiveField(NamedTuple):
     offset: tuple[int, ...]
 
 
+@bordered
 def receptive_field(layers: Iterable[ConvPlan | Mapping[str, Any]], *, rank: int = 2) -> ReceptiveField:
     """Receptive field of a stack of convolution or pooling layers, first layer first.
 

@@ -9,14 +9,16 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from math import prod
 
+from ..border import bordered
 from ..errors import DTypeError, ShapeError
 from .arguments import DEFAULT_PRECISION, Geometry, Ints, Padding, PaddingMode, Scalar, check_precision, shape
 from .axis import Axis
 from .build import axis_of
 from .dtypes import dtype_name, dtype_rule
+from .hints import axes_rule, channels_hint, kernel_hint
 from .layout import channels_last, is_channels_last, weight_order
 
-__all__ = ["ConvPlan", "make_plan", "plan_conv"]
+__all__ = ["ConvPlan", "check_axes", "make_plan", "plan_conv", "rank_of"]
 
 _LARGEST = 2**63 - 1
 
@@ -205,6 +207,19 @@ def _check_channels(
         )
 
 
+def check_axes(op: str, name: str, shape: tuple[int, ...], rank: int, last: bool, shapes: str | None = None) -> None:
+    """The rule of how many axes data has. ``shapes`` are those that the message ends with; else its own.
+
+    Raises
+    ------
+    ShapeError
+        For any number but the rank and one or two.
+    """
+    if len(shape) not in (rank + 1, rank + 2):
+        rule, hint = axes_rule(name, shape, rank, last)
+        raise ShapeError(f"{op}: {rule}{f' ({name} {shape})' if shapes is None else shapes}{hint}")
+
+
 def _check_extents(op: str, what: str, extents: tuple[int, ...], shapes: str) -> None:
     for axis, extent in enumerate(extents):
         if extent == 0:
@@ -249,19 +264,26 @@ def make_plan(
     last = is_channels_last(op, rank, data_format)
     order = weight_order(op, rank, weight_format, last)
     if len(weight_shape) != rank + 2:
-        raise ShapeError(f"{op}: weight must have {rank + 2} axes, but has {len(weight_shape)} {shapes}")
-    if len(input_shape) not in (rank + 1, rank + 2):
         raise ShapeError(
-            f"{op}: input must have {rank + 2} axes, or {rank + 1} without a batch axis, "
-            f"but has {len(input_shape)} {shapes}"
+            f"{op}: weight must have {rank + 2} axes, but has {len(weight_shape)} {shapes}"
+            f"{kernel_hint('weight', len(weight_shape), rank, last)}"
         )
+    check_axes(op, "input", input_shape, rank, last, f" {shapes}")
     batched = len(input_shape) == rank + 2
     full = input_shape if batched else (1, *input_shape)
     channels, extents = (full[-1], full[1:-1]) if last else (full[1], full[2:])
     weight = tuple(weight_shape[axis] for axis in order)
     _check_extents(op, "weight", weight[2:], shapes)
     _check_extents(op, "input", extents, shapes)
-    _check_channels(op, transposed, geometry.groups, channels, weight, shapes)
+    try:
+        _check_channels(op, transposed, geometry.groups, channels, weight, shapes)
+    except ShapeError as error:
+        groups = 1 if transposed else geometry.groups
+        inner = 0 if transposed else 1
+        hint = channels_hint(
+            op, rank, full, batched, lambda axes: weight_shape[axes[inner]] * groups, last, weight_format
+        )
+        raise ShapeError(f"{error}{hint}") from None
     rule = dtype_rule(op, "input", dtype)
     result = rule.output if output_dtype is None else output_dtype
     compute = rule.compute if result == rule.output else dtype_rule(op, "output", result).compute
@@ -289,6 +311,7 @@ def make_plan(
     return plan
 
 
+@bordered
 def plan_conv(
     input_shape: Ints,
     weight_shape: Ints,
@@ -385,5 +408,8 @@ data_format, weight_format
 def rank_of(op: str, weight: tuple[int, ...]) -> int:
     """The rank that a weight's shape stands for."""
     if len(weight) not in (3, 4, 5):
-        raise ShapeError(f"{op}: weight must have 3, 4 or 5 axes (rank 1, 2 or 3), but has {len(weight)}: {weight}")
+        hint = kernel_hint("weight", len(weight), len(weight), False) if len(weight) in (1, 2) else ""
+        raise ShapeError(
+            f"{op}: weight must have 3, 4 or 5 axes (rank 1, 2 or 3), but has {len(weight)}: {weight}{hint}"
+        )
     return len(weight) - 2

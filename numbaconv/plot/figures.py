@@ -1,10 +1,12 @@
 """Figures of matplotlib's, made without its global state: nothing is shown, and no display is needed."""
 
+import io
 import os
 from pathlib import Path
 from typing import Any
 
 from ..extras import require
+from ..files import replaced
 
 __all__ = ["new_figure", "save"]
 
@@ -15,7 +17,7 @@ def new_figure(op: str, size: tuple[float, float]) -> Any:
 
 
 def save(figure: Any, path: str | os.PathLike[str]) -> None:
-    """Write a figure to a file, in the format that its ending names.
+    """Write a figure to a file, in the format that its ending names. The file is replaced as a whole.
 
     Parameters
     ----------
@@ -32,6 +34,10 @@ def save(figure: Any, path: str | os.PathLike[str]) -> None:
     >>> os.path.getsize(path) > 100
     True
     """
-    file = Path(path)
+    file, drawn = Path(path), io.BytesIO()
+    kind = file.suffix[1:] or figure.canvas.get_default_filetype()
+    figure.savefig(drawn, format=kind, dpi=90, bbox_inches="tight")
+    file = file if file.suffix else file.with_name(f"{file.name}.{kind}")
     file.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(file, dpi=90, bbox_inches="tight")
+    with replaced("plot.save", file) as stream:
+        stream.write(drawn.getbuffer())

@@ -398,6 +398,63 @@ def test_the_backend_runs_models_and_nodes():
         backend.prepare(helper.make_model(helper.make_graph([helper.make_node("Conv", [], [])], "", [], [])))
 
 
+# --- attributes of a model that nobody can trust ------------------------------------------------------------------
+
+HUGE = 2**40
+SMALL, TAPS = np.ones((1, 1, 3), np.float32), np.ones((1, 1, 2), np.float32)
+BYTES, BYTE_TAPS = np.ones((1, 1, 3), np.uint8), np.ones((1, 1, 2), np.uint8)
+ABSURD = [
+    *(
+        ("ConvTranspose", (SMALL, TAPS), attributes)
+        for attributes in (
+            {"strides": [HUGE]},
+            {"strides": [2**62]},
+            {"dilations": [HUGE]},
+            {"strides": [HUGE], "auto_pad": "SAME_UPPER"},
+            {"strides": [HUGE], "output_shape": [2 * HUGE]},
+            {"output_shape": [HUGE]},
+            {"strides": [HUGE + 1], "output_padding": [HUGE]},
+            {"output_padding": [HUGE]},
+            {"pads": [HUGE, HUGE]},
+            {"pads": [-HUGE, 0]},
+            {"kernel_shape": [HUGE]},
+            {"group": HUGE},
+            {"strides": [0]},
+        )
+    ),
+    *(
+        (op, operands, attributes)
+        for op, operands in (("Conv", (SMALL, TAPS)), ("ConvInteger", (BYTES, BYTE_TAPS)))
+        for attributes in (
+            {"pads": [HUGE, HUGE]},
+            {"pads": [2**62, 2**62]},
+            {"pads": [HUGE, HUGE], "dilations": [HUGE]},
+            {"pads": [-1, 0]},
+            {"dilations": [HUGE]},
+            {"kernel_shape": [HUGE]},
+            {"group": HUGE},
+            {"strides": [-HUGE]},
+        )
+    ),
+    ("Col2Im", (np.ones((1, 2, 2), np.float32), np.array([HUGE + 2]), np.array([2])), {"strides": [HUGE]}),
+    ("Col2Im", (np.ones((1, 2, 2), np.float32), np.array([5]), np.array([HUGE])), {}),
+    ("Col2Im", (np.ones((1, 2, 2), np.float32), np.array([5]), np.array([2])), {"dilations": [HUGE]}),
+    ("Col2Im", (np.ones((1, 2, 2), np.float32), np.array([5]), np.array([2])), {"pads": [HUGE, HUGE]}),
+]
+
+
+@pytest.mark.parametrize(("op", "operands", "attributes"), ABSURD)
+def test_absurd_attributes_are_refused(op, operands, attributes):
+    """At once, with this package's error: the results of some would take terabytes, and hours to fill."""
+    with pytest.raises(numbaconv.ConvError, match=r"^\w+: "):
+        evaluate(op, operands, **attributes)
+
+
+def test_strides_that_no_result_takes_may_be_any():
+    found = evaluate("Conv", (SMALL, TAPS), strides=[2**62])
+    np.testing.assert_array_equal(found, [[[2]]])
+
+
 # --- functions ---------------------------------------------------------------------------------------------------
 
 NAMES = [f"{stem}{rank}d" for stem in ("conv", "conv_transpose") for rank in (1, 2, 3)]

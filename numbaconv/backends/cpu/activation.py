@@ -16,12 +16,11 @@ import numba
 import numpy as np
 from numba import carray, cfunc, types
 from numba.core.dispatcher import Dispatcher
-from numba.core.errors import NumbaError
 
 from ...arrays import Array
 from ...compiling import compiling
 from ...errors import ArgumentError, DTypeError
-from ..activations import Activation
+from ..activations import Activation, not_compiled
 from .jit import called, scalar
 
 __all__ = ["ACTIVATION", "activation_grad", "check_activation", "check_raised", "compiled_row"]
@@ -58,8 +57,8 @@ def _compiled(what: str, function: Any, dtype: np.dtype) -> Any:
     try:
         compiled = called(plain)
         compiled.compile((kind,))
-    except (NumbaError, TypeError) as error:
-        raise DTypeError(f"{what} {_name(function)!r} cannot be compiled for {dtype.name}: {error}") from error
+    except Exception as error:  # Numba's own, and what looking at the function's names raises
+        raise not_compiled(what, _name(function), dtype.name, error) from None
     result = compiled.overloads[(kind,)].signature.return_type
     holds = {"i": (), "f": (types.Float,), "c": (types.Float, types.Complex)}[dtype.kind]
     if not isinstance(result, (types.Integer, types.Boolean, *holds)):

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 import numpy as np
 
 from ...arrays import Array
+from ...memory import check_bytes
 
 __all__ = ["aligned_empty", "workspace"]
 
@@ -32,7 +33,7 @@ def _aligned(raw: Array, size: int, dtype: np.dtype) -> Array:
 
 def aligned_empty(size: int, dtype: np.dtype) -> Array:
     """A flat array that starts on a cache line."""
-    return _aligned(np.empty(size * dtype.itemsize + _LINE, np.uint8), size, dtype)
+    return _aligned(_allocated(size * dtype.itemsize + _LINE), size, dtype)
 
 
 def _take(wanted: int) -> Array:
@@ -44,6 +45,12 @@ def _take(wanted: int) -> Array:
         if wanted <= raw.size <= 4 * wanted:
             return raw
         _waiting.append(raw)
+    return _allocated(wanted)
+
+
+def _allocated(wanted: int) -> Array:
+    if wanted > _MOST_BYTES:
+        check_bytes("backend 'cpu': scratch memory", wanted)
     return np.empty(wanted, np.uint8)
 
 

@@ -8,11 +8,10 @@ from typing import Any, NamedTuple
 import numba
 import numpy as np
 from numba import cuda, types
-from numba.core.errors import NumbaError
 
 from ...compiling import compiling
 from ...errors import ArgumentError, DTypeError
-from ..activations import Activation
+from ..activations import Activation, not_compiled
 from ..base import Epilogue
 from .elements import number, reader
 from .jit import SIMULATED, device_function, newest, scalar_function
@@ -89,8 +88,8 @@ def compiled(what: str, function: Any, compute: str) -> Any:
     try:
         with compiling(f"{what} {_name(function)!r} for {compute} on the device"):
             _, result = cuda.compile_for_current_device(plain, (kind,), device=True)
-    except (NumbaError, TypeError, ValueError) as error:
-        raise DTypeError(f"{what} {_name(function)!r} cannot be compiled for {compute}: {error}") from error
+    except Exception as error:  # Numba's own, and what looking at the function's names raises
+        raise not_compiled(what, _name(function), compute, error) from None
     holds = {"i": (), "f": (types.Float,), "c": (types.Float, types.Complex)}[np.dtype(compute).kind]
     if not isinstance(result, (types.Integer, types.Boolean, *holds)):
         raise DTypeError(f"{what} {_name(function)!r} maps {compute} to {result}, not to {compute}")

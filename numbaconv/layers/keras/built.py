@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 
 from ...arrays import Array
+from ...border import bordered
 from ...errors import ArgumentError, ShapeError
 from ...functional import Activation
-from ...plan import Ints
+from ...plan import Ints, check_axes
 from ...plan.arguments import integers, shape
 from ...plan.axis import kernel_extent
 from ...plan.layout import is_channels_last
@@ -40,9 +41,6 @@ def _leaky_relu_derivative(v: Any) -> Any:
 #: Where Keras has another name than this package, or the same one for something else.
 _ACTIVATIONS: dict[str, Activation] = {
     "linear": None,
-    "swish": "silu",
-    "hard_silu": "hardswish",
-    "hard_swish": "hardswish",
     "leaky_relu": (_leaky_relu, _leaky_relu_derivative),
 }
 
@@ -83,6 +81,7 @@ class Built(Layer):
         """Whether there are parameters."""
         return self._in_channels is not None
 
+    @bordered
     def build(self, input_shape: Ints | Sequence[int | None]) -> None:
         """Make the parameters, as the first call does.
 
@@ -116,12 +115,8 @@ class Built(Layer):
 
     def _channels_of(self, input_shape: Ints) -> int:
         extents = shape(self._op, "input_shape", input_shape)
-        if len(extents) not in (self.rank + 1, self.rank + 2):
-            raise ShapeError(
-                f"{self._op}: input must have {self.rank + 2} axes, or {self.rank + 1} without a batch axis, "
-                f"but has shape {extents}"
-            )
         last = is_channels_last(self._op, self.rank, self._formats["data_format"])
+        check_axes(self._op, "input", extents, self.rank, last)
         return extents[-1 if last else -1 - self.rank]
 
     @abstractmethod

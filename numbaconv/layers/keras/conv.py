@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from ...border import bordered
 from ...errors import ArgumentError
 from ...functional import Activation
 from ...plan import Ints, layer_weight_shape
@@ -55,6 +56,7 @@ class _Conv(Built, ConvCore):
     ((1, {fives}, 2), ({threes}, 2, 4))
     """
 
+    @bordered
     def __init__(
         self,
         filters: int,
@@ -116,6 +118,7 @@ class _ConvTranspose(Built, ConvCore):
 
     transposed = True
 
+    @bordered
     def __init__(
         self,
         filters: int,
@@ -192,6 +195,7 @@ class Conv2DTranspose(_ConvTranspose):
 class Conv3DTranspose(_ConvTranspose):
     rank = 3
 
+    @bordered
     def __init__(
         self,
         filters: int,

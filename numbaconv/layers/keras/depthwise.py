@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from ...border import bordered
 from ...functional import Activation
 from ...plan import Ints, layer_weight_shape
 from ...plan.arguments import integers
@@ -45,6 +46,7 @@ class _DepthwiseConv(Built, ConvCore):
 
     _depthwise_attribute = "weight"
 
+    @bordered
     def __init__(
         self,
         kernel_size: Ints,
@@ -105,6 +107,7 @@ class _SeparableConv(Built, SeparableCore):
 
     _depthwise_attribute = "depthwise_weight"
 
+    @bordered
     def __init__(
         self,
         filters: int,
