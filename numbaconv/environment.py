@@ -60,7 +60,7 @@ NUMBA_VARIABLES = (
     Variable("NUMBA_THREADING_LAYER", "the library of the threads: `omp`, `tbb`, `workqueue`"),
     Variable(
         "NUMBA_CACHE_DIR",
-        "the only folder of compiled kernels, instead of `__pycache__` beside their files and the user's cache folder",
+        "the folder of compiled kernels, the only one then; else `__pycache__` beside their files, or the user's cache",
     ),
     Variable(
         "NUMBA_CPU_NAME",

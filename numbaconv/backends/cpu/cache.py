@@ -127,7 +127,7 @@ class KernelCache(NullCache):  # type: ignore[misc]
 
     @property
     def cache_path(self) -> str:
-        """The folder that the next kernel will be in, as a dispatcher's ``stats`` tell it; empty where there is none."""
+        """The folder that the next kernel will be in, as a dispatcher's ``stats`` tell it; empty if there is none."""
         return next(filter(_may_write, self.folders), "")
 
     def enable(self) -> None:

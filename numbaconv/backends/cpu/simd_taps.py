@@ -102,7 +102,7 @@ def pointer_to(typingctx, array, at):
 
 @intrinsic
 def set_line(typingctx, lines, at, pointer, offset):
-    """Make a pointer, moved by so many bytes, the line at a place of a table of int64, each of which holds a pointer."""
+    """Make a pointer, moved by so many bytes, the line at a place of a table: an array of int64 that holds pointers."""
     signature = types.void(lines, types.int64, types.voidptr, types.int64)
 
     def generate(context, builder, signature, args):
