@@ -16,7 +16,7 @@ from numba import cuda
 from numba.cuda import codegen
 
 import numbaconv
-from numbaconv import grad
+from numbaconv import compiling, grad
 from numbaconv.backends import registry
 from numbaconv.backends.cuda import availability, device, launching
 from numbaconv.backends.cuda.device import target
@@ -246,3 +246,15 @@ def test_views_that_wide_accesses_may_not_touch():
         tensor = device.Tensor(data, np.dtype(np.float32), (1, 4, 1, 8, 8), (256, 64, 64, 8, 1))
         assert is_aligned(tensor, (0, 1), count) is wide
         assert device_array(data).address == memory.address + 4 * first
+
+
+def test_kernels_and_activations_are_said_as_they_are_compiled():
+    """Once each: equal functions are one, and so are the kernels that are made of them."""
+    x, w, told = np.ones((1, 1, 9)), np.ones((1, 1, 3)), []
+    with compiling.told(lambda what, folder: told.append(what)):
+        for _ in range(3):
+            numbaconv.conv1d(x, w, activation=lambda v: v * 5.25, backend="cuda", algorithm="direct")
+    said = [each for each in told if each is not None]
+    assert said[0] == "activation '<lambda>' for float64 on the device"
+    assert said[1].endswith("for the device")
+    assert len(said) == len(set(said)) == told.count(None)
