@@ -16,6 +16,7 @@ from .backends.registry import (
     use_backend,
     use_precision,
 )
+from .backends.subnormals import flush_subnormals
 from .errors import AlgorithmError, ArgumentError, BackendError, ConvError, DTypeError, ShapeError
 from .explain import Explanation, explain
 from .functional import (
@@ -95,6 +96,7 @@ __all__ = [
     "depthwise_conv3d",
     "errors",
     "explain",
+    "flush_subnormals",
     "fold",
     "functional",
     "get_backend",

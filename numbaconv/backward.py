@@ -11,6 +11,7 @@ import numpy as np
 from .arrays import Array, as_array, data_view, promote
 from .backends.activations import resolve_activation
 from .backends.base import Residence
+from .backends.subnormals import as_asked, mode_asked
 from .device_arrays import DeviceArray, device_result, found_on_device, handle_of
 from .dispatch import find_route, named_backend
 from .errors import ArgumentError, DTypeError, ShapeError
@@ -182,7 +183,7 @@ def scaled_gradient(
         if compute.kind == "c":
             np.conj(scaled, out=scaled)
 
-    return scaled, fill
+    return scaled, as_asked(op, fill)
 
 
 def _prepare(
@@ -290,7 +291,7 @@ def bias_gradient(
         return returned  # type: ignore[no-any-return]
     view = data_view(grad, last, batched)
     fill()
-    with np.errstate(over="ignore", invalid="ignore"):  # infinities meet, half types round to infinity
+    with mode_asked(op), np.errstate(over="ignore", invalid="ignore"):  # infinities meet, half types round to infinity
         total = view.sum(axis=(0, *range(2, rank + 2)), dtype=wide)
         result: Array = total.astype(dtype)
     return result

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from .arrays import Array, host_array
+from .backends.subnormals import mode_asked
 from .border import bordered
 from .errors import ArgumentError, ShapeError
 from .memory import check_fits
@@ -178,7 +179,7 @@ def fold(
     columns = array.reshape(_columns_shape(plan))
     total = np.zeros(summed, compute)
     output = array.dtype if rule.output == dtype_name(array.dtype) else np.dtype(rule.output)
-    with np.errstate(over="ignore", invalid="ignore"):
+    with mode_asked(op), np.errstate(over="ignore", invalid="ignore"):
         for outputs, inputs in _patches(plan):
             total[inputs] += columns[outputs].astype(total.dtype, copy=False)
         folded = total.astype(output, copy=False)

@@ -19,6 +19,7 @@ from .backends.registry import (
     resolve,
     resolve_precision,
 )
+from .backends.subnormals import as_asked
 from .backends.winners import recall, tuning_mode
 from .device_arrays import DeviceArray, found_on_device, on_device
 from .errors import ArgumentError, BackendError, DTypeError, ShapeError
@@ -297,13 +298,14 @@ def _route(
     views: list[View | None] = [see_weight if name == "weight" else see_data for name in (*site.reads, site.produces)]
     if chosen.flat:
         views = [view and view.reordered() for view in views]
+    run = chosen.runner(plan)
     return kind(
         site=site,
         op=op,
         plan=plan,
         engine=engine,
         algorithm=chosen,
-        run=chosen.runner(plan),
+        run=run if kind is DeviceRoute else as_asked(op, run),
         activation=activation,
         shape=_result_shape(plan, site),
         dtype=dtype,

@@ -11,6 +11,7 @@ __all__ = [
     "BACKEND_VARIABLE",
     "CACHE_VARIABLE",
     "DISABLE_VARIABLE",
+    "FLUSH_VARIABLE",
     "NUMBA_VARIABLES",
     "PRECISION_VARIABLE",
     "TUNE_VARIABLE",
@@ -22,6 +23,7 @@ BACKEND_VARIABLE = "NUMBACONV_BACKEND"
 ALGORITHM_VARIABLE = "NUMBACONV_ALGORITHM"
 DISABLE_VARIABLE = "NUMBACONV_DISABLE"
 PRECISION_VARIABLE = "NUMBACONV_PRECISION"
+FLUSH_VARIABLE = "NUMBACONV_FLUSH_SUBNORMALS"
 TUNE_VARIABLE = "NUMBACONV_TUNE"
 CACHE_VARIABLE = "NUMBACONV_CACHE_DIR"
 
@@ -46,6 +48,10 @@ VARIABLES = (
         PRECISION_VARIABLE,
         "how exactly calls compute that name no `precision=`: `strict` (nothing through transforms), `float32` (the "
         "default), `tf32` (float32 operands may be rounded to TF32)",
+    ),
+    Variable(
+        FLUSH_VARIABLE,
+        "`1`: subnormal numbers count as zeros outside `flush_subnormals` blocks; `0` (the default): they do not",
     ),
     Variable(
         TUNE_VARIABLE,

@@ -15,6 +15,7 @@ from .arrays import Array, as_array, view_of_weight
 from .backends.activations import frozen_activation, resolve_activation
 from .backends.base import PackedWeight, Residence
 from .backends.registry import AUTOMATIC, AUTOMATIC_ON_DEVICE, choices, is_in_use
+from .backends.subnormals import as_asked, flushes_subnormals
 from .border import bordered, outside
 from .device_arrays import READY, DeviceArray, on_device
 from .dispatch import Call, admit, may_be_remembered, named_backend, plan_of
@@ -187,11 +188,13 @@ class PreparedConv:
         if packing is None:
             return given
         place = given.device if isinstance(given, DeviceArray) else None
-        key = (route.engine.name, route.algorithm, plan.compute_dtype, packing.key(plan), place)
+        flushing = place is None and flushes_subnormals(self._op)
+        key = (route.engine.name, route.algorithm, plan.compute_dtype, packing.key(plan), place, flushing)
         with self._packing:  # threads that need the same packed weight make it once
             found = self._packed.get(key)
             if found is None:
-                found = packing.pack(plan, view_of_weight(plan).of(given))
+                pack = packing.pack if place is not None else as_asked(self._op, packing.pack)
+                found = pack(plan, view_of_weight(plan).of(given))
                 self._packed.put(key, found)
             return found
 

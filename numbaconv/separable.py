@@ -10,6 +10,7 @@ import numpy as np
 from .arrays import Array, View, as_array, view_of_data, view_of_weight
 from .backends.base import Runner
 from .backends.registry import AUTOMATIC, AUTOMATIC_ON_DEVICE, choices, is_in_use
+from .backends.subnormals import as_asked
 from .device_arrays import DeviceArray, device_array, on_device
 from .dispatch import admit, may_be_remembered
 from .errors import ArgumentError, ShapeError
@@ -93,7 +94,8 @@ class _SeparableRoute:
         """What follows from the routes of both steps."""
         fused = None
         if first.engine is second.engine:
-            fused = first.engine.fused((first.plan, first.algorithm), (second.plan, second.algorithm))
+            found = first.engine.fused((first.plan, first.algorithm), (second.plan, second.algorithm))
+            fused = None if found is None else as_asked(first.op, found)
         views = (*map(view_of_data, (first.plan, second.plan)), *map(view_of_weight, (first.plan, second.plan)))
         return cls(first, second, first.plan.weight_shape, fused, (views[0], views[2], views[3], views[1]))
 

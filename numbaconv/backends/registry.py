@@ -19,6 +19,7 @@ from ..environment import (
     BACKEND_VARIABLE,
     CACHE_VARIABLE,
     DISABLE_VARIABLE,
+    FLUSH_VARIABLE,
     PRECISION_VARIABLE,
     TUNE_VARIABLE,
 )
@@ -26,6 +27,7 @@ from ..errors import AlgorithmError, BackendError
 from ..plan import DEFAULT_PRECISION
 from ..plan.arguments import check_precision
 from .base import Backend
+from .subnormals import scoped_flushing
 from .winners import revision
 
 __all__ = [
@@ -58,6 +60,7 @@ _ENCODED = {
         ALGORITHM_VARIABLE,
         DISABLE_VARIABLE,
         PRECISION_VARIABLE,
+        FLUSH_VARIABLE,
         TUNE_VARIABLE,
         CACHE_VARIABLE,
     )
@@ -323,17 +326,20 @@ def choices(
     backend: str | None, algorithm: str | None, precision: str | None, automatic: str = AUTOMATIC
 ) -> tuple[str, str | None, str | None, str | None, Hashable]:
     """What rules a call's choice, unchecked: the names of the backend and of a forced algorithm, what is disabled,
-    precision, tuning.
+    precision, and as the last tuning and what becomes of subnormal numbers.
 
     What a call runs is remembered under these and its plan, so whatever else comes to rule the choice belongs here.
     """
     if precision is None:
         precision = _scoped_precision.get()
+    flushing: Hashable = scoped_flushing.get()
     known = getattr(os.environ, "_data", None)
-    if known is not None and known.keys().isdisjoint(_NAMES):  # no variable is there: `_variable` six times at once
+    if known is not None and known.keys().isdisjoint(_NAMES):  # no variable is there: `_variable` seven times at once
         name = backend if backend is not None else _scoped.get() or _default or automatic
-        return name, algorithm, None, precision or DEFAULT_PRECISION, (None, None, revision())
-    tuning = (_variable(TUNE_VARIABLE), _variable(CACHE_VARIABLE), revision())
+        return name, algorithm, None, precision or DEFAULT_PRECISION, (None, None, revision(), flushing)
+    if flushing is None:
+        flushing = _variable(FLUSH_VARIABLE)
+    tuning = (_variable(TUNE_VARIABLE), _variable(CACHE_VARIABLE), revision(), flushing)
     name, forced = _chosen_backend(backend, automatic), forced_algorithm(algorithm)
     if precision is None:
         precision = _variable(PRECISION_VARIABLE) or DEFAULT_PRECISION

@@ -18,6 +18,7 @@ from jax.test_util import check_grads  # noqa: E402
 
 from numbaconv.backends.activations import ACTIVATIONS  # noqa: E402
 from numbaconv.interop import jax as interop  # noqa: E402
+from numbaconv.interop.jax import callback  # noqa: E402
 
 NAMES = [f"{kind}{rank}d" for kind in ("conv", "conv_transpose") for rank in (1, 2, 3)]
 
@@ -393,3 +394,23 @@ def test_strict_precision_in_calls_and_gradients():
     by_input, by_weight = pull(given)
     assert np.array_equal(by_input, numbaconv.grad.conv2d_input(x.shape, w, given, **options))
     assert np.array_equal(by_weight, numbaconv.grad.conv2d_weight(x, w.shape, given, **options))
+
+
+def test_subnormal_numbers_are_flushed_as_was_asked_where_it_was_traced(monkeypatch):
+    """Callbacks run in threads that no block reaches; XLA's flush in any case, so that results do not tell."""
+    asked, real = [], callback.flush_subnormals
+    monkeypatch.setattr(callback, "flush_subnormals", lambda on: (asked.append(on), real(on))[1])
+    x, w = jnp.full((1, 2, 9), 1e-20, jnp.float32), jnp.full((3, 2, 3), 1e-20, jnp.float32)
+    g = jnp.ones((1, 3, 7), jnp.float32)
+
+    def both():
+        return np.asarray(interop.conv1d(x, w)), np.asarray(jax.vjp(lambda w: interop.conv1d(x, w), w)[1](g)[0])
+
+    with numbaconv.flush_subnormals():
+        assert (both()[0] == 0).all()
+    assert asked
+    assert all(asked)
+    asked.clear()
+    both()
+    assert asked
+    assert not any(asked)

@@ -4,6 +4,7 @@ import os
 import threading
 from collections.abc import Callable
 from functools import cache, partial
+from time import perf_counter
 from typing import Any
 
 import numba
@@ -11,16 +12,22 @@ import numpy as np
 from numba import types
 from numba.core.compiler_lock import global_compiler_lock
 
+from ..float_mode import UsualMode
+from .crowd import Crowd
 from .fan_out import fan_out
-from .threads import parallel_threads
+from .threads import only, parallel_threads
 
 __all__ = ["Kernel", "integers", "reads", "runs_serially", "strided"]
 
 #: Below this many multiply-accumulates a kernel runs serially: it would take about as long to start the threads,
 #: and on busy cores far longer, since an OpenMP pool waits spinning for the last of them.
 _SERIAL_WORK = 1_000_000
+#: Up to so many, some milliseconds, a problem takes fewer threads where others keep the machine busy.
+_SMALL_WORK = 200_000_000
 #: Chunks of tasks for each thread, so that a thread that is held up delays little.
 _CHUNKS_PER_THREAD = 4
+
+_crowd = Crowd()
 
 
 @cache
@@ -63,6 +70,14 @@ def runs_serially(work: int) -> bool:
     return work <= _SERIAL_WORK
 
 
+def _threads(tasks: int, work: int) -> int:
+    """How many threads a kernel of so many tasks and multiply-accumulates uses now."""
+    if tasks <= 1 or runs_serially(work):
+        return 1
+    threads = parallel_threads()
+    return threads if threads == 1 or work > _SMALL_WORK else _crowd.threads(threads)
+
+
 class Kernel:
     """A task loop with one signature a dtype.
 
@@ -81,10 +96,10 @@ class Kernel:
     def __init__(self, serial: Any, signature: Callable[[Any], tuple]):
         self._dispatcher, self._signature = serial, signature
         self._ready: dict[np.dtype, tuple[Callable[..., None], int]] = {}
-        self._fanned: dict[np.dtype, Callable[..., None]] = {}
+        self._fanned: dict[np.dtype, tuple[Callable[..., float], int]] = {}
 
     def _compile(self, dtype: np.dtype) -> tuple[Callable[..., None], int]:
-        with _compiling:
+        with _compiling, UsualMode():
             if dtype not in self._ready:
                 loop = (types.int64, types.int64, *self._signature(numba.from_dtype(dtype)))
                 self._dispatcher.compile(types.void(*loop))
@@ -93,19 +108,19 @@ class Kernel:
                 self._ready[dtype] = compiled.entry_point, address
             return self._ready[dtype]
 
-    def _fan_out(self, dtype: np.dtype) -> Callable[..., None]:
+    def _fan_out(self, dtype: np.dtype) -> tuple[Callable[..., float], int]:
         """The kernel in parallel: its own half a second of compiling, which a process of serial calls does without."""
-        with _compiling:
+        with _compiling, UsualMode():
             if dtype not in self._fanned:
                 operands = self._signature(numba.from_dtype(dtype))
-                fanned = (types.int64, types.int64, types.int64, types.Tuple(operands))
+                fanned = (*[types.int64] * 4, types.Tuple(operands))
                 address = self.address(dtype)
                 # A parallel loop from Numba's cache starts the pool and with it registers what it calls, but a caller
                 # that was compiled against a cached loop does not: the process would end with "LLVM ERROR".
                 parallel_threads()
-                fan_out.compile(types.void(*fanned))
+                fan_out.compile(types.float64(*fanned))
                 parallel = fan_out.overloads[fanned].entry_point
-                self._fanned[dtype] = lambda tasks, chunks, *operands: parallel(tasks, chunks, address, operands)
+                self._fanned[dtype] = parallel, address
             return self._fanned[dtype]
 
     def address(self, dtype: np.dtype) -> int:
@@ -121,18 +136,24 @@ class Kernel:
 
     def __call__(self, dtype: np.dtype, tasks: int, work: int, *operands: Any) -> None:
         """Run ``tasks`` tasks of ``work`` multiply-accumulates in all."""
-        threads = parallel_threads() if tasks > 1 and not runs_serially(work) else 1
-        self._run(dtype, tasks, min(tasks, _CHUNKS_PER_THREAD * threads) if threads > 1 else 1, operands)
+        threads = _threads(tasks, work)
+        self._run(dtype, threads, tasks, work, min(tasks, _CHUNKS_PER_THREAD * threads), operands)
 
     def run_chunks(self, dtype: np.dtype, tasks: int, work: int, chunks: int, *operands: Any) -> None:
         """Run ``tasks`` tasks, in so many chunks or in one: for kernels whose chunks have scratch of their own."""
-        threads = parallel_threads() if tasks > 1 and not runs_serially(work) else 1
-        self._run(dtype, tasks, chunks if threads > 1 else 1, operands)
+        self._run(dtype, _threads(tasks, work), tasks, work, chunks, operands)
 
-    def _run(self, dtype: np.dtype, tasks: int, chunks: int, operands: tuple) -> None:
-        if chunks == 1:
+    def _run(self, dtype: np.dtype, threads: int, tasks: int, work: int, chunks: int, operands: tuple) -> None:
+        if threads == 1 or chunks == 1:
             serial, _ = self._ready.get(dtype) or self._compile(dtype)
             serial(0, tasks, *operands)
+            return
+        parallel, address = self._fanned.get(dtype) or self._fan_out(dtype)
+        begin = perf_counter()
+        if _crowd.most is None:
+            waited = parallel(threads, tasks, chunks, address, operands)
         else:
-            parallel = self._fanned.get(dtype) or self._fan_out(dtype)
-            parallel(tasks, chunks, *operands)
+            with only(threads):
+                waited = parallel(threads, tasks, chunks, address, operands)
+        if waited > 1 and work <= _SMALL_WORK:
+            _crowd.waited(threads, perf_counter() - begin, waited)

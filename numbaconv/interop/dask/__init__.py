@@ -24,12 +24,13 @@ from typing import Any
 import numpy as np
 
 from ... import functional, grad
+from ...backends.subnormals import flushes_subnormals
 from ...backward import ConvGradients, bias_dtypes, output_mask_of, scaled_gradient
 from ...errors import ArgumentError, ShapeError
 from ...plan.layout import is_channels_last
 from ...ranks import shape_names
 from ...routes import Site
-from .blocks import run_scaling
+from .blocks import run_scaling, under
 from .building import lazy
 from .graph import as_lazy, cuts_of, gather, layer, tokenize
 from .pieces import windows_of
@@ -128,8 +129,9 @@ def _scaled(op: str, arguments: dict[str, Any]) -> Any:
     values = saved[name]
     for axis, chunks in enumerate(gradient.chunks):
         values = gather(values, axis, windows_of(cuts_of(chunks)))
-    title = "scaled-" + tokenize(gradient.name, values.name, name, activation, backend)
-    run = partial(run_scaling, op, activation, backend, name)
+    flushes = flushes_subnormals(op)
+    title = "scaled-" + tokenize(gradient.name, values.name, name, activation, backend, flushes)
+    run = partial(under, flushes, run_scaling, op, activation, backend, name)
     tasks = {
         (title, *index): (run, (gradient.name, *index), (values.name, *index))
         for index in np.ndindex(gradient.numblocks)

@@ -1,17 +1,21 @@
 """What the tasks do: one call of a public function for each block, with the block's own plan."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from ... import functional, grad
 from ...arrays import Array
+from ...backends.subnormals import flush_subnormals, flushes_subnormals
 from ...backward import scaled_gradient
 from ...plan import ConvPlan, Geometry
 from ...routes import Site
 
-__all__ = ["Job", "run_block", "run_scaling"]
+__all__ = ["Job", "run_block", "run_scaling", "under"]
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,8 @@ class Job:
     weight_format : str or None
     activation : str, function or None
     backend : str
+    flushes : bool
+        Whether subnormal numbers count as zeros, as it was asked for where the graph was built.
     """
 
     name: str
@@ -38,6 +44,7 @@ class Job:
     weight_format: str | None
     activation: Any
     backend: str
+    flushes: bool
 
     @classmethod
     def of(
@@ -46,7 +53,14 @@ class Job:
         """The job of a call."""
         stem = "conv_transpose" if site.transposed else "conv"
         name = f"{stem}{rank}d" + ("" if site.produces == "output" else f"_{site.produces}")
-        return cls(name, site.transposed, site.produces, geometry, weight_format, activation, backend)
+        flushes = flushes_subnormals(name)
+        return cls(name, site.transposed, site.produces, geometry, weight_format, activation, backend, flushes)
+
+
+def under(flushes: bool, function: Callable[..., T], *given: Any) -> T:
+    """Run a task as it was asked for where its graph was built."""
+    with flush_subnormals(flushes):
+        return function(*given)
 
 
 def _arguments(job: Job, plan: ConvPlan, algorithm: str | None) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from ...backends.registry import forced_algorithm
 from ...dispatch import Judged, judge
 from ...plan import ConvPlan, Geometry
 from ...routes import GIVEN_NAMES, Site
-from .blocks import Job, run_block
+from .blocks import Job, run_block, under
 from .graph import as_lazy, cuts_of, gather, layer, summed, tokenize
 from .pieces import (
     Block,
@@ -252,7 +252,15 @@ class _Builder:
                     plan = self._part(span, batch, chosen)
                     pair: tuple[Any, Any] = (source.name, *index), self._weight_key(weight.name, group)
                     tasks[(name, *index)] = (
-                        partial(run_block, self.job, plan, self._algorithm(plan), self._crop(plan, chosen)),
+                        partial(
+                            under,
+                            self.job.flushes,
+                            run_block,
+                            self.job,
+                            plan,
+                            self._algorithm(plan),
+                            self._crop(plan, chosen),
+                        ),
                         *(reversed(pair) if reads_weight_first else pair),
                         bias if bias is None else (bias.name, group),
                         residual if residual is None else (residual.name, *index),
@@ -298,10 +306,10 @@ class _Builder:
                     pair: tuple[Any, Any] = (x.name, *index), (y.name, *index)
                     terms.append((f"{name}-block", *index))
                     tasks[terms[-1]] = (
-                        partial(run_block, self.job, plan, self._algorithm(plan), None),
+                        partial(under, self.job.flushes, run_block, self.job, plan, self._algorithm(plan), None),
                         *(reversed(pair) if self.site.transposed else pair),
                     )
-            summed(name, tasks, terms, self._weight_key(name, group), self.found.dtype)
+            summed(name, tasks, terms, self._weight_key(name, group), self.found.dtype, self.job.flushes)
         chunks = [[extent] for extent in self.plan.weight_shape]
         chunks[self.plan.weight_axes[0]] = [each.extent for each in self._of_groups("y", groups)]
         return layer(name, tasks, chunks, self.found.dtype, [x, y])

@@ -13,8 +13,10 @@ from typing import Any
 import numpy as np
 
 from ...arrays import Array, host_array
+from ...backends.subnormals import mode_asked
 from ...errors import ShapeError
 from ...extras import require
+from .blocks import under
 from .pieces import Run, Window, windows_of
 
 dask_array = require("dask.array", "dask", "numbaconv.interop.dask")
@@ -119,7 +121,7 @@ def gather(array: Any, axis: int, windows: Sequence[Window]) -> Any:
 def _sum(terms: list[Array]) -> Array:
     """Terms added one after the other; sums of integers wrap."""
     total = terms[0]
-    with np.errstate(over="ignore", invalid="ignore"):
+    with mode_asked("dask"), np.errstate(over="ignore", invalid="ignore"):
         for term in terms[1:]:
             total = total + term
     return total
@@ -130,7 +132,7 @@ def _rounded(total: Array, dtype: Any) -> Array:
         return total.astype(dtype, copy=False)
 
 
-def summed(name: str, tasks: dict[Any, Any], terms: list[Any], key: Any, dtype: Any) -> None:
+def summed(name: str, tasks: dict[Any, Any], terms: list[Any], key: Any, dtype: Any, flushes: bool) -> None:
     """Add the tasks of a tree that sums terms, in an order that follows from their number alone."""
     level = 0
     while len(terms) > 1:
@@ -138,6 +140,6 @@ def summed(name: str, tasks: dict[Any, Any], terms: list[Any], key: Any, dtype: 
         terms = []
         for number, node in enumerate(nodes):
             terms.append((f"{name}-sum", level, number, *key[1:]))
-            tasks[terms[-1]] = (_sum, node)
+            tasks[terms[-1]] = (partial(under, flushes, _sum), node)
         level += 1
     tasks[key] = (_rounded, terms[0], dtype)

@@ -20,6 +20,7 @@ import numpy as np
 from jax.extend.core import Primitive
 from jax.interpreters import batching, mlir, xla
 
+from ...backends.subnormals import flush_subnormals
 from ...backward import scaled_gradient
 from .. import spec as primitives
 from ..activations import activation_of
@@ -43,6 +44,7 @@ class Call:
     algorithm: str | None
     backend: str
     precision: str
+    flushes: bool
 
     @property
     def formats(self) -> tuple[bool, str | None]:
@@ -93,6 +95,10 @@ class Host:
     dtype: str
 
     def __call__(self, *given: Any) -> np.ndarray:
+        with flush_subnormals(self.call.flushes):
+            return self._run(given)
+
+    def _run(self, given: tuple[Any, ...]) -> np.ndarray:
         rest = iter(given)
         arrays = [next(rest) if count else None for count in self.axes]
         fronts = [

@@ -9,6 +9,7 @@ import numpy as np
 from jax import Array
 
 from ...backends.registry import resolve, resolve_precision
+from ...backends.subnormals import flushes_subnormals
 from ...dispatch import judge
 from ...errors import ArgumentError
 from ...functional import CONV, CONV_ARGUMENTS, CONV_TRANSPOSE, TRANSPOSED_ARGUMENTS, Activation
@@ -90,9 +91,10 @@ def _called(
     weight_format = formats[1] or (_HWIO[rank] if layout.channels_last else None)
     # A callback runs in a thread of JAX's, where no context manager of the caller's reaches.
     how = resolve(backend).name, resolve_precision(op, precision)
+    flushes = flushes_subnormals(op)
     _judge(spec.transposed, rank, arrays, (names, values), (formats[0], weight_format), activation, algorithm, how)
     named = token(op, activation)
-    call = Call(spec, repr(spec.padding_value), layout.channels_last, weight_format, named, algorithm, *how)
+    call = Call(spec, repr(spec.padding_value), layout.channels_last, weight_format, named, algorithm, *how, flushes)
     return convolve(call, arrays["input"], arrays["weight"], arrays.get("bias"), arrays.get("residual"))
 
 
