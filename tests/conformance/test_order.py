@@ -109,7 +109,9 @@ def test_streams_that_complete_one_result_a_push(algorithm, rank):
     for weight, options, channels, extents in cases(rank, (4, 3, 2)[:rank]):
         signal = draw(RNG, (1, channels, *extents), np.float32)
         causal = ((options["dilation"] * (weight.shape[2] - 1), 0), *[(0, 0)] * (rank - 1))
-        stream = numbaconv.StreamingConv(weight, padding="causal" if rank == 1 else "valid", algorithm=algorithm, **options)
+        stream = numbaconv.StreamingConv(
+            weight, padding="causal" if rank == 1 else "valid", algorithm=algorithm, **options
+        )
         step = options["stride"][0]
         pieces = [signal[:, :, :1], *np.split(signal[:, :, 1:], range(step, extents[0], step), axis=2)]
         answer = accepted(lambda: np.concatenate([stream.push(piece) for piece in pieces], 2))

@@ -186,9 +186,7 @@ def _depths(
         at = len(of_slice)
         for o in (*range(begin), *inside, *range(end, phase.positions)):
             swept = tuple(
-                t
-                for t, (base, _) in enumerate(phase.taps)
-                if not skipping or 0 <= base + o * axis.step < axis.cells
+                t for t, (base, _) in enumerate(phase.taps) if not skipping or 0 <= base + o * axis.step < axis.cells
             )
             of_slice.append(classes.setdefault((number, swept), len(classes)))
         bases = [base for base, _ in phase.taps]
@@ -372,9 +370,7 @@ class _Programs:
         return found
 
 
-def _classes(
-    count: int, first: int, last: int, make: Callable[[int], Hashable]
-) -> tuple[Array, list]:
+def _classes(count: int, first: int, last: int, make: Callable[[int], Hashable]) -> tuple[Array, list]:
     """Classes of ``count`` parts of which all but so many at the ends are alike, and what they are.
 
     A number for each of the first, for those between, and for each of the last, equal ones for equal keys.
