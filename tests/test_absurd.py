@@ -3,7 +3,7 @@
 import signal
 import threading
 import tracemalloc
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import product
 
 import numpy as np
@@ -113,6 +113,11 @@ def test_transposed_strides_take_the_time_of_their_result(algorithm):
             )
 
 
+def tried(call, *operands, **options):
+    with suppress(ConvError, MemoryError, TypeError):
+        str(call(*operands, **options))
+
+
 @pytest.mark.parametrize("huge", HUGE)
 def test_every_function_answers(huge):
     """Also functions that compute nothing. What has no room in memory is refused by them or by the memory."""
@@ -123,22 +128,14 @@ def test_every_function_answers(huge):
             given = {name: each[name] for name in names}
             for mode in PADDING_MODES:
                 plain = {**given, "padding_mode": mode}
-                for call in (
-                    lambda: numbaconv.plan_conv(x.shape, w.shape, **plain),
-                    lambda: numbaconv.plan_conv(x.shape, w.shape, transposed=True, **plain),
-                    lambda: str(numbaconv.explain(x.shape, w.shape, **plain)),
-                    lambda: numbaconv.prepare(w, **plain)(x) if names == ("stride",) else None,
-                    lambda: (
-                        numbaconv.StreamingConv(w, stride=plain.get("stride", 1)).push(x)
-                        if names == ("stride",)
-                        else None
-                    ),
-                    lambda: numbaconv.unfold(x, (3, 1), **given) if names in (("stride",), ("dilation",)) else None,
-                ):
-                    try:
-                        call()
-                    except (ConvError, MemoryError, TypeError):
-                        pass
+                tried(numbaconv.plan_conv, x.shape, w.shape, **plain)
+                tried(numbaconv.plan_conv, x.shape, w.shape, transposed=True, **plain)
+                tried(numbaconv.explain, x.shape, w.shape, **plain)
+            if names == ("stride",):
+                tried(numbaconv.prepare(w, **given), x)
+                tried(numbaconv.StreamingConv(w, **given).push, x)
+            if len(names) == 1 and names != ("padding",):
+                tried(numbaconv.unfold, x, (3, 1), **given)
 
 
 @pytest.mark.parametrize("mode", PADDING_MODES)

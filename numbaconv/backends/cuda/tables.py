@@ -54,8 +54,8 @@ def axes_table(axes: tuple[Axis, ...], begin: int) -> list[int]:
         if axis.maps_padding:
             outside = place + len(tail)
             after = axis.pad_before + axis.input
-            for positions in (np.arange(min(axis.pad_before, axis.used)), np.arange(after, max(axis.used, after))):
-                tail += sources(axis, positions).tolist()
+            for read in (np.arange(min(axis.pad_before, axis.used)), np.arange(after, max(axis.used, after))):
+                tail += sources(axis, read).tolist()
             first, held = preimages(axis)
             starts = place + len(tail)
             tail += first.tolist()
