@@ -36,9 +36,9 @@ def cases(rank, counts):
             yield weight, options, groups * inputs, extents
 
 
-def accepted(call):
+def accepted(call, *operands, **options):
     try:
-        return call()
+        return call(*operands, **options)
     except AlgorithmError:  # a forced algorithm that refuses this plan
         return None
 
@@ -51,7 +51,7 @@ def test_results_one_at_a_time(algorithm, rank):
     counts = (3, 4, 5)[:rank]
     for weight, options, channels, extents in cases(rank, counts):
         x = draw(RNG, (1, channels, *extents), np.float32)
-        whole = accepted(lambda: numbaconv.conv(x, weight, algorithm=algorithm, **options))
+        whole = accepted(numbaconv.conv, x, weight, algorithm=algorithm, **options)
         if whole is None:
             continue
         for alone in {(True,) * rank, *(tuple(a == b for b in range(rank)) for a in range(rank))}:
@@ -62,7 +62,7 @@ def test_results_one_at_a_time(algorithm, rank):
                 cells.append(at if isinstance(at, slice) else slice(at * stride, at * stride + span))
                 results.append(at if isinstance(at, slice) else slice(at, at + 1))
             part = x[tuple(cells)]
-            answer = accepted(lambda: numbaconv.conv(part, weight, algorithm=algorithm, **options))
+            answer = accepted(numbaconv.conv, part, weight, algorithm=algorithm, **options)
             if answer is not None:
                 compared += 1
                 np.testing.assert_array_equal(answer, whole[tuple(results)], err_msg=f"{weight.shape} {options}")
@@ -74,14 +74,14 @@ def test_results_one_at_a_time(algorithm, rank):
 def test_transposed_of_one_cell_along_an_axis(algorithm, rank):
     """One row of the input between zeros, and alone: what is added besides are zeros."""
     counts = (3, 4, 5)[:rank]
-    for weight, options, channels, extents in cases(rank, counts):
+    for weight, options, _channels, _extents in cases(rank, counts):
         y = draw(RNG, (1, weight.shape[0], *counts), np.float32)
         for axis in range(rank):
             lone = np.zeros_like(y)
             row = tuple(slice(1, 2) if at == axis + 2 else slice(None) for at in range(rank + 2))
             lone[row] = y[row]
-            whole = accepted(lambda: numbaconv.conv_transpose(lone, weight, algorithm=algorithm, **options))
-            alone = accepted(lambda: numbaconv.conv_transpose(y[row], weight, algorithm=algorithm, **options))
+            whole = accepted(numbaconv.conv_transpose, lone, weight, algorithm=algorithm, **options)
+            alone = accepted(numbaconv.conv_transpose, y[row], weight, algorithm=algorithm, **options)
             if whole is None or alone is None:
                 continue
             stride = options["stride"][axis]
@@ -93,14 +93,18 @@ def test_transposed_of_one_cell_along_an_axis(algorithm, rank):
 @pytest.mark.parametrize("algorithm", SUMS[Direction.INPUT_GRAD])
 def test_a_few_cells_of_a_transposed_result(algorithm):
     """Padding leaves few cells of the result, and so few of the stride phases: their sums are as in the whole."""
-    for weight, options, channels, extents in cases(2, (3, 4)):
+    for weight, options, _channels, extents in cases(2, (3, 4)):
         y = draw(RNG, (1, weight.shape[0], 3, 4), np.float32)
-        whole = accepted(lambda: numbaconv.conv_transpose(y, weight, algorithm=algorithm, **options))
+        whole = accepted(numbaconv.conv_transpose, y, weight, algorithm=algorithm, **options)
         before = extents[0] // 2
         padding = ((before, extents[0] - before - 1), (0, 0))
-        part = accepted(lambda: numbaconv.conv_transpose(y, weight, padding=padding, algorithm=algorithm, **options))
+        part = accepted(numbaconv.conv_transpose, y, weight, padding=padding, algorithm=algorithm, **options)
         if whole is not None and part is not None:
             np.testing.assert_array_equal(part, whole[:, :, before : before + 1], err_msg=f"{weight.shape} {options}")
+
+
+def streamed(stream, pieces):
+    return np.concatenate([stream.push(piece) for piece in pieces], 2)
 
 
 @pytest.mark.parametrize("rank", [1, 2, 3])
@@ -114,7 +118,7 @@ def test_streams_that_complete_one_result_a_push(algorithm, rank):
         )
         step = options["stride"][0]
         pieces = [signal[:, :, :1], *np.split(signal[:, :, 1:], range(step, extents[0], step), axis=2)]
-        answer = accepted(lambda: np.concatenate([stream.push(piece) for piece in pieces], 2))
-        whole = accepted(lambda: numbaconv.conv(signal, weight, padding=causal, algorithm=algorithm, **options))
+        answer = accepted(streamed, stream, pieces)
+        whole = accepted(numbaconv.conv, signal, weight, padding=causal, algorithm=algorithm, **options)
         if answer is not None and whole is not None:
             np.testing.assert_array_equal(answer, whole, err_msg=f"{weight.shape} {options}")

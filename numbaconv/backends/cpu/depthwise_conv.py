@@ -1,6 +1,7 @@
 """The depthwise algorithm in all directions: gathers from the plan, tasks counted, kernels launched."""
 
 from functools import partial
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -25,8 +26,8 @@ _LEAST_TASKS = 32
 #: Output channels of a group, each of which packs the group's input again.
 _MOST_MULTIPLIER = 4
 
-#: Stride phases, for each of which there are sweeps.
-_MOST_PHASES = 256
+#: Stride phases, for each of which there are sweeps; of more than few, results of each that are worth making them.
+_MOST_PHASES, _FEW_PHASES, _LEAST_RESULTS = 256, 16, 16
 
 _FIVE, _SEVEN = (integers(count) for count in (5, 7))
 
@@ -87,6 +88,13 @@ def _refusal(direction: Direction, plan: ConvPlan) -> str | None:
     return gather_refusal(direction, plan)
 
 
+def _worthwhile(direction: Direction, plan: ConvPlan) -> str | None:
+    phases, results = phase_count(direction, plan), prod(axis.input for axis in plan.axes)
+    if phases > _FEW_PHASES and results < phases * _LEAST_RESULTS:
+        return f"{phases} stride phases have {results} results of a channel, and sweeps of their own, which take longer"
+    return None
+
+
 _ABOUT = About(
     does="a few vectors of a row, swept down the planes",
     cost="the definition's products; each result channel of a group reads the group's input again",
@@ -94,7 +102,7 @@ _ABOUT = About(
 )
 #: The algorithm of each direction.
 DEPTHWISE = {
-    **both_directions("depthwise", _refusal, _run, about=_ABOUT),
+    **both_directions("depthwise", _refusal, _run, worthwhile=_worthwhile, about=_ABOUT),
     Direction.WEIGHT_GRAD: Algorithm(
         "depthwise",
         partial(_refusal, Direction.WEIGHT_GRAD),

@@ -258,9 +258,11 @@ def _filled(direction: Direction, plan: ConvPlan, rows: int, lanes: int) -> floa
     else:
         pitch = split.columns + int(np.ptp(axes[2].base)) // axes[2].step
         blocks, left = divmod(height, split.rows)
-        vectors = sum(
-            -(-((count - 1) * pitch + width) // lanes) for count in [split.rows] * blocks + [left] * (left > 0)
-        )
+
+        def of(count: int) -> int:
+            return -(-((count - 1) * pitch + width) // lanes)
+
+        vectors = blocks * of(split.rows) + (of(left) if left else 0)
     half = ROWS // 2
     return vectors * lanes / max(height * width, 1) * -(-rows // half) * half / rows
 

@@ -28,14 +28,17 @@ from ..tables import stepping
 from .gather import PhasedAxis
 from .simd_taps import LONG, TALL, TAPS
 
-__all__ = ["Cut", "Phase", "Strip", "both_phases", "edge_masks", "phases_of", "strips_of"]
+__all__ = ["Cut", "Phase", "Strip", "both_phases", "edge_masks", "phases_of", "row_taps", "strips_of"]
 
 #: A tap: the source cell that position 0 reads, and its index in the weight.
 Tap = tuple[int, int]
 
 
 class Phase(NamedTuple):
-    """One stride phase of an axis: its taps in groups, and the distances of a sweep's result and source rows."""
+    """One stride phase of an axis: its taps in groups, and the distances of a sweep's result and source rows.
+
+    ``least``: the first source cell that position 0 reads; ``span``: how many one position's taps span.
+    """
 
     positions: int
     target: int
@@ -43,16 +46,8 @@ class Phase(NamedTuple):
     groups: list[list[Tap]]
     apart: int
     lines: int
-
-    @property
-    def least(self) -> int:
-        """The first source cell that position 0 reads."""
-        return min((base for base, _ in self.taps), default=0)
-
-    @property
-    def span(self) -> int:
-        """How many source cells one position's taps span."""
-        return max((base for base, _ in self.taps), default=0) - self.least + 1
+    least: int
+    span: int
 
 
 def _cut(taps: list[Tap], sizes: tuple[int, ...]) -> list[list[Tap]]:
@@ -72,7 +67,9 @@ def phases_of(axis: PhasedAxis, sizes: tuple[int, ...], share: bool) -> list[Pha
     phases = []
     for phase in range(axis.positions.size):
         begin, end = axis.taps[phase], axis.taps[phase + 1]
-        taps = sorted(zip(axis.base[begin:end].tolist(), axis.tap[begin:end].tolist(), strict=True))
+        order = begin + np.argsort(axis.base[begin:end])
+        taps = list(zip(axis.base[order].tolist(), axis.tap[order].tolist(), strict=True))
+        least, last = (taps[0][0], taps[-1][0]) if taps else (0, 0)
         lines, classes = axis.step, 1
         if share and len(taps) > 1:
             spacing = taps[1][0] - taps[0][0]
@@ -81,18 +78,22 @@ def phases_of(axis: PhasedAxis, sizes: tuple[int, ...], share: bool) -> list[Pha
         groups = [group for c in range(classes) for group in _cut(taps[c::classes], sizes)]
         taps = [tap for group in groups for tap in group]
         positions, target = int(axis.positions[phase]), int(axis.target_first[phase])
-        phases.append(Phase(positions, target, taps, groups, lines // axis.step, lines))
+        phases.append(Phase(positions, target, taps, groups, lines // axis.step, lines, least, last - least + 1))
     return phases
 
 
-def _tallest(axis: Axis, sizes: tuple[int, ...]) -> int:
-    """Taps of the largest group that the axis would have with all of its stride phases, whatever its extents are.
+def _sharing(axis: Axis) -> int:
+    """The most taps a whole number of strides apart: by input those of a phase, else those that share source rows.
 
-    The order of sums must not follow from which phases have positions.
+    It follows from the kernel and its steps: the order of sums must not follow from which phases have positions.
     """
-    apart = axis.stride // gcd(axis.stride, axis.dilation)
-    taps = -(-axis.kernel // apart)  # by input the taps of a phase, else those of a class
-    return max(size for size in sizes if size <= taps)
+    axis = stepping(axis)
+    return -(-axis.kernel // (axis.stride // gcd(axis.stride, axis.dilation)))
+
+
+def row_taps(axis: Axis, by_input: bool) -> int:
+    """Taps of a position along a row."""
+    return _sharing(axis) if by_input else axis.kernel
 
 
 def both_phases(
@@ -105,7 +106,7 @@ def both_phases(
     few = tuple(range(1, TAPS + 1))
     of_height = few if stride == 2 else (*few, *TALL)
     heights = phases_of(height, of_height, True)
-    tallest = _tallest(stepping(axis), of_height)
+    tallest = max(size for size in of_height if size <= _sharing(axis))
     sizes = few
     if tallest > TAPS:
         sizes = (1, 2)
@@ -193,12 +194,16 @@ def edge_masks(cut: Cut, ends: list[Strip], phase: Phase, cells: int, most: int)
     columns = np.array([strip[:2] for strip in ends], np.int64).reshape(-1, 2)
     masks = np.zeros((len(ends), most + 1, 2), np.uint16)
     stored = masks[:, len(phase.taps)] = _lanes_within(columns, cut.lanes, 0, phase.positions)
+    if cut.packing:  # rows have cells beside the source's
+        reads = masks[:, : len(phase.taps)]
+        reads[...] = (1 << cut.lanes) - 1
+        if cut.dots:
+            reads &= stored[:, None]
+        return masks
     local = 0
     for group in phase.groups:
         for t, (base, _) in enumerate(group[:: cut.stride]):
-            if cut.packing:
-                read = np.full_like(stored, (1 << cut.lanes) - 1)
-            elif cut.stride == 1:
+            if cut.stride == 1:
                 read = _lanes_within(columns, cut.lanes, -base, cells - base)
             else:  # two vectors hold the cells of this tap and of the next
                 both = 2 * columns[:, :1] + [[0, cut.lanes]]

@@ -23,7 +23,7 @@ from ..tables import keep
 from .gather import PhasedAxis, forward_axis, input_grad_axis
 from .simd import VECTOR_BYTES
 from .simd_taps import ACROSS, Sweep
-from .strips import Cut, Phase, Strip, both_phases, edge_masks, phases_of, strips_of
+from .strips import Cut, Phase, Strip, both_phases, edge_masks, phases_of, row_taps, strips_of
 
 __all__ = ["SWEEPS", "WIDEST", "Sweeps", "make_sweeps"]
 
@@ -403,7 +403,7 @@ def make_sweeps(
     # By the mode, whether or not there is padding: a stretch of a longer axis then has its order of taps.
     bordering = not kind.startswith("input") and axes[2].mode != "zeros"
     packing = bordering or width.step > 2 or (width.step == 2 and axes[2].dilation > 1)
-    packing = packing or axes[2].kernel > _MOST_MASKED
+    packing = packing or row_taps(axes[2], kind.startswith("input")) > _MOST_MASKED
     stride = 1 if packing else width.step
     heights, widths, tall = both_phases(axes[1], height, width, stride)
     phases = _Phases(phases_of(depth, (1,), False), heights, widths)

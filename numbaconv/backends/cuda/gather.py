@@ -18,7 +18,7 @@ import numpy as np
 
 from ...arrays import Array
 from ...plan import CONSTANT, ZERO, Axis, ConvPlan
-from ..tables import keep_small, source_table, stepping
+from ..tables import keep, source_table, stepping
 from .tiles import DEPTH
 
 __all__ = [
@@ -62,7 +62,7 @@ class GatheredAxis(NamedTuple):
     phases: tuple[Phase, ...]
 
 
-@keep_small
+@keep
 def forward_axis(axis: Axis) -> GatheredAxis:
     """How FORWARD reads an axis of the input: a single phase."""
     axis = stepping(axis)
@@ -70,7 +70,7 @@ def forward_axis(axis: Axis) -> GatheredAxis:
     return GatheredAxis(1, (Phase(axis.output, 0, source_table(axis), axis.stride, taps),))
 
 
-@keep_small
+@keep
 def input_grad_axis(axis: Axis) -> GatheredAxis:
     """How INPUT_GRAD reads an axis of the output gradient: a phase for each that has input cells."""
     axis = stepping(axis)

@@ -10,7 +10,7 @@ import numpy as np
 
 from ...arrays import Array
 from ...plan import CONSTANT, ZERO, Axis
-from ..tables import outside_table, preimages, stepping
+from ..tables import preimages, sources, stepping
 from .jit import scalar_function
 
 __all__ = [
@@ -53,8 +53,9 @@ def axes_table(axes: tuple[Axis, ...], begin: int) -> list[int]:
         outside = starts = positions = NOT_MAPPED
         if axis.maps_padding:
             outside = place + len(tail)
-            for cells in outside_table(axis):
-                tail += cells.tolist()
+            after = axis.pad_before + axis.input
+            for read in (np.arange(min(axis.pad_before, axis.used)), np.arange(after, max(axis.used, after))):
+                tail += sources(axis, read).tolist()
             first, held = preimages(axis)
             starts = place + len(tail)
             tail += first.tolist()
