@@ -27,6 +27,7 @@ from ... import functional, grad
 from ...backends.subnormals import flushes_subnormals
 from ...backward import ConvGradients, bias_dtypes, output_mask_of, scaled_gradient
 from ...errors import ArgumentError, ShapeError
+from ...plan import check_axes
 from ...plan.layout import is_channels_last
 from ...ranks import shape_names
 from ...routes import Site
@@ -155,13 +156,9 @@ def _one_gradient(stem: str, transposed: bool, produces: str, rank: int, argumen
 
 def _bias_gradient(op: str, rank: int, arguments: dict[str, Any]) -> Any:
     gradient = _scaled(op, arguments)
-    if gradient.ndim not in (rank + 1, rank + 2):
-        raise ShapeError(
-            f"{op}: grad_output must have {rank + 2} axes, or {rank + 1} without a batch axis, "
-            f"but has shape {gradient.shape}"
-        )
-    wide, dtype = bias_dtypes(op, gradient.dtype)
     last = is_channels_last(op, rank, _some(arguments, "data_format").get("data_format"))
+    check_axes(op, "grad_output", gradient.shape, rank, last)
+    wide, dtype = bias_dtypes(op, gradient.dtype)
     channel = gradient.ndim - 1 if last else gradient.ndim - rank - 1
     axes = tuple(axis for axis in range(gradient.ndim) if axis != channel)
     return gradient.astype(wide).sum(axis=axes, dtype=wide).astype(dtype)
