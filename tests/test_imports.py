@@ -231,6 +231,7 @@ ALLOWED = {
     },
     "backends.reference": {"arrays", "plan", "errors", "backends.base", "backends.tables", "backends.activations"},
     "backends.cpu": {
+        "_version",
         "memory",
         "backends.registry",
         "arrays",
