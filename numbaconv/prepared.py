@@ -187,7 +187,8 @@ class PreparedConv:
         if packing is None:
             return given
         place = given.device if isinstance(given, DeviceArray) else None
-        key = (route.engine.name, route.algorithm, plan.compute_dtype, packing.key(plan), place)
+        # What an algorithm sees of the weight depends on the input, too, whose axes may be folded together.
+        key = (route.engine.name, route.algorithm, plan.compute_dtype, plan.w_shape, packing.key(plan), place)
         with self._packing:  # threads that need the same packed weight make it once
             found = self._packed.get(key)
             if found is None:

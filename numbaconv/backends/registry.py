@@ -23,7 +23,7 @@ from ..environment import (
     TUNE_VARIABLE,
 )
 from ..errors import AlgorithmError, BackendError
-from ..plan import DEFAULT_PRECISION
+from ..plan import DEFAULT_PRECISION, scoped_folds
 from ..plan.arguments import check_precision
 from .base import Backend
 from .winners import revision
@@ -332,8 +332,8 @@ def choices(
     known = getattr(os.environ, "_data", None)
     if known is not None and known.keys().isdisjoint(_NAMES):  # no variable is there: `_variable` six times at once
         name = backend if backend is not None else _scoped.get() or _default or automatic
-        return name, algorithm, None, precision or DEFAULT_PRECISION, (None, None, revision())
-    tuning = (_variable(TUNE_VARIABLE), _variable(CACHE_VARIABLE), revision())
+        return name, algorithm, None, precision or DEFAULT_PRECISION, (None, None, revision(), scoped_folds.get())
+    tuning = (_variable(TUNE_VARIABLE), _variable(CACHE_VARIABLE), revision(), scoped_folds.get())
     name, forced = _chosen_backend(backend, automatic), forced_algorithm(algorithm)
     if precision is None:
         precision = _variable(PRECISION_VARIABLE) or DEFAULT_PRECISION
