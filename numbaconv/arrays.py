@@ -1,7 +1,8 @@
 """Arrays at the border: what is accepted, dtype promotion, canonical views, results to fill.
 
 Canonical data is ``(N, C, D, H, W)`` and canonical weights ``(O, I, KD, KH, KW)``; both are views that copy
-nothing, whatever the rank and layout of the array behind them.
+nothing, whatever the rank and layout of the array behind them. Where a plan folds axes together, that takes an array
+whose cells along them are evenly spaced, as in each array that is one stretch of memory; others are copied.
 """
 
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from .device_arrays import DeviceArray, device_array
+from .device_arrays import DeviceArray, device_array, merges
 from .errors import ArgumentError, DTypeError, ShapeError
 from .plan import ConvPlan, dtype_name, dtype_rule
 
@@ -127,42 +128,71 @@ def data_view(array: Array, channels_last: bool, batched: bool) -> Array:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """How stored arrays of one shape and layout are viewed as canonical: an order of axes, then new ones."""
+    """How stored arrays of one shape and layout are viewed as canonical.
+
+    Attributes
+    ----------
+    order : tuple of int or None
+        Of the axes.
+    index : tuple or None
+        Where new axes are, then.
+    groups : tuple of tuples of int or None
+        Which axes, in their new order, become one, for each of the five; instead of ``index``.
+    shape : tuple of int or None
+        What they become.
+    """
 
     order: tuple[int, ...] | None
     index: tuple[Any, ...] | None
+    groups: tuple[tuple[int, ...], ...] | None = None
+    shape: tuple[int, ...] | None = None
 
     def of(self, array: Array) -> Array:
-        """The canonical view of an array."""
+        """The canonical view of an array, or a copy where cells are not evenly spaced along axes that become one."""
         if self.order is not None:
             array = array.transpose(self.order)
-        return array if self.index is None else array[self.index]
+        if self.groups is None:
+            return array if self.index is None else array[self.index]
+        return array.reshape(self.shape) if isinstance(array, np.ndarray) else array.folded(self.groups)
+
+    def copies(self, array: Array) -> bool:
+        """Whether `of` would give a copy, which results must not be written to."""
+        if self.groups is None:
+            return False
+        if self.order is not None:
+            array = array.transpose(self.order)
+        return not all(merges(array.shape, array.strides, group) for group in self.groups)
 
     def reordered(self) -> "View | None":
         """Without new axes; None where nothing is left to do."""
         return None if self.order is None else View(self.order, None)
 
 
-def _view(order: tuple[int, ...], batched: bool) -> View:
-    """The view that brings axes into an order and inserts those which the rank lacks."""
+def _view(plan: ConvPlan, shape: tuple[int, ...], order: tuple[int, ...], batched: bool) -> View:
+    """The view that brings axes into an order, inserts those which the rank lacks, and folds others together."""
+    brought = None if order == tuple(range(len(order))) else order
+    if plan.is_folded:
+        front = ((0,), (1,)) if batched else ((), (0,))
+        spatial = (tuple(1 + batched + axis for axis in group) for group in plan.folds)
+        return View(brought, None, (*front, *spatial), shape)
     every, missing = slice(None), 5 - len(order) - (not batched)
     given = (every, every) if batched else (np.newaxis, every)
     index = (*given, *(np.newaxis,) * missing) if missing or not batched else None
-    return View(None if order == tuple(range(len(order))) else order, index)
+    return View(brought, index)
 
 
-def view_of_data(plan: ConvPlan) -> View:
-    """Data in the plan's layout as ``(N, C, D, H, W)``."""
+def view_of_data(plan: ConvPlan, role: str) -> View:
+    """The plan's ``x`` or ``y``, in its layout, as ``(N, C, D, H, W)``."""
     batch = int(plan.batched)
     channel = plan.rank + batch if plan.channels_last else batch
     spatial = (axis for axis in range(batch, plan.rank + batch + 1) if axis != channel)
     order = (*range(batch), channel, *spatial)
-    return _view(order, plan.batched)
+    return _view(plan, plan.x_shape if role == "x" else plan.y_shape, order, plan.batched)
 
 
 def view_of_weight(plan: ConvPlan) -> View:
     """A weight in the plan's layout as ``(O, I, KD, KH, KW)``."""
-    return _view(plan.weight_axes, True)
+    return _view(plan, plan.w_shape, plan.weight_axes, True)
 
 
 def _overlaps_itself(array: Array) -> bool:
@@ -204,11 +234,13 @@ def result(
     dtype: np.dtype,
     operands: list[Array],
     residual: Array | None,
+    view: View | None,
 ) -> tuple[Array, Array]:
     """The array to return and the array to fill.
 
-    They differ where ``out`` overlaps an operand that is still read while results are written, or is
-    unaligned or byte-swapped. ``out`` may be the residual itself: each element is read before it is written.
+    They differ where ``out`` overlaps an operand that is still read while results are written, is unaligned or
+    byte-swapped, or is one that the view through which it is filled would copy. ``out`` may be the residual itself:
+    each element is read before it is written.
     """
     if out is None:
         fresh = np.empty(shape, dtype)
@@ -218,4 +250,5 @@ def result(
     if residual is not None and not _same_memory(given, residual):
         read.append(residual)
     clear = given.flags.aligned and given.dtype.isnative and not any(np.may_share_memory(given, a) for a in read)
+    clear = clear and (view is None or not view.copies(given))
     return given, given if clear else np.empty(shape, dtype)

@@ -172,7 +172,7 @@ def fold(
     if array.shape[-1] != prod(plan.y_shape[2:]):
         raise ShapeError(
             f"{op}: input has {array.shape[-1]} columns, but a result of {size} with kernel {kernel} has "
-            f"{plan.y_shape[5 - rank :]} = {prod(plan.y_shape[2:])} positions (input {array.shape})"
+            f"{tuple(axis.output for axis in plan.axes)} = {prod(plan.y_shape[2:])} positions (input {array.shape})"
         )
     summed, compute = (plan.batch, plan.x_channels, *size), np.dtype(rule.compute)
     check_fits(op, "the result", summed, compute.itemsize, f" (input {array.shape})")

@@ -8,6 +8,7 @@ arrays; where no library is known, results are Numba's device arrays. Nothing is
 import ctypes
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from itertools import pairwise
 from math import prod
 from typing import Any, NamedTuple
 
@@ -24,6 +25,7 @@ __all__ = [
     "device_result",
     "found_on_device",
     "handle_of",
+    "merges",
     "on_device",
     "torch_stream",
 ]
@@ -62,9 +64,12 @@ class DeviceArray:
     library : _Library
         Which its results belong to.
     writeable : bool
+    seen_as : tuple of int or None
+        The five extents that kernels are to see, where they fold axes along which cells are not evenly spaced: kernels
+        get a copy.
     """
 
-    __slots__ = ("address", "device", "dtype", "library", "owner", "shape", "stream", "strides", "writeable")
+    __slots__ = ("address", "device", "dtype", "library", "owner", "seen_as", "shape", "stream", "strides", "writeable")
 
     def __init__(
         self,
@@ -81,6 +86,7 @@ class DeviceArray:
         self.owner, self.address, self.shape, self.dtype = owner, address, shape, dtype
         self.device, self.stream, self.library, self.writeable = device, stream, library, writeable
         self.strides = _dense(shape, dtype.itemsize) if strides is None else strides
+        self.seen_as: tuple[int, ...] | None = None
 
     @property
     def ndim(self) -> int:
@@ -118,6 +124,15 @@ class DeviceArray:
             axis += entry is not None
         return self._viewed((*shape, *self.shape[axis:]), (*strides, *self.strides[axis:]))
 
+    def folded(self, groups: tuple[tuple[int, ...], ...]) -> "DeviceArray":
+        """As kernels are to see it: with neighbouring axes as one, and new ones of extent 1 where there are none."""
+        shape = tuple(prod([self.shape[axis] for axis in group]) for group in groups)
+        if all(merges(self.shape, self.strides, group) for group in groups):
+            return self._viewed(shape, tuple(_step(self.shape, self.strides, group) for group in groups))
+        view = self[(None,) * (5 - self.ndim)]
+        view.seen_as = shape
+        return view
+
     def reshape(self, *shape: int) -> "DeviceArray":
         """The same elements in other extents; only of one stretch of memory."""
         if self.size and not _is_dense(self):
@@ -143,6 +158,17 @@ class DeviceArray:
         view = self._viewed(self.shape, self.strides)
         view.stream = stream
         return view
+
+
+def merges(shape: tuple[int, ...], strides: tuple[int, ...], axes: tuple[int, ...]) -> bool:
+    """Whether cells along neighbouring axes are evenly spaced, so that these can be seen as one."""
+    long = [axis for axis in axes if shape[axis] != 1]
+    return all(strides[outer] == shape[inner] * strides[inner] for outer, inner in pairwise(long))
+
+
+def _step(shape: tuple[int, ...], strides: tuple[int, ...], axes: tuple[int, ...]) -> int:
+    """From one cell to the next along axes that are seen as one."""
+    return next((strides[axis] for axis in reversed(axes) if shape[axis] != 1), 0)
 
 
 def _dense(shape: tuple[int, ...], itemsize: int) -> tuple[int, ...]:

@@ -24,7 +24,7 @@ from .backends.winners import recall, tuning_mode
 from .device_arrays import DeviceArray, found_on_device, on_device
 from .errors import ArgumentError, BackendError, DTypeError, ShapeError
 from .memory import check_fits, fits
-from .plan import ConvPlan, Geometry, dtype_name, make_plan, rank_of
+from .plan import ConvPlan, Geometry, dtype_name, make_plan, rank_of, scoped_folds
 from .plan.arguments import shape
 from .plan.layout import is_channels_last, weight_order
 from .routes import GIVEN_NAMES, DeviceRoute, Memory, Route, Site, call_key
@@ -166,6 +166,7 @@ def plan_of(
         dtype_name(common),
         dtype_name(dtype),
         resolve_precision(call.op, precision),
+        scoped_folds.get(),
     )
     return plan, dtype
 
@@ -294,8 +295,8 @@ def _route(
     chosen: Algorithm,
     activation: Activation | None,
 ) -> Route:
-    see_data, see_weight = view_of_data(plan), view_of_weight(plan)
-    views: list[View | None] = [see_weight if name == "weight" else see_data for name in (*site.reads, site.produces)]
+    see = {"x": view_of_data(plan, "x"), "w": view_of_weight(plan), "y": view_of_data(plan, "y")}
+    views: list[View | None] = [see["xwy"[site.order.index(at)]] for at in range(3)]
     if chosen.flat:
         views = [view and view.reordered() for view in views]
     run = chosen.runner(plan)
@@ -310,7 +311,7 @@ def _route(
         shape=_result_shape(plan, site),
         dtype=dtype,
         views=(views[0], views[1], views[2]),
-        residual_view=see_data,
+        residual_view=see[site.direction.value],
     )
 
 

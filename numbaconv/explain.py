@@ -53,7 +53,7 @@ class Explanation:
     spreading: str | None = None
 
     def __str__(self) -> str:
-        lines = [str(self.plan), f"  {self.direction.name} on backend {self.backend!r}"]
+        lines = [str(self.plan), *_folding(self.plan), f"  {self.direction.name} on backend {self.backend!r}"]
         for each in self.candidates:
             answer = "accepts" if each.refusal is None else f"refuses: {each.refusal}"
             if each.passed_over is not None and each.name != self.algorithm:
@@ -64,6 +64,16 @@ class Explanation:
             lines.append(f"  arrays of the host: {there:,} bytes to the device, {back:,} back")
         lines += [f"  {each}" for each in (self.rounding, self.spreading) if each is not None]
         return "\n".join([*lines, f"  {self.note}"])
+
+
+def _folding(plan: ConvPlan) -> list[str]:
+    """A line on the axes that algorithms see, where these are others than the call's."""
+    if not plan.is_folded:
+        return []
+    folded = [axis for axis, group in zip(plan.axes3, plan.folds, strict=True) if group]
+    cells, taps, steps = (tuple(getattr(axis, name) for axis in folded) for name in ("input", "kernel", "dilation"))
+    apart = f" at dilation {steps}" if max(steps) > 1 else ""
+    return [f"  computed as spatial axes {cells} and kernel {taps}{apart}"]
 
 
 @bordered

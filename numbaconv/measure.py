@@ -86,7 +86,7 @@ def _call(backend: Backend, algorithm: Algorithm, plan: ConvPlan, direction: Dir
     shapes = {"w": plan.weight_shape, "x": input_shape, "y": output_shape}
     if plan.transposed:
         shapes |= {"x": output_shape, "y": input_shape}
-    views = {"w": view_of_weight(plan), "x": view_of_data(plan), "y": view_of_data(plan)}
+    views = {"w": view_of_weight(plan), "x": view_of_data(plan, "x"), "y": view_of_data(plan, "y")}
     dtypes = dict.fromkeys("xwy", plan.dtype) | {direction.value: plan.output_dtype}
     arrays: list[Any] = [_made_up(shapes[role], dtype_named("tune", dtypes[role])) for role in "xwy"]
     residence = backend.residence

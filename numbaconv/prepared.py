@@ -189,7 +189,11 @@ class PreparedConv:
             return given
         place = given.device if isinstance(given, DeviceArray) else None
         flushing = place is None and flushes_subnormals(self._op)
-        key = (route.engine.name, route.algorithm, plan.compute_dtype, packing.key(plan), place, flushing)
+        # What an algorithm sees of the weight depends on the input, too, whose axes may be folded together.
+        key = (
+            *(route.engine.name, route.algorithm, plan.compute_dtype, plan.w_shape),
+            *(packing.key(plan), place, flushing),
+        )
         with self._packing:  # threads that need the same packed weight make it once
             found = self._packed.get(key)
             if found is None:

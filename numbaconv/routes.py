@@ -149,7 +149,7 @@ class Route:
         """The call with these arrays, which have the shapes and dtypes of the route."""
         if stream is not None:
             raise ArgumentError(f"{self.op}: stream is for arrays on a device, but these are in the host's memory")
-        returned, filled = self.result((first, second, bias), residual, out)
+        returned, filled = self.result((first, second, bias), residual, out, self.views[2])
         return Job(partial(self._fill, first, second, bias, residual, filled), returned, filled)
 
     def call(self, first: Any, second: Any, bias: Any, residual: Any, out: object, stream: object = None) -> Array:
@@ -170,13 +170,13 @@ class Route:
         x, w, y = self.site.order
         self.run(given[x], given[w], given[y], self.epilogue(bias, residual))
 
-    def result(self, reads: tuple[Any, ...], residual: Any, out: object) -> tuple[Array, Array]:
-        """The array to return and the array to fill, while ``reads`` and the residual are read."""
+    def result(self, reads: tuple[Any, ...], residual: Any, out: object, view: View | None) -> tuple[Array, Array]:
+        """The array to return and the array to fill through a view, while ``reads`` and the residual are read."""
         if out is None:
             found: Array = np.empty(self.shape, self.dtype)
             return found, found
         arrays = [each for each in reads if isinstance(each, np.ndarray)]
-        return result(self.op, out, self.shape, self.dtype, arrays, residual)
+        return result(self.op, out, self.shape, self.dtype, arrays, residual, view)
 
     def epilogue(self, bias: Any, residual: Any) -> Epilogue:
         """What is done to sums, with these arrays."""

@@ -15,7 +15,7 @@ from .device_arrays import DeviceArray, device_array, on_device
 from .dispatch import admit, may_be_remembered
 from .errors import ArgumentError, ShapeError
 from .memory import check_fits
-from .plan import check_axes
+from .plan import check_axes, folded_as
 from .plan.hints import kernel_hint
 from .plan.layout import is_channels_last, weight_order
 from .routes import Memory, Route, Site, array_key, call_key
@@ -96,8 +96,9 @@ class _SeparableRoute:
         if first.engine is second.engine:
             found = first.engine.fused((first.plan, first.algorithm), (second.plan, second.algorithm))
             fused = None if found is None else as_asked(first.op, found)
-        views = (*map(view_of_data, (first.plan, second.plan)), *map(view_of_weight, (first.plan, second.plan)))
-        return cls(first, second, first.plan.weight_shape, fused, (views[0], views[2], views[3], views[1]))
+        one, two = first.plan, second.plan
+        views = (view_of_data(one, "x"), view_of_weight(one), view_of_weight(two), view_of_data(two, "y"))
+        return cls(first, second, one.weight_shape, fused, views)
 
     def run(
         self, input: Any, depthwise: Any, pointwise: Any, bias: Any, residual: Any, out: object, stream: object
@@ -111,9 +112,9 @@ class _SeparableRoute:
             second = self.second.job(first.returned, pointwise, bias, residual, out, stream)
             first.execute()
             return second.execute()
-        # The input is still read while results are written.
-        returned, filled = self.second.result((input, depthwise, pointwise, bias), residual, out)
         see_input, see_depthwise, see_pointwise, see_result = self.views
+        # The input is still read while results are written.
+        returned, filled = self.second.result((input, depthwise, pointwise, bias), residual, out, see_result)
         weights = see_depthwise.of(depthwise), see_pointwise.of(pointwise)
         self.fused(see_input.of(input), weights, see_result.of(filled), self.second.epilogue(bias, residual))
         if filled is not returned:
@@ -178,7 +179,8 @@ def separable(
     if isinstance(x, DeviceArray):
         between = DeviceArray(None, 0, first.route.shape, None, first.route.dtype, x.device, 0, x.library)
     extras: dict[str, Any] = {"bias": bias, "residual": residual, "activation": activation}
-    second = admit(_SITE, found_rank, between, pointwise, (), (), **extras, fresh=out is None, **formats)
+    with folded_as(first.route.plan.folds):  # what runs both at once sees the same axes in both
+        second = admit(_SITE, found_rank, between, pointwise, (), (), **extras, fresh=out is None, **formats)
     route = _SeparableRoute.of(first.route, second.route)
     if route.fused is None and not isinstance(x, DeviceArray):
         check_fits(op, "the depthwise step's result", first.route.shape, first.route.dtype.itemsize)

@@ -35,6 +35,12 @@ def test_primitives(direction, transposed, primitive):
     assert found.note == f"{found.algorithm!r} is the first that accepts and is worth it"
 
 
+def test_folded_axes():
+    text = str(explain((1, 1, 64, 64, 3), (1, 1, 9, 9, 1), padding=(4, 4, 0)))
+    assert "computed as spatial axes (64, 192) and kernel (9, 9) at dilation (1, 3)" in text
+    assert "computed as" not in str(explain(*SHAPES))
+
+
 def test_none_is_worth_it(monkeypatch):
     monkeypatch.setenv("NUMBACONV_DISABLE", "small_gemm,patch_gemm,implicit_gemm,direct")
     shapes = (1, 16, 1, 1), (16, 16, 3, 3)  # one tile, mostly of padding

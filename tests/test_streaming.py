@@ -262,3 +262,46 @@ def test_first_piece_is_checked():
     ):
         with pytest.raises(error):
             stream.state = state
+
+
+#: Cells and taps of the axes that are not streamed: folded together, into the streamed axis, or away.
+FOLDED = [
+    ((1,), (1,)),
+    ((3,), (1,)),
+    ((20,), (1,)),
+    ((1, 1), (1, 1)),
+    ((4, 2), (1, 1)),
+    ((4, 30), (1, 1)),
+    ((1, 5), (1, 3)),
+    ((7, 1), (5, 1)),
+    ((7, 3), (5, 1)),
+    ((7, 20), (5, 1)),
+    ((7, 5), (1, 3)),
+]
+
+
+@pytest.mark.parametrize("algorithm", [each.name for each in ALGORITHMS])
+@pytest.mark.parametrize(("cells", "taps"), FOLDED)
+def test_axes_that_fold_keep_the_bits(algorithm, cells, taps):
+    rank, rng = 1 + len(cells), np.random.default_rng(5)
+    for kernel, stride, dilation, mode, groups in [
+        (1, 1, 1, "zeros", 3),
+        (1, 2, 1, "zeros", 1),
+        (3, 1, 1, "replicate", 3),
+        (9, 1, 2, "zeros", 3),
+        (9, 1, 1, "constant", 1),
+        (5, 2, 1, "replicate", 1),
+    ]:
+        signal = rng.standard_normal((1, 3, 23, *cells)).astype(np.float32)
+        weight = rng.standard_normal((6, 3 // groups, kernel, *taps)).astype(np.float32)
+        options = {"stride": (stride, *(1,) * len(cells)), "dilation": (dilation, *(1,) * len(cells)), "groups": groups}
+        options |= {"padding_mode": (mode, *("zeros",) * len(cells)), "algorithm": algorithm}
+        options |= {"padding_value": 1.5} if mode == "constant" else {}
+        pads = ((dilation * (kernel - 1), 0), *((1, 1) if tap > 1 else (0, 0) for tap in taps))
+        try:
+            wanted = getattr(numbaconv, f"conv{rank}d")(signal, weight, padding=pads, **options)
+        except numbaconv.AlgorithmError:
+            continue
+        for cuts in ((5, 6, 7, 20), range(24), (22,)):
+            stream = StreamingConv(weight, padding=pads[1:], **options)
+            same(streamed(stream, signal, 2, cuts), wanted)

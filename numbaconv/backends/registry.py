@@ -24,7 +24,7 @@ from ..environment import (
     TUNE_VARIABLE,
 )
 from ..errors import AlgorithmError, BackendError
-from ..plan import DEFAULT_PRECISION
+from ..plan import DEFAULT_PRECISION, scoped_folds
 from ..plan.arguments import check_precision
 from .base import Backend
 from .subnormals import scoped_flushing
@@ -336,10 +336,16 @@ def choices(
     known = getattr(os.environ, "_data", None)
     if known is not None and known.keys().isdisjoint(_NAMES):  # no variable is there: `_variable` seven times at once
         name = backend if backend is not None else _scoped.get() or _default or automatic
-        return name, algorithm, None, precision or DEFAULT_PRECISION, (None, None, revision(), flushing)
+        return (
+            name,
+            algorithm,
+            None,
+            precision or DEFAULT_PRECISION,
+            (None, None, revision(), flushing, scoped_folds.get()),
+        )
     if flushing is None:
         flushing = _variable(FLUSH_VARIABLE)
-    tuning = (_variable(TUNE_VARIABLE), _variable(CACHE_VARIABLE), revision(), flushing)
+    tuning = (_variable(TUNE_VARIABLE), _variable(CACHE_VARIABLE), revision(), flushing, scoped_folds.get())
     name, forced = _chosen_backend(backend, automatic), forced_algorithm(algorithm)
     if precision is None:
         precision = _variable(PRECISION_VARIABLE) or DEFAULT_PRECISION

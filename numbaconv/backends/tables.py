@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from ..arrays import Array
-from ..plan import CONSTANT, PADDING_MODES, ZERO, Axis, ConvPlan
+from ..plan import CONSTANT, PADDING_MODES, UNIT_CODE, ZERO, Axis, ConvPlan
 
 __all__ = ["codes_of", "fill_value", "keep", "memory_of", "preimages", "source_table", "sources", "stepping"]
 
@@ -84,10 +84,15 @@ def stepping(axis: Axis) -> Axis:
     return replace(axis, stride=most) if axis.output <= 1 and axis.stride > most else axis
 
 
-def codes_of(mode: int, cells: Array, extent: int) -> Array:
+def codes_of(code: int, cells: Array, extent: int) -> Array:
     """The cells themselves where they are ``0 .. extent - 1``, else what `border_cell` says, many at a time."""
+    if code >= UNIT_CODE:
+        more, code = divmod(code, UNIT_CODE)
+        unit = more + 1
+        whole: Array = codes_of(code, cells // unit, extent // unit) * unit + cells % unit
+        return whole
     inside = (cells >= 0) & (cells < extent)
-    name = PADDING_MODES[mode]
+    name = PADDING_MODES[code]
     if name == "zeros":
         beside: Any = ZERO
     elif name == "constant":
@@ -106,7 +111,7 @@ def codes_of(mode: int, cells: Array, extent: int) -> Array:
 
 def sources(axis: Axis, positions: Array) -> Array:
     """`Axis.source` of many positions at a time."""
-    return codes_of(PADDING_MODES.index(axis.mode), positions - axis.pad_before, axis.input)
+    return codes_of(axis.code, positions - axis.pad_before, axis.input)
 
 
 def source_table(axis: Axis) -> Array:

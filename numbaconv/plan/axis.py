@@ -15,11 +15,14 @@ The three primitives read the same relation: FORWARD gathers over ``k`` for each
 
 from dataclasses import dataclass
 
-__all__ = ["CONSTANT", "PADDING_MODES", "ZERO", "Axis", "border_cell", "kernel_extent", "output_extent"]
+__all__ = ["CONSTANT", "PADDING_MODES", "UNIT_CODE", "ZERO", "Axis", "border_cell", "kernel_extent", "output_extent"]
 
 #: What ``Axis.source`` answers for a padded position that holds no input cell.
 ZERO = -1
 CONSTANT = -2
+
+#: Above the code of each mode.
+UNIT_CODE = 8
 
 PADDING_MODES = ("zeros", "constant", "reflect", "replicate", "circular", "symmetric")
 
@@ -34,27 +37,34 @@ def output_extent(padded: int, extent: int, stride: int) -> int:
     return (padded - extent) // stride + 1 if padded >= extent else 0
 
 
-def border_cell(mode: int, cell: int, cells: int) -> int:
+def border_cell(code: int, cell: int, cells: int) -> int:
     """The input cell that stands at ``cell``, which is none of ``0 .. cells - 1``, or ``ZERO`` or ``CONSTANT``.
 
-    ``mode`` counts in `PADDING_MODES`. Integers alone, so that kernels compile this very function: no table has to be
+    ``code`` is a mode's place in `PADDING_MODES`, and `UNIT_CODE` more for each cell but the first that stands together
+    with others (`Axis.unit`). Integers alone, so that kernels compile this very function: no table has to be
     as long as padding is. Reflect, symmetric and circular continue periodically, so padding may be longer than the
     input: the meaning of ``numpy.pad``.
     """
+    mode, unit, part = code, 1, 0
+    if code >= UNIT_CODE:
+        mode, unit = code % UNIT_CODE, code // UNIT_CODE + 1
+        cell, part, cells = cell // unit, cell % unit, cells // unit
     if mode == 0:
         return ZERO
     if mode == 1:
         return CONSTANT
     if mode == 3:
-        return 0 if cell < 0 else cells - 1
-    if mode == 4:
-        return cell % cells
-    if mode == 5:
+        found = 0 if cell < 0 else cells - 1
+    elif mode == 4:
+        found = cell % cells
+    elif mode == 5:
         cell %= 2 * cells
-        return cell if cell < cells else 2 * cells - 1 - cell
-    period = max(2 * (cells - 1), 1)  # reflect; a single cell reflects onto itself
-    cell %= period
-    return cell if cell < cells else period - cell
+        found = cell if cell < cells else 2 * cells - 1 - cell
+    else:
+        period = max(2 * (cells - 1), 1)  # reflect; a single cell reflects onto itself
+        cell %= period
+        found = cell if cell < cells else period - cell
+    return found * unit + part
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +72,8 @@ class Axis:
     """Extents of one axis, named for the forward convolution, whichever primitive runs.
 
     ``output`` is stored, not derived: a transposed convolution with ``output_padding`` has an ``input``
-    longer than the one its ``output`` would need.
+    longer than the one its ``output`` would need. ``unit`` cells stand together where padding repeats cells, as where
+    a short axis was folded into the one before it: padding repeats whole cells of that, each of so many.
     """
 
     input: int = 1
@@ -73,6 +84,7 @@ class Axis:
     pad_before: int = 0
     pad_after: int = 0
     mode: str = "zeros"
+    unit: int = 1
 
     @property
     def extent(self) -> int:
@@ -96,16 +108,21 @@ class Axis:
 
     @property
     def border(self) -> int:
-        """The mode's place in `PADDING_MODES` where an output reads padding that is not zeros, else 0."""
+        """The code for `border_cell` where an output reads padding that is not zeros, else 0."""
         beside = self.pad_before > 0 or self.used > self.pad_before + self.input
-        return PADDING_MODES.index(self.mode) if beside else 0
+        return self.code if beside else 0
+
+    @property
+    def code(self) -> int:
+        """What padding holds, for `border_cell`."""
+        return PADDING_MODES.index(self.mode) + UNIT_CODE * (self.unit - 1)
 
     def source(self, position: int) -> int:
         """The input cell at a padded position, or ``ZERO`` or ``CONSTANT``."""
         cell = position - self.pad_before
         if 0 <= cell < self.input:
             return cell
-        return border_cell(PADDING_MODES.index(self.mode), cell, self.input)
+        return border_cell(self.code, cell, self.input)
 
     def tap_range(self, tap: int) -> tuple[int, int]:
         """The output cells ``[first, last)`` at which ``tap`` reads an input cell, not padding."""

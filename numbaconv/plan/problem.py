@@ -5,7 +5,7 @@ output ``y``; a transposed convolution's input is ``y`` and its output ``x``. Gr
 call whose gradient they are.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from math import prod
 
@@ -15,6 +15,7 @@ from .arguments import DEFAULT_PRECISION, Geometry, Ints, Padding, PaddingMode, 
 from .axis import Axis
 from .build import axis_of
 from .dtypes import dtype_name, dtype_rule
+from .folding import Folds, axes_folded, folds_of, unfolded
 from .hints import axes_rule, channels_hint, kernel_hint
 from .layout import channels_last, is_channels_last, weight_order
 
@@ -49,6 +50,9 @@ class ConvPlan:
         Counted as parameters.
     dtype, compute_dtype, output_dtype : str
         Of the operands, the accumulator and the result.
+    folds : tuple of three tuples of int
+        Which of ``axes`` are folded into depth, height and width, as algorithms see them. It follows from the axes; a
+        part of a larger problem has that of the whole, so that its sums have the same order.
     precision : str
         ``"strict"`` where nothing may be computed through transforms; ``"tf32"`` where float32 operands may be rounded
         to TF32 as they are multiplied; else ``"float32"``, for every other dtype, too.
@@ -69,6 +73,7 @@ class ConvPlan:
     dtype: str
     compute_dtype: str
     output_dtype: str
+    folds: Folds
     precision: str = DEFAULT_PRECISION
 
     @cached_property
@@ -82,9 +87,18 @@ class ConvPlan:
 
     @cached_property
     def axes3(self) -> tuple[Axis, Axis, Axis]:
-        """Depth, height, width; axes that the rank lacks have extent 1, kernel 1 and no padding."""
-        depth, height, width = (Axis(),) * (3 - self.rank) + self.axes
-        return depth, height, width
+        """Depth, height, width, as the axes are folded; those that are left have extent 1, kernel 1 and no padding."""
+        return axes_folded(self.axes, self.folds)
+
+    @property
+    def own_folds(self) -> Folds:
+        """How its axes are folded where it is no part of a larger problem."""
+        return folds_of(self.axes, self.x_channels == self.y_channels == self.groups)
+
+    @cached_property
+    def is_folded(self) -> bool:
+        """Whether algorithms see other axes than those of the call."""
+        return self.folds != unfolded(self.rank)
 
     @cached_property
     def x_shape(self) -> tuple[int, ...]:
@@ -255,10 +269,12 @@ def make_plan(
     dtype: str,
     output_dtype: str | None,
     precision: str = DEFAULT_PRECISION,
+    folds: Folds | None = None,
 ) -> ConvPlan:
     """The plan of a call, from arguments that are checked one by one already.
 
-    ``output_dtype`` overrides the dtype rule's, where a bias or residual promotes the result.
+    ``output_dtype`` overrides the dtype rule's, where a bias or residual promotes the result; ``folds`` is that of a
+    larger problem, of which this one is a part.
     """
     shapes = f"(input {input_shape}, weight {weight_shape})"
     last = is_channels_last(op, rank, data_format)
@@ -287,6 +303,9 @@ def make_plan(
     rule = dtype_rule(op, "input", dtype)
     result = rule.output if output_dtype is None else output_dtype
     compute = rule.compute if result == rule.output else dtype_rule(op, "output", result).compute
+    axes = tuple(
+        axis_of(op, transposed, extent, weight[2 + at], geometry, at, shapes) for at, extent in enumerate(extents)
+    )
     plan = ConvPlan(
         rank=rank,
         transposed=transposed,
@@ -297,16 +316,17 @@ def make_plan(
         x_channels=weight[1] * geometry.groups if transposed else channels,
         y_channels=weight[0],
         groups=geometry.groups,
-        axes=tuple(
-            axis_of(op, transposed, extent, weight[2 + at], geometry, at, shapes) for at, extent in enumerate(extents)
-        ),
+        axes=axes,
         padding_value=geometry.padding_value,
         has_bias=has_bias,
         dtype=dtype,
         compute_dtype=compute,
         output_dtype=result,
         precision=DEFAULT_PRECISION if precision == "tf32" and not dtype == compute == "float32" else precision,
+        folds=unfolded(rank) if folds is None else folds,
     )
+    if folds is None:
+        plan = replace(plan, folds=plan.own_folds)
     _check_sizes(op, plan, shapes)
     return plan
 

@@ -115,6 +115,50 @@ def test_every_algorithm_keeps_its_bits_in_blocks(algorithm):
     same(getattr(lazily, name)(da.from_array(x, chunks=(1, 5, *(23,) * plan.rank)), w, **options), wanted)
 
 
+#: Cells and taps whose axes fold, for the whole or for blocks of few cells alone.
+FOLDED = [
+    ((31, 33, 1), (5, 5, 1), 1),
+    ((31, 20, 7), (5, 5, 1), 1),
+    ((31, 20, 21), (5, 5, 1), 1),
+    ((31, 20, 21), (5, 5, 1), 2),
+    ((19, 20, 21), (1, 9, 1), 1),
+    ((19, 20, 21), (9, 1, 1), 2),
+    ((19, 20, 21), (1, 1, 7), 2),
+    ((40, 30), (9, 1), 1),
+    ((40, 3), (9, 1), 2),
+]
+
+
+@pytest.mark.parametrize("algorithm", sorted({"depthwise", *LAYERS} - {"folded_gemm"}))
+@pytest.mark.parametrize(("cells", "taps", "stride"), FOLDED)
+def test_blocks_fold_as_the_whole(algorithm, cells, taps, stride):
+    rank, rng = len(cells), np.random.default_rng(6)
+    groups = 3 if algorithm == "depthwise" else 1
+    x = rng.standard_normal((2, 3, *cells), dtype=np.float32)
+    w = rng.standard_normal((6, 3 // groups, *taps), dtype=np.float32)
+    options = {"groups": groups, "algorithm": algorithm}
+    options |= {"stride": tuple(stride if tap > 1 else 1 for tap in taps), "padding": tuple(tap // 2 for tap in taps)}
+    plan = numbaconv.plan_conv(x.shape, w.shape, **{name: options[name] for name in ("groups", "stride", "padding")})
+    takes = {
+        direction: each.accepts(plan) is None
+        for direction in (Direction.FORWARD, Direction.INPUT_GRAD)
+        for each in resolve("cpu").tables[direction]
+        if each.name == algorithm
+    }
+    for mode in ("zeros", "reflect") if takes[Direction.FORWARD] else ():
+        options["padding_mode"] = mode
+        wanted = getattr(numbaconv, f"conv{rank}d")(x, w, **options)
+        all_but_one = (100,) * (rank - 1)
+        for spatial in ((9,) * rank, (*all_but_one, 1), (7, *all_but_one), (*all_but_one, 8)):
+            chunks = (2, 3, *spatial)
+            same(getattr(lazily, f"conv{rank}d")(da.from_array(x, chunks=chunks), w, **options), wanted)
+            if mode == "zeros" and takes[Direction.INPUT_GRAD]:
+                g = rng.standard_normal(wanted.shape, dtype=np.float32)
+                by_input = getattr(grad, f"conv{rank}d_input")(x.shape, w, g, **options)
+                found = getattr(lazily, f"conv{rank}d_input")(x.shape, w, da.from_array(g, chunks=chunks), **options)
+                same(found, by_input)
+
+
 def _bound(direction, plan, amount):
     """The bound of the algorithm that the call gets; ``amount`` is |x| conv |w|, or what stands for it."""
     chosen = resolve("cpu").select("", plan, direction, None)

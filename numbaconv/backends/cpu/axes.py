@@ -22,7 +22,7 @@ _CONSTANT = PADDING_MODES.index("constant")
 class AxisTable(NamedTuple):
     """Extents, and tables of int64.
 
-    ``border``: the padding mode's place in `PADDING_MODES` where an output reads padding that is not zeros, else 0.
+    ``border``: what padding holds, as in `plan.border_cell`, where an output reads padding that is not zeros, else 0.
     ``constant``: whether that is a constant.
 
     What FORWARD and WEIGHT_GRAD read: tap ``k`` of output ``o`` reads position ``stride * (o + reads[k]) +

@@ -45,7 +45,7 @@ class PhasedAxis(NamedTuple):
     ``step``: source cells from one position to the next. ``target_step``: the distance in the result from one
     position to the next. Per phase: ``positions``, how many there are; ``target_first``, where the first is
     stored; ``taps[phase] .. taps[phase + 1]``, its taps. Per tap: ``tap``, its index in the weight; ``first``,
-    ``last`` and ``base`` as above. ``bordered``: the padding mode's place in `PADDING_MODES` where padding is not
+    ``last`` and ``base`` as above. ``bordered``: what padding holds, as in `plan.border_cell`, where it is not
     zeros, else 0; ``limit``: the cell behind the last that is read, in padding or not.
     """
 

@@ -204,7 +204,7 @@ def _refusal(direction: Direction, plan: ConvPlan) -> str | None:
     if phases > _MOST_PHASES:
         return f"each of {phases} stride phases has a record of its own, which takes longer to make than to use"
     source = plan.y_channels if direction is Direction.INPUT_GRAD else plan.x_channels
-    cells = source // plan.groups * prod(max(axis.used, axis.input) for axis in plan.axes)
+    cells = source // plan.groups * prod(max(axis.used, axis.input) for axis in plan.axes3)
     weights = prod(plan.w_shape) // plan.groups
     if cells > _MOST_CELLS or weights > _MOST_WEIGHTS:
         return (

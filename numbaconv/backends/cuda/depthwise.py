@@ -224,7 +224,7 @@ def _refusal(direction: Direction, plan: ConvPlan) -> str | None:
     by_input = direction is Direction.INPUT_GRAD
     if by_input and any(axis.maps_padding for axis in plan.axes):
         return "padding that repeats cells adds several positions to one"
-    for axis in map(stepping, plan.axes):
+    for axis in map(stepping, plan.axes3):
         entries = (axis.input if by_input else axis.output) * axis.kernel
         if max(entries, axis.kernel * (axis.stride + axis.dilation)) >= _MOST_ENTRIES:
             return f"an axis has {_MOST_ENTRIES} pairs of a result and a tap at most, not {entries}"

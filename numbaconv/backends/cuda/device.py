@@ -191,20 +191,26 @@ def _at(array: DeviceArray, first: int, elements: int) -> Any:
 
 
 def adopt(array: DeviceArray, stream: Any) -> Tensor:
-    """A device array as it is, or a copy in canonical order where a stride is negative."""
+    """A device array as it is, or a copy in canonical order where a stride is negative or axes must be folded."""
     itemsize = array.dtype.itemsize
     strides = tuple(step // itemsize for step in array.strides)
     if not array.size:
-        return Tensor(memory(0, array.dtype, stream), array.dtype, array.shape, strides)
-    if min(strides, default=0) >= 0:
+        return Tensor(memory(0, array.dtype, stream), array.dtype, _seen(array), strides)
+    if min(strides, default=0) >= 0 and array.seen_as is None:
         data = _at(array, 0, span(array.shape, strides))
         return Tensor(data, array.dtype, array.shape, strides, array.owner)
     first = sum((n - 1) * s for n, s in zip(array.shape, strides, strict=True) if s < 0)
     count = span(array.shape, tuple(map(abs, strides)))
     whole = _at(array, first, count)
-    made = empty(array.shape, array.dtype, stream)
-    copy_elements(whole, strides, -first, made.data, made.strides, 0, array.shape, stream)
+    made = empty(_seen(array), array.dtype, stream)
+    dense = _dense_strides(array.shape, tuple(range(array.ndim)))
+    copy_elements(whole, strides, -first, made.data, dense, 0, array.shape, stream)
     return made
+
+
+def _seen(array: DeviceArray) -> tuple[int, ...]:
+    """The extents that kernels see."""
+    return array.shape if array.seen_as is None else array.seen_as
 
 
 def target(array: Any, stream: Any) -> tuple[Tensor, Callable[[], None]]:
@@ -214,13 +220,13 @@ def target(array: Any, stream: Any) -> tuple[Tensor, Callable[[], None]]:
         return made, partial(download, made, array, stream)
     itemsize = array.dtype.itemsize
     strides = tuple(step // itemsize for step in array.strides)
-    if min(strides, default=0) >= 0:
+    if min(strides, default=0) >= 0 and array.seen_as is None:
         made = adopt(array, stream)
         # Kernels count in 32 bits inside a sample: with samples side by side it may reach across all of the result.
         near = span(made.shape[1:], made.strides[1:]) < 2**31
         if near and made.is_dense(_memory_order(made.shape, made.strides)):
             return made, _nothing
-    made = empty(array.shape, array.dtype, stream)
+    made = empty(_seen(array), array.dtype, stream)
     return made, partial(_give_back, made, array, stream)
 
 
@@ -229,13 +235,14 @@ def _nothing() -> None:
 
 
 def _give_back(made: Tensor, array: DeviceArray, stream: Any) -> None:
-    """Copy a tensor into a device array."""
+    """Copy a tensor in canonical order into a device array."""
     itemsize = array.dtype.itemsize
     strides = tuple(step // itemsize for step in array.strides)
     first = sum((n - 1) * s for n, s in zip(array.shape, strides, strict=True) if s < 0)
     count = span(array.shape, tuple(map(abs, strides)))
     whole = _at(array, first, count)
-    copy_elements(made.data, made.strides, 0, whole, strides, -first, array.shape, stream)
+    dense = _dense_strides(array.shape, tuple(range(array.ndim)))
+    copy_elements(made.data, dense, 0, whole, strides, -first, array.shape, stream)
 
 
 def in_canonical_order(tensor: Tensor, stream: Any) -> Tensor:

@@ -161,7 +161,7 @@ class Gathered:
         if last:
             vector = stores and rows % 4 == 0
         else:
-            one_phase = not self.by_input or all(axis.stride == 1 or axis.output <= 1 for axis in plan.axes)
+            one_phase = not self.by_input or all(axis.stride == 1 or axis.output <= 1 for axis in plan.axes3)
             vector = stores and one_phase and positions % 4 == 0 and dense_positions(out)
         product = self.product
         gather = gather_of(plan, self.by_input, product.step, steps_of_sample(source), steps_of_sample(out), vector)
@@ -246,7 +246,7 @@ def common_refusal(plan: ConvPlan) -> str | None:
     for what, shape in (("input", plan.x_shape[1:]), ("output", plan.y_shape[1:]), ("weight", plan.w_shape)):
         if prod(shape) >= MOST_ELEMENTS:
             return f"its offsets reach {MOST_ELEMENTS} elements, but the {what} has {prod(shape)}"
-    longest = max(axis.padded + axis.extent for axis in plan.axes)
+    longest = max(axis.padded + axis.extent for axis in plan.axes3)
     if longest >= _MOST_ENTRIES:
         return f"an axis has tables of {_MOST_ENTRIES} entries at most, not {longest}"
     return None
@@ -259,7 +259,7 @@ def refusal_of_gather(by_input: bool, plan: ConvPlan) -> str | None:
         return refusal
     if by_input and any(axis.maps_padding for axis in plan.axes):
         return "padding that repeats cells adds several positions to one"
-    phases = prod(min(axis.stride, axis.input) for axis in plan.axes) if by_input else 1
+    phases = prod(min(axis.stride, axis.input) for axis in plan.axes3) if by_input else 1
     if phases > _MOST_PHASES:
         return f"there are tables for {_MOST_PHASES} stride phases at most, not {phases}"
     taps, channels = prod(axis.kernel for axis in plan.axes), prod(plan.w_shape[:2])

@@ -232,7 +232,7 @@ def _refusal(by_input: bool, outputs: int, plan: ConvPlan) -> str | None:
         return refusal
     kernel = tuple(axis.kernel for axis in plan.axes3)
     if kernel != (1, _TAPS, _TAPS):
-        return f"it filters kernels of 3x3, not of {'x'.join(map(str, kernel[3 - plan.rank :]))}"
+        return f"it filters kernels of 3x3, not of {'x'.join(str(axis.kernel) for axis in plan.axes)}"
     if any(stepping(axis).stride != 1 for axis in plan.axes3):
         return "tiles overlap at a stride of 1 alone"
     if any(axis.dilation != 1 for axis in plan.axes3):

@@ -10,7 +10,7 @@ from ... import functional, grad
 from ...arrays import Array
 from ...backends.subnormals import flush_subnormals, flushes_subnormals
 from ...backward import scaled_gradient
-from ...plan import ConvPlan, Geometry
+from ...plan import ConvPlan, Geometry, folded_as
 from ...routes import Site
 
 __all__ = ["Job", "run_block", "run_scaling", "under"]
@@ -95,6 +95,22 @@ def run_block(
     residual: Array | None = None,
 ) -> Array:
     """A block's part of the result; ``first`` and ``second`` are what the site reads."""
+    if plan.folds != plan.own_folds:  # those of the whole problem, for the order of its sums
+        with folded_as(plan.folds):
+            return _block(job, plan, algorithm, crop, first, second, bias, residual)
+    return _block(job, plan, algorithm, crop, first, second, bias, residual)
+
+
+def _block(
+    job: Job,
+    plan: ConvPlan,
+    algorithm: str | None,
+    crop: tuple[slice, ...] | None,
+    first: Array,
+    second: Array,
+    bias: Array | None,
+    residual: Array | None,
+) -> Array:
     arguments = _arguments(job, plan, algorithm)
     if job.produces == "weight":
         if plan.output_dtype != plan.compute_dtype:  # half types: rounded once all is summed

@@ -13,7 +13,7 @@ import numbaconv
 from numbaconv import dispatch, grad
 from numbaconv.backends.base import Direction
 from numbaconv.device_arrays import DeviceArray, device_array
-from problems import PROBLEMS, operands, run
+from problems import PROBLEMS, Problem, operands, run
 
 RNG = np.random.default_rng(90)
 X = RNG.standard_normal((2, 4, 6, 5), dtype=np.float32)
@@ -140,6 +140,51 @@ def test_strides(view, direction):
         x, w, g = types.SimpleNamespace(shape=arrays[0].shape), Interface(arrays[1]), Interface(arrays[2])
         x = Interface(arrays[0]) if direction is Direction.FORWARD else x
     close(run(direction, problem, x, w, g), run(direction, problem, *arrays, backend="reference"))
+
+
+#: Axes without taps before and behind, of one cell, and few of them behind: all of these fold.
+FOLDED = [
+    Problem(
+        (5, 3, 4), (3, 1, 1), batch=2, c_in=4, c_out=2, groups=2, pads=((1, 2), (0, 0), (0, 0)), modes=("reflect",) * 3
+    ),
+    Problem((3, 4, 5), (1, 1, 3), batch=2, c_in=3, c_out=2, stride=(1, 1, 2)),
+    Problem((6, 1, 5), (3, 1, 2), c_in=2, c_out=4, pads=((1, 1), (0, 0), (1, 0)), modes=("constant",) * 3, value=2),
+    Problem((5, 6, 3), (3, 2, 1), c_in=4, c_out=4, groups=4, dilation=(1, 2, 1), pads=((1, 1), (2, 0), (0, 0))),
+    Problem((7, 3), (3, 1), batch=2, c_in=3, c_out=5, pads=((2, 2), (0, 0)), modes=("symmetric", "zeros")),
+]
+
+
+@pytest.mark.parametrize("view", [lambda a: a, strided, reversed_, last, lambda a: np.broadcast_to(a[:1], a.shape)])
+@pytest.mark.parametrize("problem", FOLDED)
+@pytest.mark.parametrize("direction", Direction)
+def test_strides_of_folded_axes(view, problem, direction):
+    assert problem.plan().is_folded
+    arrays = [view(each) for each in operands(problem, RNG, np.float32)]
+    produced = {Direction.FORWARD: 2, Direction.INPUT_GRAD: 0, Direction.WEIGHT_GRAD: 1}[direction]
+    given = [Interface(each) for each in arrays]
+    if direction is not Direction.FORWARD:
+        given[produced] = types.SimpleNamespace(shape=arrays[produced].shape)
+    wanted = run(direction, problem, *arrays, backend="reference")
+    close(run(direction, problem, *given), wanted)
+    room = np.full((*wanted.shape[:-1], wanted.shape[-1] * 2), np.nan, np.float32)
+    for out in (room[..., ::2], room[..., : wanted.shape[-1]], reversed_(wanted), last(wanted)):
+        out[...] = np.nan
+        there = Interface(out)
+        assert run(direction, problem, *given, out=there) is there
+        close(out, wanted)
+
+
+def test_residuals_of_folded_axes():
+    for problem in FOLDED:
+        x, w, g = operands(problem, RNG, np.float32)
+        for view in (lambda a: a, strided, reversed_, last):
+            wanted = run(Direction.FORWARD, problem, x, w, g, backend="reference") + g
+            there = [cuda.to_device(x), cuda.to_device(w), None]
+            close(run(Direction.FORWARD, problem, *there, residual=Interface(view(g))), wanted)
+            out = view(g.copy())
+            same = Interface(out)
+            assert run(Direction.FORWARD, problem, *there, residual=same, out=same) is same
+            close(out, wanted)
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64", "complex64", "int8", "uint64"])

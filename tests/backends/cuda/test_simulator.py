@@ -26,7 +26,12 @@ PARTS = {
     "exact": (["conformance/test_exact.py"], "", 90, 300_000),
     "bounds": (["conformance/test_bounds.py"], "float32 or nan or half or residual", 40, 300_000),
     "others": (
-        ["conformance/test_transposed.py", "conformance/test_random.py", "test_activation.py"],
+        [
+            "conformance/test_transposed.py",
+            "conformance/test_random.py",
+            "conformance/test_folded.py",
+            "test_activation.py",
+        ],
         # What a function returns is found by compiling, which the simulator does not do.
         "not (random_transposed or derivative_must_fit or output_size_is or same_is_input)",
         60,
