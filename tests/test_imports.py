@@ -41,7 +41,7 @@ ALLOWED = {
     "files": {"errors"},
     "memory": {"errors"},
     "device_arrays": {"plan", "errors", "extras"},
-    "arrays": {"plan", "errors", "device_arrays"},
+    "arrays": {"extras", "plan", "errors", "device_arrays"},
     "columns": {"arrays", "border", "memory", "plan", "errors"},
     "routes": {
         "arrays",
@@ -57,6 +57,7 @@ ALLOWED = {
     "functional": {"dispatch", "routes", "separable", "columns", "arrays", "plan", "errors", "ranks"},
     "separable": {
         "memory",
+        "error_state",
         "dispatch",
         "routes",
         "arrays",
@@ -67,6 +68,7 @@ ALLOWED = {
         "backends.registry",
     },
     "backward": {
+        "error_state",
         "dispatch",
         "routes",
         "functional",
@@ -95,6 +97,7 @@ ALLOWED = {
     "streaming": {
         "memory",
         "border",
+        "error_state",
         "dispatch",
         "functional",
         "prepared",
@@ -106,11 +109,22 @@ ALLOWED = {
         "backends.activations",
     },
     "jit": {"functional", "grad", "backward", "arrays", "plan", "errors", "backends.cpu", "backends.activations"},
-    "explain": {"border", "routes", "plan", "errors", "backends.base", "backends.registry", "backends.winners"},
-    "measure": {"memory", "arrays", "plan", "errors", "extras", "backends.base", "backends.winners"},
+    "explain": {
+        "error_state",
+        "border",
+        "routes",
+        "plan",
+        "errors",
+        "backends.base",
+        "backends.registry",
+        "backends.winners",
+    },
+    "measure": {"error_state", "memory", "arrays", "plan", "errors", "extras", "backends.base", "backends.winners"},
     "tuning": {"border", "measure", "explain", "plan", "errors", "progress", "backends.base", "backends.registry"},
     "dispatch": {
         "memory",
+        "backends.pieces",
+        "error_state",
         "measure",
         "routes",
         "arrays",
@@ -144,6 +158,7 @@ ALLOWED = {
     "bench": {"functional", "grad", "prepared", "plan", "errors", "environment", "compiling", "backends.cpu"},
     "plot": {"bench", "arrays", "plan", "errors", "extras", "files"},
     "layers": {
+        "error_state",
         "functional",
         "grad",
         "prepared",
@@ -186,8 +201,9 @@ ALLOWED = {
         "dispatch",
         "backends.registry",
     },
-    "interop.onnx": {"functional", "arrays", "plan", "errors", "extras"},
+    "interop.onnx": {"error_state", "functional", "arrays", "plan", "errors", "extras"},
     "interop.dask": {
+        "error_state",
         "functional",
         "grad",
         "backward",
@@ -205,6 +221,8 @@ ALLOWED = {
     "backends.registry": {"backends.base", "backends.winners", "environment", "plan", "errors"},
     "backends.winners": {"backends.base", "plan", "environment", "errors", "files", "_version"},
     "backends.base": {"arrays", "plan", "environment", "errors", "backends.activations"},
+    "backends.pieces": {"arrays", "plan", "backends.base"},
+    "error_state": set(),
     "backends.activations": {"errors", "backends.functions"},
     "backends.functions": set(),
     "backends.tables": {"arrays", "plan"},
@@ -341,7 +359,7 @@ def test_importing_brings_in_neither_numba_nor_scipy():
     assert not {"numba", "llvmlite", "scipy", "ml_dtypes", "torch"} & set(loaded)
     backends = python("import sys, numbaconv; print(*(n for n in sys.modules if n.startswith('numbaconv.backends.')))")
     assert set(backends.split()) == {
-        f"numbaconv.backends.{name}" for name in ("registry", "base", "activations", "functions", "winners")
+        f"numbaconv.backends.{name}" for name in ("registry", "base", "pieces", "activations", "functions", "winners")
     }
 
 
