@@ -5,6 +5,7 @@ nothing, whatever the rank and layout of the array behind them. Where a plan fol
 whose cells along them are evenly spaced, as in each array that is one stretch of memory; others are copied.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -12,12 +13,16 @@ import numpy as np
 
 from .device_arrays import DeviceArray, device_array, merges
 from .errors import ArgumentError, DTypeError, ShapeError
-from .plan import ConvPlan, dtype_name, dtype_rule
+from .extras import dtype_named
+from .plan import ASKED, ConvPlan, accumulator, dtype_name, dtype_rule, holds
 
 __all__ = [
     "Array",
     "View",
     "as_array",
+    "asked_dtype",
+    "asked_result",
+    "compute_dtype",
     "data_view",
     "host_array",
     "like_result",
@@ -34,8 +39,10 @@ Array: TypeAlias = np.ndarray[Any, Any]
 _usable: set[np.dtype] = set()
 
 
-def as_array(op: str, name: str, value: object) -> Array:
+def as_array(op: str, name: str, value: object, asked: bool = False) -> Array:
     """An operand as an aligned array in native byte order, copied only if it is neither.
+
+    ``asked``: the call says what dtype its result shall have, so that bool is an operand, too.
 
     An array on a device stays there, as a `DeviceArray`; what follows tells apart where that makes a difference.
 
@@ -48,22 +55,23 @@ def as_array(op: str, name: str, value: object) -> Array:
         return value
     if isinstance(value, np.ma.MaskedArray):
         raise DTypeError(f"{op}: {name} is a masked array, whose mask would be ignored; pass filled values")
-    there: Any = _on_device(op, name, value)
+    there: Any = _on_device(op, name, value, asked)
     if there is not None:
         return there  # type: ignore[no-any-return]
     try:
         array = np.asarray(value)
     except (ValueError, TypeError, RuntimeError) as error:  # whatever another library's array answers
         raise DTypeError(f"{op}: {name} is no array: {error}") from error
-    dtype_rule(op, name, array.dtype)
+    rule = dtype_rule(op, name, array.dtype, asked)
     if array.dtype.isnative:
-        _usable.add(array.dtype)
+        if rule.output:  # bool is usable in some calls alone
+            _usable.add(array.dtype)
     else:
         array = array.astype(array.dtype.newbyteorder("="))
     return array if array.flags.aligned else array.copy()
 
 
-def host_array(op: str, name: str, value: object) -> Array:
+def host_array(op: str, name: str, value: object, asked: bool = False) -> Array:
     """As `as_array`, for what has no kernels on a device.
 
     Raises
@@ -71,14 +79,14 @@ def host_array(op: str, name: str, value: object) -> Array:
     DTypeError
         Also for an array on a device.
     """
-    array: Any = as_array(op, name, value)
+    array: Any = as_array(op, name, value, asked)
     if isinstance(array, DeviceArray):
         raise DTypeError(f"{op}: {name} is on a device, but {op} computes in the host's memory; bring it there")
     found: Array = array
     return found
 
 
-def _on_device(op: str, name: str, value: object) -> DeviceArray | None:
+def _on_device(op: str, name: str, value: object, asked: bool) -> DeviceArray | None:
     """An operand on a device, or None where it is not on one."""
     try:
         there = device_array(value)
@@ -86,38 +94,107 @@ def _on_device(op: str, name: str, value: object) -> DeviceArray | None:
         raise DTypeError(f"{op}: {name} is on a device, but {error}") from error
     if there is None:
         return None
-    dtype_rule(op, name, there.dtype)
+    dtype_rule(op, name, there.dtype, asked)
     if not there.dtype.isnative or not there.aligned:
         raise DTypeError(f"{op}: {name} is on a device, where it must be aligned and in native byte order")
     return there
 
 
+#: What bfloat16 holds the values of.
+_WITHIN_BFLOAT16 = frozenset(("bool", "int8", "uint8", "bfloat16"))
+
+
+def _common(dtypes: Iterable[np.dtype]) -> np.dtype:
+    """``numpy.result_type``, and for bfloat16, which is none of NumPy's, a rule of our own.
+
+    bfloat16 with what it holds the values of remains bfloat16; else it counts as float32. What releases of ml_dtypes
+    say of it differs.
+    """
+    given = list(dtypes)
+    if not any(dtype_name(dtype) == "bfloat16" for dtype in given):
+        return np.result_type(*given)
+    others = [dtype for dtype in given if dtype_name(dtype) not in _WITHIN_BFLOAT16]
+    if others:
+        return np.result_type(np.float32, *others)
+    return next(dtype for dtype in given if dtype_name(dtype) == "bfloat16")
+
+
 def promote(op: str, dtypes: dict[str, np.dtype]) -> np.dtype:
-    """``numpy.result_type`` of named dtypes.
+    """The common dtype of named ones: ``numpy.result_type``, where bfloat16 counts as float32 beside what exceeds it.
 
     Raises
     ------
     DTypeError
-        If NumPy has no common dtype for them, or there is no convolution in it.
+        If there is no convolution in it, or if they are integers without a common one: uint64 and a signed one.
     """
-    try:
-        common = np.result_type(*dtypes.values())
-    except TypeError:
+    common = _common(dtypes.values())
+    if common.kind == "f" and all(dtype.kind in "iu" for dtype in dtypes.values()):
         named = ", ".join(f"{name} {dtype_name(dtype)}" for name, dtype in dtypes.items())
-        raise DTypeError(f"{op}: NumPy has no common dtype for {named}; convert one of them") from None
+        raise DTypeError(
+            f"{op}: there is no integer dtype for {named} together, of which NumPy makes {dtype_name(common)}; "
+            "convert one of them, or ask for a result with dtype="
+        )
     dtype_rule(op, " and ".join(dtypes), common)
     return common
 
 
-def like_result(op: str, operand: np.dtype, extras: dict[str, np.dtype]) -> np.dtype:
-    """The result's dtype, from the operands' common dtype and those of bias and residual."""
-    name = dtype_rule(op, "operand", operand).output
-    output = operand if name == dtype_name(operand) else np.dtype(name)
-    if not extras:
-        return output
-    # Sums of integers are int64 at most; NumPy would make floats of int64 and uint64.
-    signed = {name: np.dtype(np.int64) if extra == np.uint64 else extra for name, extra in extras.items()}
-    return promote(op, {"result": output, **signed})
+def like_result(op: str, operands: dict[str, np.dtype], extras: dict[str, np.dtype]) -> np.dtype:
+    """The result's dtype, from those of the operands and of bias and residual.
+
+    uint8 with int8, which NumPy makes int16 of, has sums like each of them.
+    """
+    common = promote(op, operands)
+    bytes_alone = common.kind in "iu" and all(dtype.itemsize == 1 for dtype in operands.values())
+    name = "int32" if bytes_alone else dtype_rule(op, "operand", common).output
+    output = common if name == dtype_name(common) else np.dtype(name)
+    return promote(op, {"result": output, **extras}) if extras else output
+
+
+def asked_dtype(op: str, dtype: object) -> np.dtype | None:
+    """The dtype that a call asks for with ``dtype=``, in native byte order; None where it asks for none.
+
+    Raises
+    ------
+    DTypeError
+        If there is no such dtype, or if sums are not returned in it.
+    """
+    if dtype is None:
+        return None
+    try:
+        found = dtype_named(op, dtype) if isinstance(dtype, str) else np.dtype(dtype)  # type: ignore[call-overload]
+    except TypeError:
+        raise DTypeError(f"{op}: dtype is {dtype!r}, which NumPy does not know") from None
+    if dtype_name(found) not in ASKED:
+        raise DTypeError(
+            f"{op}: dtype is {dtype_name(found)}, but sums are taken in {', '.join(ASKED)}; ask for one of these and "
+            "convert the result"
+        )
+    return found if found.isnative else found.newbyteorder("=")
+
+
+def asked_result(op: str, asked: np.dtype, operands: dict[str, np.dtype], extras: dict[str, np.dtype]) -> np.dtype:
+    """The operands' common dtype, where a call asks for its result's.
+
+    Raises
+    ------
+    DTypeError
+        If an operand, the bias or the residual is not of the same kind as what was asked for, or of a kind that it
+        holds: bool, unsigned integers, integers, floating point, complex.
+    """
+    for name, dtype in {**operands, **extras}.items():
+        if not holds(dtype_name(asked), dtype_name(dtype)):
+            raise DTypeError(
+                f"{op}: dtype is {dtype_name(asked)}, but {name} has dtype {dtype_name(dtype)}, which that does not "
+                "hold; convert it, or ask for another"
+            )
+    common = _common(operands.values())
+    integers = all(dtype.kind in "biu" for dtype in operands.values())
+    return asked if integers and common.kind == "f" else common
+
+
+def compute_dtype(asked: np.dtype) -> np.dtype:
+    """The dtype of the sums behind a result of the dtype that was asked for."""
+    return np.dtype(accumulator(dtype_name(asked)))
 
 
 def data_view(array: Array, channels_last: bool, batched: bool) -> Array:

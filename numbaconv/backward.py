@@ -8,12 +8,13 @@ from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
 
-from .arrays import Array, as_array, data_view, promote
+from .arrays import Array, as_array, asked_dtype, asked_result, compute_dtype, data_view, promote
 from .backends.activations import resolve_activation
 from .backends.base import Residence
 from .backends.subnormals import as_asked, mode_asked
 from .device_arrays import DeviceArray, device_result, found_on_device, handle_of
 from .dispatch import find_route, named_backend
+from .error_state import undisturbed
 from .errors import ArgumentError, DTypeError, ShapeError
 from .functional import Activation
 from .plan import Ints, PaddingMode, Scalar, check_axes, dtype_name, dtype_rule
@@ -57,6 +58,7 @@ class GradOptions(TypedDict, total=False):
     algorithm: str | None
     backend: str | None
     precision: str | None
+    dtype: object
 
 
 class ConvGradOptions(GradOptions, total=False):
@@ -96,6 +98,7 @@ class BiasOptions(TypedDict, total=False):
     output: object
     stream: object
     backend: str | None
+    dtype: object
 
 
 def _conjugate(value: Any, residence: Residence | None = None) -> Any:
@@ -120,6 +123,15 @@ def _compute_dtype(op: str, name: str) -> np.dtype:
     return np.dtype(dtype_rule(op, "grad_output", name).compute)
 
 
+def _scaled_dtypes(op: str, dtypes: dict[str, np.dtype], asked: np.dtype | None) -> tuple[np.dtype, np.dtype]:
+    """The dtypes of a gradient times its activation's derivative, and of what that is computed in."""
+    if asked is None:
+        common = promote(op, dtypes)
+        return common, _compute_dtype(op, dtype_name(common))
+    asked_result(op, asked, dtypes, {})
+    return (compute_dtype(asked),) * 2
+
+
 def scaled_gradient(
     op: str,
     grad_output: object,
@@ -128,17 +140,20 @@ def scaled_gradient(
     output: object,
     backend: str | None,
     stream: object = None,
+    dtype: object = None,
 ) -> tuple[Array, Callable[[], None]]:
     """The gradient by the pre-activation, ``grad_output * activation'(saved)``, and what fills it.
 
-    Checking and filling are apart so that a caller can check everything else before any work.
+    ``dtype`` is what the call asks for: the product is computed and kept in the dtype of its sums. Checking and filling
+    are apart so that a caller can check everything else before any work.
 
     Raises
     ------
     ArgumentError
         If what the derivative needs was not saved.
     """
-    grad: Array = as_array(op, "grad_output", grad_output)
+    asked = asked_dtype(op, dtype)
+    grad: Array = as_array(op, "grad_output", grad_output, asked is not None)
     if stream is not None:
         grad = _on_stream(op, grad, stream)
     if activation is None:
@@ -148,11 +163,10 @@ def scaled_gradient(
     arrays = {"grad_output": grad}
     for name, saved in (("pre_activation", pre_activation), ("output", output)):
         if saved is not None:
-            array = as_array(op, name, saved)
+            array = as_array(op, name, saved, asked is not None)
             arrays[name] = array if stream is None else _on_stream(op, array, stream)
     chosen = named_backend(op, backend, found_on_device(op, arrays))
-    common = promote(op, {name: array.dtype for name, array in arrays.items()})
-    compute = _compute_dtype(op, dtype_name(common))
+    common, compute = _scaled_dtypes(op, {name: array.dtype for name, array in arrays.items()}, asked)
     found = resolve_activation(op, activation, compute.name)
     assert found is not None
     if found.derivative is None:
@@ -176,6 +190,7 @@ def scaled_gradient(
         return chosen.residence.scale(derivative, grad, values, common, compute.name)
     scaled = np.empty(grad.shape, common)
 
+    @undisturbed
     def fill() -> None:
         # The derivative of a holomorphic function acts by its conjugate: conj(conj(g) * d) = g * conj(d).
         factor = np.conj(grad) if compute.kind == "c" else grad
@@ -201,13 +216,14 @@ def _prepare(
     backend: str | None = None,
     precision: str | None = None,
     out: object = None,
+    dtype: object = None,
     **more: Any,
 ) -> tuple[Route, Any, Any, Any, Any]:
     """`find_route` of the primitive that produces an operand's gradient; conjugation makes it the adjoint.
 
     ``more`` are arguments beyond those of the names.
     """
-    array: Array = as_array(site.op(rank), site.reads[0], other)
+    array: Array = as_array(site.op(rank), site.reads[0], other, dtype is not None)
     conjugates = array.dtype.kind == "c" or grad.dtype.kind == "c"
     if conjugates:
         there = found_on_device(site.op(rank), {site.reads[0]: array, "grad_output": grad})
@@ -218,7 +234,19 @@ def _prepare(
         names, values = (*names, *more), (*values, *more.values())
     formats = (data_format, weight_format)
     return find_route(
-        site, rank, array, grad, names, values, *formats, backend, algorithm, precision, size=size, out=out
+        site,
+        rank,
+        array,
+        grad,
+        names,
+        values,
+        *formats,
+        backend,
+        algorithm,
+        precision,
+        size=size,
+        out=out,
+        dtype=dtype,
     )
 
 
@@ -243,8 +271,8 @@ def gradient(
     ``other`` is the operand that the site reads besides the gradient, ``size`` the shape of what it produces.
     """
     assert rank is not None
-    op, backend = site.op(rank), options.get("backend")
-    grad, fill = scaled_gradient(op, grad_output, activation, pre_activation, output, backend, stream)
+    op, backend, dtype = site.op(rank), options.get("backend"), options.get("dtype")
+    grad, fill = scaled_gradient(op, grad_output, activation, pre_activation, output, backend, stream, dtype)
     route, first, second, bias, residual = _prepare(site, rank, other, grad, size, names, values, out=out, **options)
     if fill is _nothing:
         return route.call(first, second, bias, residual, out, stream)
@@ -253,12 +281,15 @@ def gradient(
     return job.execute()
 
 
-def bias_dtypes(op: str, grad: np.dtype) -> tuple[np.dtype, np.dtype]:
-    """The dtypes in which a gradient by the bias is summed and returned."""
-    rule = dtype_rule(op, "grad_output", grad)
-    compute = np.dtype(rule.compute)
-    wide = np.result_type(compute, np.float64) if compute.kind in "fc" else compute
-    return wide, grad if rule.output == dtype_name(grad) else np.dtype(rule.output)
+def bias_dtypes(op: str, grad: np.dtype, asked: np.dtype | None = None) -> tuple[np.dtype, np.dtype]:
+    """The dtypes in which a gradient by the bias is summed and returned, which a call may ask for."""
+    if asked is None:
+        rule = dtype_rule(op, "grad_output", grad)
+        compute, output = np.dtype(rule.compute), grad if rule.output == dtype_name(grad) else np.dtype(rule.output)
+    else:
+        asked_result(op, asked, {"grad_output": grad}, {})
+        compute, output = compute_dtype(asked), asked
+    return np.result_type(compute, np.float64) if compute.kind in "fc" else compute, output
 
 
 def bias_gradient(
@@ -272,28 +303,30 @@ def bias_gradient(
     output: object = None,
     stream: object = None,
     backend: str | None = None,
+    dtype: object = None,
 ) -> Array:
     """The sum of the gradient by the pre-activation over all axes but the channels."""
     assert rank is not None
     op = op.format(f"{rank}d")
-    there = isinstance(as_array(op, "grad_output", grad_output), DeviceArray)
+    asked = asked_dtype(op, dtype)
+    there = isinstance(as_array(op, "grad_output", grad_output, asked is not None), DeviceArray)
     chosen = named_backend(op, backend, there)
-    grad, fill = scaled_gradient(op, grad_output, activation, pre_activation, output, backend, stream)
+    grad, fill = scaled_gradient(op, grad_output, activation, pre_activation, output, backend, stream, asked)
     last, batched = is_channels_last(op, rank, data_format), grad.ndim == rank + 2
     check_axes(op, "grad_output", grad.shape, rank, last)
-    wide, dtype = bias_dtypes(op, grad.dtype)
+    wide, summed = bias_dtypes(op, grad.dtype, asked)
     if isinstance(grad, DeviceArray):
         assert chosen.residence is not None
         seen = _device_view(grad, last, batched)
-        returned, filled = device_result(op, None, seen.shape[1:2], dtype, [grad], None)
+        returned, filled = device_result(op, None, seen.shape[1:2], summed, [grad], None)
         fill()
         chosen.residence.channel_sum(seen, filled, wide.name)
         return returned  # type: ignore[no-any-return]
     view = data_view(grad, last, batched)
     fill()
-    with mode_asked(op), np.errstate(over="ignore", invalid="ignore"):  # infinities meet, half types round to infinity
+    with mode_asked(op), np.errstate(all="ignore"):  # infinities meet, half types round to infinity
         total = view.sum(axis=(0, *range(2, rank + 2)), dtype=wide)
-        result: Array = total.astype(dtype)
+        result: Array = total.astype(summed)
     return result
 
 
@@ -326,8 +359,9 @@ def backward(
     wanted = output_mask_of(op, output_mask)
     # Both primitives read the arguments: what can be read once alone becomes a tuple.
     values = tuple(tuple(value) if isinstance(value, Iterator) else value for value in values)
-    grad, fill = scaled_gradient(op, grad_output, activation, pre_activation, output, backend, stream)
-    x, w = (as_array(op, name, value) for name, value in (("input", input), ("weight", weight)))
+    dtype = options.get("dtype")
+    grad, fill = scaled_gradient(op, grad_output, activation, pre_activation, output, backend, stream, dtype)
+    x, w = (as_array(op, name, value, dtype is not None) for name, value in (("input", input), ("weight", weight)))
     found_routes = {
         "input": _prepare(by_input, rank, w, grad, x.shape, names, values, **options),
         "weight": _prepare(by_weight, rank, x, grad, w.shape, names, values, **options),
@@ -340,7 +374,13 @@ def backward(
     found = {produces: job.execute() for produces, job in jobs.items() if wanted[produces]}
     if wanted["bias"]:
         found["bias"] = bias_gradient(
-            by_input.name, rank, grad, data_format=options.get("data_format"), stream=stream, backend=backend
+            by_input.name,
+            rank,
+            grad,
+            data_format=options.get("data_format"),
+            stream=stream,
+            backend=backend,
+            dtype=dtype,
         )
     return ConvGradients(found.get("input"), found.get("weight"), found.get("bias"))
 

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from .arrays import Array, host_array
+from .arrays import Array, asked_dtype, asked_result, compute_dtype, host_array, like_result
 from .backends.subnormals import mode_asked
 from .border import bordered
 from .errors import ArgumentError, ShapeError
 from .memory import check_fits
-from .plan import ConvPlan, Geometry, Ints, Padding, check_axes, dtype_name, dtype_rule, make_plan
+from .plan import ConvPlan, Geometry, Ints, Padding, check_axes, dtype_name, make_plan
 from .plan.arguments import integers
 
 __all__ = ["fold", "unfold"]
@@ -30,13 +30,24 @@ def _rank(op: str, name: str, extents: object, ndim: int) -> int:
 
 
 def _plan(
-    op: str, rank: int, shape: tuple[int, ...], kernel: tuple[int, ...], dtype: str, **geometry: object
+    op: str, rank: int, shape: tuple[int, ...], kernel: tuple[int, ...], dtypes: tuple[str, str], **geometry: object
 ) -> ConvPlan:
-    """The convolution that reads these patches; its weight is never made."""
+    """The convolution that reads these patches; its weight is never made. ``dtypes``: its operands', its result's."""
     check_axes(op, "input", shape, rank, False)
     channels = shape[-rank - 1]
     checked = Geometry.of(op, rank, **geometry)  # type: ignore[arg-type]
-    return make_plan(op, rank, False, shape, (1, channels, *kernel), checked, None, None, False, dtype, None)
+    return make_plan(op, rank, False, shape, (1, channels, *kernel), checked, None, None, False, *dtypes)
+
+
+def _operand(op: str, input: object, dtype: object) -> tuple[Array, tuple[str, str], np.dtype]:
+    """The array, the names of its dtype and of its sums' result, and the result's dtype."""
+    asked = asked_dtype(op, dtype)
+    array = host_array(op, "input", input, asked is not None)
+    if asked is None:
+        output = like_result(op, {"input": array.dtype}, {})
+    else:
+        output, _ = asked, asked_result(op, asked, {"input": array.dtype}, {})
+    return array, (dtype_name(array.dtype), dtype_name(output)), output
 
 
 def _patches(plan: ConvPlan) -> Iterator[tuple[Any, Any]]:
@@ -63,7 +74,15 @@ def _columns_shape(plan: ConvPlan) -> tuple[int, ...]:
 
 
 @bordered
-def unfold(input: object, kernel_size: Ints, dilation: Ints = 1, padding: Padding = 0, stride: Ints = 1) -> Array:
+def unfold(
+    input: object,
+    kernel_size: Ints,
+    dilation: Ints = 1,
+    padding: Padding = 0,
+    stride: Ints = 1,
+    *,
+    dtype: object = None,
+) -> Array:
     """Patches of the input as columns: im2col, the meaning of ``torch.nn.functional.unfold`` at ranks 1 to 3.
 
     Parameters
@@ -74,11 +93,14 @@ def unfold(input: object, kernel_size: Ints, dilation: Ints = 1, padding: Paddin
         Its length is the rank. A single integer means rank 2, and rank 3 for an input of five axes.
     dilation, padding, stride : int, one an axis, or (padding) pairs or a name
         As in `numbaconv.conv`; padding is zeros.
+    dtype : dtype, optional
+        Of the columns, of those that `numbaconv.conv` may be asked for.
 
     Returns
     -------
     array of shape (N, C * taps, output cells), or (C * taps, output cells)
-        Of the input's dtype. Rows run over channels, then taps; columns over output cells in C order.
+        Of the input's dtype, or the one asked for. Rows run over channels, then taps; columns over output cells in C
+        order.
 
     Raises
     ------
@@ -94,7 +116,8 @@ def unfold(input: object, kernel_size: Ints, dilation: Ints = 1, padding: Paddin
             [2., 4.]]])
     """
     op = "unfold"
-    array = host_array(op, "input", input)
+    array, dtypes, found = _operand(op, input, dtype)
+    found = array.dtype if dtype is None else found
     rank = _rank(op, "kernel_size", kernel_size, array.ndim)
     kernel = integers(op, "kernel_size", kernel_size, rank, 1)
     plan = _plan(
@@ -102,16 +125,17 @@ def unfold(input: object, kernel_size: Ints, dilation: Ints = 1, padding: Paddin
         rank,
         array.shape,
         kernel,
-        dtype_name(array.dtype),
+        dtypes,
         dilation=dilation,
         padding=padding,
         stride=stride,
     )
-    check_fits(op, "the result", _columns_shape(plan), array.itemsize, f" (input {array.shape})")
+    check_fits(op, "the result", _columns_shape(plan), found.itemsize, f" (input {array.shape})")
     cells = array if plan.batched else array[np.newaxis]
-    columns = np.zeros(_columns_shape(plan), array.dtype)
-    for outputs, inputs in _patches(plan):
-        columns[outputs] = cells[inputs]
+    columns = np.zeros(_columns_shape(plan), found)
+    with np.errstate(all="ignore"):
+        for outputs, inputs in _patches(plan):
+            columns[outputs] = cells[inputs]
     flat = columns.reshape(plan.batch, plan.x_channels * prod(kernel), prod(plan.y_shape[2:]))
     return flat if plan.batched else flat[0]
 
@@ -124,6 +148,8 @@ def fold(
     dilation: Ints = 1,
     padding: Padding = 0,
     stride: Ints = 1,
+    *,
+    dtype: object = None,
 ) -> Array:
     """Columns summed back into their places: col2im, the meaning of ``torch.nn.functional.fold``, ranks 1 to 3.
 
@@ -137,11 +163,13 @@ def fold(
         Spatial extents of the result. Its length is the rank; a single integer means rank 2.
     kernel_size, dilation, padding, stride
         As given to `unfold`.
+    dtype : dtype, optional
+        Of the sums and of the result, as in `numbaconv.conv`.
 
     Returns
     -------
     array of shape (N, C, *output_size), or (C, *output_size)
-        Half types are summed in float32; integers of 8 and 16 bits return int32, wider ones int64.
+        Dtypes as in `numbaconv.conv`.
 
     Raises
     ------
@@ -155,7 +183,7 @@ def fold(
     array([[[1., 1., 2., 1., 1., 0.]]])
     """
     op = "fold"
-    array = host_array(op, "input", input)
+    array, dtypes, output = _operand(op, input, dtype)
     rank = _rank(op, "output_size", output_size, 0)
     size = integers(op, "output_size", output_size, rank, 1)
     kernel = integers(op, "kernel_size", kernel_size, rank, 1)
@@ -166,20 +194,18 @@ def fold(
         raise ShapeError(
             f"{op}: input has {rows} rows, not divisible by the kernel's {taps} taps (input {array.shape})"
         )
-    rule = dtype_rule(op, "input", array.dtype)
     shape = (*array.shape[:-2], rows // taps, *size)
-    plan = _plan(op, rank, shape, kernel, dtype_name(array.dtype), dilation=dilation, padding=padding, stride=stride)
+    plan = _plan(op, rank, shape, kernel, dtypes, dilation=dilation, padding=padding, stride=stride)
     if array.shape[-1] != prod(plan.y_shape[2:]):
         raise ShapeError(
             f"{op}: input has {array.shape[-1]} columns, but a result of {size} with kernel {kernel} has "
             f"{tuple(axis.output for axis in plan.axes)} = {prod(plan.y_shape[2:])} positions (input {array.shape})"
         )
-    summed, compute = (plan.batch, plan.x_channels, *size), np.dtype(rule.compute)
+    summed, compute = (plan.batch, plan.x_channels, *size), compute_dtype(output)
     check_fits(op, "the result", summed, compute.itemsize, f" (input {array.shape})")
     columns = array.reshape(_columns_shape(plan))
     total = np.zeros(summed, compute)
-    output = array.dtype if rule.output == dtype_name(array.dtype) else np.dtype(rule.output)
-    with mode_asked(op), np.errstate(over="ignore", invalid="ignore"):
+    with mode_asked(op), np.errstate(all="ignore"):
         for outputs, inputs in _patches(plan):
             total[inputs] += columns[outputs].astype(total.dtype, copy=False)
         folded = total.astype(output, copy=False)

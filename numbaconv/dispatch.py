@@ -6,9 +6,20 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .arrays import Array, View, as_array, like_result, promote, view_of_data, view_of_weight
+from .arrays import (
+    Array,
+    View,
+    as_array,
+    asked_dtype,
+    asked_result,
+    like_result,
+    promote,
+    view_of_data,
+    view_of_weight,
+)
 from .backends.activations import Activation, resolve_activation
 from .backends.base import Algorithm, Backend, Direction
+from .backends.pieces import converting
 from .backends.registry import (
     AUTOMATIC,
     AUTOMATIC_ON_DEVICE,
@@ -22,12 +33,13 @@ from .backends.registry import (
 from .backends.subnormals import as_asked
 from .backends.winners import recall, tuning_mode
 from .device_arrays import DeviceArray, found_on_device, on_device
+from .error_state import undisturbed
 from .errors import ArgumentError, BackendError, DTypeError, ShapeError
 from .memory import check_fits, fits
 from .plan import ConvPlan, Geometry, dtype_name, make_plan, rank_of, scoped_folds
 from .plan.arguments import shape
 from .plan.layout import is_channels_last, weight_order
-from .routes import GIVEN_NAMES, DeviceRoute, Memory, Route, Site, call_key
+from .routes import GIVEN_NAMES, DeviceRoute, Memory, Route, Site, asked_key, call_key
 
 __all__ = [
     "Admitted",
@@ -77,7 +89,7 @@ def _extents_of(op: str, weight: object) -> tuple[int, ...]:
     """The shape of a weight, given as an array or as a shape."""
     if isinstance(weight, list | tuple) and weight and np.ndim(weight[0]) == 0:
         return shape(op, "weight_size", weight)
-    extents: tuple[int, ...] = as_array(op, "weight", weight).shape
+    extents: tuple[int, ...] = as_array(op, "weight", weight, True).shape
     return extents
 
 
@@ -145,14 +157,18 @@ def plan_of(
     operands: dict[str, np.dtype],
     extras: dict[str, np.dtype],
     precision: str | None,
+    asked: np.dtype | None = None,
 ) -> tuple[ConvPlan, np.dtype]:
     """The plan of a call, and the dtype of its result.
 
     ``shapes`` has those of ``input`` and ``weight``; ``operands`` and ``extras`` (bias and residual) dtypes by the
-    names that messages use.
+    names that messages use. ``asked`` is the result's dtype where the call says it.
     """
-    common = promote(call.op, operands)
-    dtype = like_result(call.op, common, extras)
+    if asked is None:
+        common = promote(call.op, operands)
+        dtype = like_result(call.op, operands, extras)
+    else:
+        common, dtype = asked_result(call.op, asked, operands, extras), asked
     plan = make_plan(
         call.op,
         call.rank,
@@ -205,34 +221,40 @@ def judge(
     backend: str | None = None,
     algorithm: str | None = None,
     precision: str | None = None,
+    dtype: object = None,
     stand_in: Callable[[ConvPlan], ConvPlan] | None = None,
     fresh: bool = True,
 ) -> Judged:
     """Check all of a call but ``out``, and choose what computes it.
 
     ``first`` and ``second`` are what the site reads, ``size`` is the shape of what it produces where that is an
-    operand's gradient, ``names`` and ``arguments`` are those of `Geometry`. No element is read. ``stand_in`` is for
-    calls too large to make tables of: it gives the plan that the choice is made by, and nothing is measured for it.
-    ``fresh`` is whether the result is to be allocated, as a whole, in the host's memory; else it may be of any size.
+    operand's gradient, ``names`` and ``arguments`` are those of `Geometry`, ``dtype`` is the result's where the call
+    asks for it. No element is read. ``stand_in`` is for calls too large to make tables of: it gives the plan that the
+    choice is made by, and nothing is measured for it. ``fresh`` is whether the result is to be allocated, as a whole,
+    in the host's memory; else it may be of any size.
     """
     named = {site.reads[0]: first, site.reads[1]: second, site.produces: size}
     call = Call.of(site, rank, named["weight"], dict(zip(names, arguments, strict=True)), data_format, weight_format)
     op, arrays, shapes = call.op, {}, {}
+    wanted, asked = asked_dtype(op, dtype), dtype is not None
     for name in GIVEN_NAMES:
         if name in site.reads:
-            arrays[name] = as_array(op, GIVEN_NAMES[name], named[name])
+            arrays[name] = as_array(op, GIVEN_NAMES[name], named[name], asked)
             shapes[name] = arrays[name].shape
         elif name != "output":
             shapes[name] = shape(op, f"{name}_size", size)
     extras = {
-        name: as_array(op, name, value) for name, value in (("bias", bias), ("residual", residual)) if value is not None
+        name: as_array(op, name, value, asked)
+        for name, value in (("bias", bias), ("residual", residual))
+        if value is not None
     }
-    plan, dtype = plan_of(
+    plan, result = plan_of(
         call,
         shapes,
         {GIVEN_NAMES[name]: array.dtype for name, array in arrays.items()},
         {name: array.dtype for name, array in extras.items()},
         precision,
+        wanted,
     )
     there = found_on_device(op, {**{GIVEN_NAMES[name]: each for name, each in arrays.items()}, **extras})
     _check_given(op, plan, shapes)
@@ -240,12 +262,13 @@ def judge(
     found = resolve_activation(op, activation, plan.compute_dtype)
     _check_extras(op, plan, extras)
     if fresh and stand_in is None and not there:
-        _check_result(op, plan, site, dtype)
+        _check_result(op, plan, site, result)
     decisive, measured = (plan, True) if stand_in is None else (stand_in(plan), False)
-    engine, chosen = choose(op, decisive, site.direction, backend, algorithm, there, measured)
+    with np.errstate(all="ignore"):  # algorithms make tables
+        engine, chosen = choose(op, decisive, site.direction, backend, algorithm, there, measured)
     if found is not None:
         engine.check_activation(found, plan.compute_dtype)
-    return Judged(op, plan, dtype, engine, chosen, found, arrays, extras, there)
+    return Judged(op, plan, result, engine, chosen, found, arrays, extras, there)
 
 
 def _result_shape(plan: ConvPlan, site: Site) -> tuple[int, ...]:
@@ -280,36 +303,49 @@ def admit(
     """`judge` a call, and make the route of it and of all calls like it."""
     found = judge(site, rank, first, second, names, arguments, **options)
     kind = DeviceRoute if found.on_device else Route
-    route = _route(kind, site, found.op, found.plan, found.dtype, found.engine, found.algorithm, found.activation)
     arrays, extras = found.arrays, found.extras
+    with np.errstate(all="ignore"):
+        route = _route(kind, site, found, _leaves_numpy_alone(site, found))
     return Admitted(route, arrays[site.reads[0]], arrays[site.reads[1]], extras.get("bias"), extras.get("residual"))
+
+
+def _leaves_numpy_alone(site: Site, found: Judged) -> bool:
+    """Whether no element goes through NumPy's arithmetic or conversions, whose error state is the caller's."""
+    if not found.engine.compiled:
+        return False
+    compute = found.plan.compute_dtype
+    arrays = (*found.arrays.values(), *found.extras.values())
+    return dtype_name(found.dtype) == compute and all(dtype_name(array.dtype) == compute for array in arrays)
 
 
 def _route(
     kind: type[Route],
     site: Site,
-    op: str,
-    plan: ConvPlan,
-    dtype: np.dtype,
-    engine: Backend,
-    chosen: Algorithm,
-    activation: Activation | None,
+    found: Judged,
+    quiet: bool,
 ) -> Route:
+    plan, chosen = found.plan, found.algorithm
+    data = tuple(array.dtype for name, array in found.arrays.items() if name != "weight")
+    run = converting(chosen, plan, site.direction, data) if found.engine.compiled else chosen.runner(plan)
     see = {"x": view_of_data(plan, "x"), "w": view_of_weight(plan), "y": view_of_data(plan, "y")}
     views: list[View | None] = [see["xwy"[site.order.index(at)]] for at in range(3)]
     if chosen.flat:
         views = [view and view.reordered() for view in views]
-    run = chosen.runner(plan)
+    if kind is not DeviceRoute:
+        run = as_asked(found.op, run)
+    if not quiet:
+        run = undisturbed(run)
     return kind(
         site=site,
-        op=op,
+        op=found.op,
         plan=plan,
-        engine=engine,
+        engine=found.engine,
         algorithm=chosen,
-        run=run if kind is DeviceRoute else as_asked(op, run),
-        activation=activation,
+        run=run,
+        quiet=quiet,
+        activation=found.activation,
         shape=_result_shape(plan, site),
-        dtype=dtype,
+        dtype=found.dtype,
         views=(views[0], views[1], views[2]),
         residual_view=see[site.direction.value],
     )
@@ -336,6 +372,7 @@ def find_route(
     activation: object = None,
     size: object = None,
     out: object = None,
+    dtype: object = None,
     automatic: str = AUTOMATIC,
 ) -> tuple[Route, Any, Any, Any, Any]:
     """Check all of a call but ``out``, and choose what computes it; or know it from a call like this one.
@@ -348,13 +385,15 @@ def find_route(
         automatic = AUTOMATIC_ON_DEVICE
     name, forced, disabled, rounding, tuning = choices(backend, algorithm, precision, automatic)
     values = (*arguments, data_format, weight_format, name, forced, disabled, rounding)
+    if dtype is not None:
+        tuning = asked_key(tuning, dtype)
     key = call_key(site, rank, names, first, second, values, tuning, size, bias, residual, activation)
     if key is not None:
         route = _routes.get(key)
         if route is not None and is_in_use(name, route.engine):
             return route, first, second, bias, residual
     elif automatic is AUTOMATIC:
-        there = _seen_on_device(site, rank, first, second, bias, residual)
+        there = _seen_on_device(site, rank, first, second, bias, residual, dtype is not None)
         if there is not None:
             first, second, bias, residual = there
             return find_route(
@@ -374,6 +413,7 @@ def find_route(
                 activation,
                 size,
                 out,
+                dtype,
                 AUTOMATIC_ON_DEVICE,
             )
     admitted = admit(
@@ -393,6 +433,7 @@ def find_route(
         algorithm=algorithm,
         precision=precision,
         fresh=out is None,
+        dtype=dtype,
     )
     given = (first, second, bias, residual)
     as_given = all(found is each for found, each in zip(admitted[1:], given, strict=True))
@@ -407,14 +448,16 @@ def may_be_remembered(route: Route) -> bool:
 
 
 def _seen_on_device(
-    site: Site, rank: int | None, first: object, second: object, bias: object, residual: object
+    site: Site, rank: int | None, first: object, second: object, bias: object, residual: object, asked: bool
 ) -> tuple[DeviceArray, DeviceArray, DeviceArray | None, DeviceArray | None] | None:
     """A call's arrays where they are on a device, so that the second call like it finds its route, too."""
     named = {site.reads[0]: first, site.reads[1]: second, "bias": bias, "residual": residual}
     found: dict[str, Any] = {}
     for name, value in named.items():
         if value is not None:
-            there: Any = as_array(site.op(rank), GIVEN_NAMES.get(name, name), value) if on_device(value) else None
+            there: Any = (
+                as_array(site.op(rank), GIVEN_NAMES.get(name, name), value, asked) if on_device(value) else None
+            )
             if not isinstance(there, DeviceArray):
                 return None
             found[name] = there
@@ -429,18 +472,22 @@ def _check_padding_value(op: str, plan: ConvPlan) -> None:
         raise ArgumentError(f"{op}: padding_value has {len(str(value))} digits, too many for {plan.dtype}") from None
     if isinstance(value, complex) and not plan.compute_dtype.startswith("complex"):
         raise DTypeError(f"{op}: padding_value is {value}, but the operands are {plan.dtype}")
-    if plan.compute_dtype.startswith("int") and (
+    if plan.compute_dtype in _INTEGERS and (
         value != value
         or abs(value) == float("inf")
         or value != int(value.real)
-        or not -_INT_MAX[plan.compute_dtype] - 1 <= value.real <= _INT_MAX[plan.compute_dtype]
+        or int(value.real) not in _INTEGERS[plan.compute_dtype]
     ):
         raise DTypeError(
             f"{op}: padding_value is {value}, but the operands are {plan.dtype} and sums {plan.compute_dtype}"
         )
 
 
-_INT_MAX = {"int32": 2**31 - 1, "int64": 2**63 - 1}
+_INTEGERS = {
+    "int32": range(-(2**31), 2**31),
+    "int64": range(-(2**63), 2**63),
+    "uint64": range(2**64),
+}
 
 
 def _check_extras(op: str, plan: ConvPlan, extras: Mapping[str, Array]) -> None:

@@ -8,6 +8,7 @@ from .backends.base import Algorithm, Candidate, Direction
 from .backends.registry import disabled_algorithms, forced_algorithm, resolve, resolve_precision
 from .backends.winners import Winner, recall, tuning_mode
 from .border import bordered
+from .error_state import undisturbed
 from .errors import AlgorithmError, ArgumentError
 from .plan import ConvPlan, Ints, dtype_rule, plan_conv
 from .routes import direction_of
@@ -140,6 +141,7 @@ def _by_time(entry: tuple[str, float]) -> float:
     return entry[1]
 
 
+@undisturbed
 def explain_plan(plan: ConvPlan, primitive: Direction, backend: str | None, algorithm: str | None) -> Explanation:
     """What one primitive of a plan would run."""
     chosen, forced, disabled = resolve(backend), forced_algorithm(algorithm), disabled_algorithms()

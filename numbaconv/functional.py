@@ -66,6 +66,7 @@ def _conv(
     algorithm: str | None = None,
     backend: str | None = None,
     precision: str | None = None,
+    dtype: object = None,
 ) -> Array:
     """Convolution (cross-correlation) of an input with a weight: ``torch.nn.functional.conv{d}``, and more.
 
@@ -114,12 +115,17 @@ def _conv(
         nearby: an error is then relative to what its result reads, for every dtype. "tf32" allows that float32 operands
         are rounded to TF32, with 10 bits of mantissa, as they are multiplied, where a device is faster with it; sums
         remain float32. Where nothing else says so: "float32". See `numbaconv.use_precision`.
+    dtype : dtype, optional
+        Of the sums and of the result, as ``dtype`` of ``numpy.sum``: float16 and bfloat16 (summed in float32), float32,
+        float64, complex64, complex128, int32, int64 or uint64. Operands, bias and residual are of the same kind or of a
+        lesser one (bool, unsigned, integer, floating point, complex); bool operands need it.
 
     Returns
     -------
     array of shape (N, O, {spatial})
-        In the input's layout. float16 and bfloat16 accumulate in float32; integers of 8 and 16 bits
-        accumulate and return int32, wider ones int64. Mixed dtypes follow ``numpy.result_type``.
+        In the input's layout. float16 and bfloat16 accumulate in float32; integers of 8 bits accumulate and return
+        int32, uint64 itself, others int64, and wrap there. Mixed dtypes follow ``numpy.result_type``, but uint64 with
+        signed integers is refused; float16 with bfloat16 gives float32.
 
     Raises
     ------
@@ -156,6 +162,7 @@ def _conv(
         activation,
         None,
         out,
+        dtype=dtype,
     )
     return route.call(first, second, bias, residual, out, stream)
 
@@ -182,6 +189,7 @@ def _conv_transpose(
     algorithm: str | None = None,
     backend: str | None = None,
     precision: str | None = None,
+    dtype: object = None,
 ) -> Array:
     """Transposed convolution: ``torch.nn.functional.conv_transpose{d}``, and more.
 
@@ -205,7 +213,7 @@ def _conv_transpose(
     padding_mode : str or one str an axis
         The adjoint of the convolution with that mode: what falls on padding is added to the cell that the
         padding repeats. "constant" is refused: it has no adjoint.
-    data_format, weight_format, activation, residual, out, stream, algorithm, backend, precision
+    data_format, weight_format, activation, residual, out, stream, algorithm, backend, precision, dtype
         As in `numbaconv.conv{d}`.
 
     Returns
@@ -245,6 +253,7 @@ def _conv_transpose(
         activation,
         None,
         out,
+        dtype=dtype,
     )
     return route.call(first, second, bias, residual, out, stream)
 
@@ -269,6 +278,7 @@ def _depthwise_conv(
     algorithm: str | None = None,
     backend: str | None = None,
     precision: str | None = None,
+    dtype: object = None,
 ) -> Array:
     """Depthwise convolution: each input channel with its own filters (``groups`` = input channels).
 
@@ -279,7 +289,7 @@ def _depthwise_conv(
         For channels last: ({kernel}, 1, C * multiplier), or Keras' ({kernel}, C, multiplier).
     bias : array of shape (C * multiplier,), optional
     stride, padding, dilation, padding_mode, padding_value, data_format, weight_format, activation, \
-residual, out, stream, algorithm, backend, precision
+residual, out, stream, algorithm, backend, precision, dtype
         As in `numbaconv.conv{d}`.
 
     Returns
@@ -300,7 +310,7 @@ residual, out, stream, algorithm, backend, precision
     (1, 6, {fives})
     """
     op = f"depthwise_conv{rank}d" if rank else "depthwise_conv"
-    rank, x, w, groups = depthwise_operands(op, rank, input, weight, data_format, weight_format)
+    rank, x, w, groups = depthwise_operands(op, rank, input, weight, data_format, weight_format, dtype is not None)
     values = (stride, padding, dilation, groups, padding_mode, padding_value)
     route, first, second, bias, residual = find_route(
         _DEPTHWISE_CONV,
@@ -319,6 +329,7 @@ residual, out, stream, algorithm, backend, precision
         activation,
         None,
         out,
+        dtype=dtype,
     )
     return route.call(first, second, bias, residual, out, stream)
 
@@ -344,10 +355,11 @@ def _separable_conv(
     algorithm: str | None = None,
     backend: str | None = None,
     precision: str | None = None,
+    dtype: object = None,
 ) -> Array:
     """Depthwise-separable convolution: a depthwise one, then a pointwise (1x1) one (Chollet 2017, Xception).
 
-    Nothing happens between the two, so that 8 and 16 bit integers, int32 after the first, return int64; bias,
+    Nothing happens between the two, so that 8 bit integers, int32 after the first, return int64; bias,
     residual and activation follow the pointwise one. The meaning of ``tf.nn.separable_conv2d``.
 
     Parameters
@@ -360,8 +372,8 @@ def _separable_conv(
     bias : array of shape (O,), optional
     stride, padding, dilation, padding_mode, padding_value
         Of the depthwise convolution, as in `numbaconv.conv{d}`.
-    data_format, weight_format, activation, residual, out, stream, algorithm, backend, precision
-        As in `numbaconv.conv{d}`; a forced algorithm is forced on both.
+    data_format, weight_format, activation, residual, out, stream, algorithm, backend, precision, dtype
+        As in `numbaconv.conv{d}`; a forced algorithm is forced on both, and ``dtype`` is that of both.
 
     Returns
     -------
@@ -397,6 +409,7 @@ def _separable_conv(
         backend=backend,
         algorithm=algorithm,
         precision=precision,
+        dtype=dtype,
     )
 
 

@@ -94,7 +94,7 @@ def _conv_input(
         What the forward call saved: one of them is needed with an activation. From ``output`` alone the
         derivatives of relu, relu6, leaky_relu, tanh and sigmoid are known.
     out : array of the input's shape and the result's dtype, optional
-    stream, algorithm, backend, precision
+    stream, algorithm, backend, precision, dtype
         As in the forward call.
 
     Returns
@@ -145,7 +145,7 @@ def _conv_weight(
     weight_size : shape of the weight, in the order of ``weight_format``
     grad_output : array of the output's shape
     stride, padding, dilation, groups, padding_mode, padding_value, data_format, weight_format, activation, \
-pre_activation, output, stream, algorithm, backend, precision
+pre_activation, output, stream, algorithm, backend, precision, dtype
         As in `numbaconv.grad.conv{rank}d_input`.
     out : array of the weight's shape and the result's dtype, optional
 
@@ -199,7 +199,7 @@ def _conv_transpose_input(
     grad_output : array of the output's shape
     stride, padding, output_padding, groups, dilation, output_size, padding_mode, data_format, weight_format
         As in the forward call.
-    activation, pre_activation, output, out, stream, algorithm, backend, precision
+    activation, pre_activation, output, out, stream, algorithm, backend, precision, dtype
         As in `numbaconv.grad.conv{rank}d_input`.
 
     Returns
@@ -252,7 +252,7 @@ def _conv_transpose_weight(
     grad_output : array of the output's shape
     stride, padding, output_padding, groups, dilation, output_size, padding_mode, data_format, weight_format
         As in the forward call.
-    activation, pre_activation, output, out, stream, algorithm, backend, precision
+    activation, pre_activation, output, out, stream, algorithm, backend, precision, dtype
         As in `numbaconv.grad.conv{rank}d_weight`.
 
     Returns
@@ -340,7 +340,7 @@ def _conv_backward(
     input : array of shape (N, C, {spatial})
     weight : array of shape (O, C / groups, {kernel})
     stride, padding, dilation, groups, padding_mode, padding_value, data_format, weight_format, activation, \
-pre_activation, output, stream, algorithm, backend, precision
+pre_activation, output, stream, algorithm, backend, precision, dtype
         As in `numbaconv.grad.conv{rank}d_input`; the activation's derivative is taken once.
     output_mask : three bools
         Which of the gradients by input, weight and bias to compute.
@@ -397,7 +397,7 @@ def _conv_transpose_backward(
     input : array of shape (N, C, {spatial})
     weight : array of shape (C, O / groups, {kernel})
     stride, padding, output_padding, groups, dilation, output_size, padding_mode, data_format, \
-weight_format, activation, pre_activation, output, stream, algorithm, backend, precision
+weight_format, activation, pre_activation, output, stream, algorithm, backend, precision, dtype
         As in `numbaconv.grad.conv_transpose{rank}d_input`; the activation's derivative is taken once.
     output_mask : three bools
         Which of the gradients by input, weight and bias to compute.

@@ -12,6 +12,7 @@ import numpy as np
 from .arrays import Array, view_of_data, view_of_weight
 from .backends.base import NO_EPILOGUE, Algorithm, Backend, Direction
 from .backends.winners import Winner, recall, remember
+from .error_state import undisturbed
 from .extras import dtype_named
 from .memory import check_fits
 from .plan import ConvPlan
@@ -44,6 +45,7 @@ def measure_first(backend: Backend, plan: ConvPlan, direction: Direction, disabl
         return recall(backend, plan, direction) or measure(backend, plan, direction, disabled)
 
 
+@undisturbed
 def measure(backend: Backend, plan: ConvPlan, direction: Direction, disabled: frozenset[str]) -> Winner:
     """Time every algorithm that accepts a plan, and remember the fastest."""
     with _measuring:

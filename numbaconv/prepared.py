@@ -11,7 +11,7 @@ from weakref import WeakSet
 import numpy as np
 from numpy import ndarray
 
-from .arrays import Array, as_array, view_of_weight
+from .arrays import Array, as_array, asked_dtype, view_of_weight
 from .backends.activations import frozen_activation, resolve_activation
 from .backends.base import PackedWeight, Residence
 from .backends.registry import AUTOMATIC, AUTOMATIC_ON_DEVICE, choices, is_in_use
@@ -70,17 +70,19 @@ class PreparedConv:
         if transposed not in (True, False):
             raise DTypeError(f"prepare: transposed must be a bool, but is {transposed!r}")
         self._site = CONV_TRANSPOSE if transposed else CONV
-        self.weight: Array = _kept(self._site.op(None), "weight", weight)
+        asked = asked_dtype(self._site.op(None), options["dtype"])
+        self._asked = asked is not None
+        self.weight: Array = _kept(self._site.op(None), "weight", weight, self._asked)
         arguments = {name: options[name] for name in _GEOMETRY}
         call = Call.of(self._site, None, self.weight, arguments, options["data_format"], options["weight_format"])
         self._call, self._op, self._rank = call, call.op, call.rank
-        self.bias: Array | None = None if bias is None else _kept(call.op, "bias", bias)
+        self.bias: Array | None = None if bias is None else _kept(call.op, "bias", bias, self._asked)
         # As they were checked: lists that change later make no difference.
-        self._options = {**options, **{name: getattr(call.geometry, name) for name in _GEOMETRY}}
+        self._options = {**options, "dtype": asked, **{name: getattr(call.geometry, name) for name in _GEOMETRY}}
         self._arguments = tuple(self._options[name] for name in _GEOMETRY)
         self._named = {
             name: options[name]
-            for name in ("data_format", "weight_format", "activation", "algorithm", "backend", "precision")
+            for name in ("data_format", "weight_format", "activation", "algorithm", "backend", "precision", "dtype")
         }
         resolve_activation(call.op, options["activation"], "float32")  # that there is such a one
         # As it is now, whatever it reads later; pickled is what was given.
@@ -125,8 +127,8 @@ class PreparedConv:
         else:
             automatic = AUTOMATIC
             if on_device(input):
-                input = as_array(self._op, "input", input)
-                residual = None if residual is None else as_array(self._op, "residual", residual)
+                input = as_array(self._op, "input", input, self._asked)
+                residual = None if residual is None else as_array(self._op, "residual", residual, self._asked)
                 automatic = AUTOMATIC_ON_DEVICE if isinstance(input, DeviceArray) else AUTOMATIC
             choice = choices(*asked, automatic)
         one, other = array_key(input), None if residual is None else array_key(residual)
@@ -198,7 +200,8 @@ class PreparedConv:
             found = self._packed.get(key)
             if found is None:
                 pack = packing.pack if place is not None else as_asked(self._op, packing.pack)
-                found = pack(plan, view_of_weight(plan).of(given))
+                with np.errstate(all="ignore"):
+                    found = pack(plan, view_of_weight(plan).of(given))
                 self._packed.put(key, found)
             return found
 
@@ -274,9 +277,9 @@ def _sent(residence: Residence, array: Array, device: int) -> DeviceArray:
     return made.on(READY)
 
 
-def _kept(op: str, name: str, value: object) -> Array:
+def _kept(op: str, name: str, value: object, asked: bool) -> Array:
     """A read-only copy of an operand, in the host's memory."""
-    given: Any = as_array(op, name, value)
+    given: Any = as_array(op, name, value, asked)
     if isinstance(given, DeviceArray):
         residence = named_backend(op, None, True).residence
         assert residence is not None
@@ -306,6 +309,7 @@ def prepare(
     algorithm: str | None = None,
     backend: str | None = None,
     precision: str | None = None,
+    dtype: object = None,
 ) -> PreparedConv:
     """A convolution with its weight packed once, for many inputs.
 
@@ -321,7 +325,7 @@ def prepare(
     transposed : bool
         Prepare a transposed convolution.
     stride, padding, dilation, groups, padding_mode, padding_value, data_format, weight_format, activation, \
-algorithm, backend, precision
+algorithm, backend, precision, dtype
         As in `numbaconv.conv`. An activation that is a function must be picklable if the result is to be.
     output_padding, output_size
         As in `numbaconv.conv_transpose`.
@@ -362,5 +366,6 @@ algorithm, backend, precision
         "algorithm": algorithm,
         "backend": backend,
         "precision": precision,
+        "dtype": dtype,
     }
     return PreparedConv(weight, bias, options)

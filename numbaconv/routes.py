@@ -36,6 +36,7 @@ __all__ = [
     "Route",
     "Site",
     "array_key",
+    "asked_key",
     "call_key",
     "direction_of",
     "plain",
@@ -124,6 +125,8 @@ class Route:
         Which call it is, what it comes down to, and what computes it.
     run : callable
         The algorithm for this plan.
+    quiet : bool
+        Whether it does no arithmetic of NumPy's by itself; else ``run`` keeps that from the caller's error state.
     activation : Activation or None
     shape, dtype
         The result's.
@@ -139,6 +142,7 @@ class Route:
     engine: Backend
     algorithm: Algorithm
     run: Runner
+    quiet: bool
     activation: Activation | None
     shape: tuple[int, ...]
     dtype: np.dtype
@@ -258,6 +262,15 @@ def array_key(array: Any) -> tuple[Hashable, ...] | None:
     if type(array) is DeviceArray:
         return array.shape, array.dtype, array.device
     return None
+
+
+def asked_key(tuning: Hashable, dtype: object) -> Hashable:
+    """What ``tuning`` is in the key of a call that asks for a result's dtype."""
+    try:
+        hash(dtype)
+    except TypeError:  # it is none, which the call is going to say
+        dtype = repr(dtype)
+    return tuning, dtype
 
 
 def call_key(

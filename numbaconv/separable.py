@@ -13,12 +13,13 @@ from .backends.registry import AUTOMATIC, AUTOMATIC_ON_DEVICE, choices, is_in_us
 from .backends.subnormals import as_asked
 from .device_arrays import DeviceArray, device_array, on_device
 from .dispatch import admit, may_be_remembered
+from .error_state import undisturbed
 from .errors import ArgumentError, ShapeError
 from .memory import check_fits
 from .plan import check_axes, folded_as
 from .plan.hints import kernel_hint
 from .plan.layout import is_channels_last, weight_order
-from .routes import Memory, Route, Site, array_key, call_key
+from .routes import Memory, Route, Site, array_key, asked_key, call_key
 
 __all__ = ["depthwise_operands", "separable"]
 
@@ -32,9 +33,13 @@ def depthwise_operands(
     weight: object,
     data_format: str | None,
     weight_format: str | None,
+    asked: bool = False,
 ) -> tuple[int, Array, Array, int]:
-    """Rank, input, weight in a convolution's form, and the groups of a depthwise convolution."""
-    x, w = as_array(op, "input", input), as_array(op, "weight", weight)
+    """Rank, input, weight in a convolution's form, and the groups of a depthwise convolution.
+
+    ``asked``: the call says what dtype its result shall have.
+    """
+    x, w = as_array(op, "input", input, asked), as_array(op, "weight", weight, asked)
     if w.ndim not in (3, 4, 5) or (rank is not None and w.ndim != rank + 2):
         axes = "3, 4 or 5" if rank is None else rank + 2
         hint = kernel_hint("weight", w.ndim, w.ndim if rank is None else rank, False) if w.ndim in (1, 2, rank) else ""
@@ -96,6 +101,8 @@ class _SeparableRoute:
         if first.engine is second.engine:
             found = first.engine.fused((first.plan, first.algorithm), (second.plan, second.algorithm))
             fused = None if found is None else as_asked(first.op, found)
+        if fused is not None and not (first.quiet and second.quiet):
+            fused = undisturbed(fused)
         one, two = first.plan, second.plan
         views = (view_of_data(one, "x"), view_of_weight(one), view_of_weight(two), view_of_data(two, "y"))
         return cls(first, second, one.weight_shape, fused, views)
@@ -144,6 +151,7 @@ def separable(
     backend: str | None,
     algorithm: str | None,
     precision: str | None,
+    dtype: object = None,
 ) -> Array:
     """Check both steps, choose their algorithms, and run them; or know all that from a call like this one.
 
@@ -155,6 +163,8 @@ def separable(
     automatic = AUTOMATIC_ON_DEVICE if there else AUTOMATIC
     name, forced, disabled, rounding, tuning = choices(backend, algorithm, precision, automatic)
     values = (*arguments, data_format, weight_format, name, forced, disabled, rounding)
+    if dtype is not None:
+        tuning = asked_key(tuning, dtype)
     key = call_key(_SITE, rank, names, input, depthwise_weight, values, tuning, None, bias, residual, activation)
     of_pointwise = array_key(pointwise_weight)
     both = None if key is None or of_pointwise is None else (key, of_pointwise)
@@ -163,8 +173,10 @@ def separable(
         if route is not None and is_in_use(name, route.second.engine):
             return route.run(input, depthwise_weight, pointwise_weight, bias, residual, out, stream)
     op = _SITE.op(rank)
-    found_rank, x, w, groups = depthwise_operands(op, rank, input, depthwise_weight, data_format, weight_format)
-    pointwise = as_array(op, "pointwise_weight", pointwise_weight)
+    found_rank, x, w, groups = depthwise_operands(
+        op, rank, input, depthwise_weight, data_format, weight_format, dtype is not None
+    )
+    pointwise = as_array(op, "pointwise_weight", pointwise_weight, dtype is not None)
     order = weight_order(op, found_rank, weight_format, is_channels_last(op, found_rank, data_format))
     _check_pointwise(op, pointwise, w, order)
     formats: dict[str, Any] = {
@@ -173,6 +185,7 @@ def separable(
         "backend": backend,
         "algorithm": algorithm,
         "precision": precision,
+        "dtype": dtype,
     }
     first = admit(_SITE, found_rank, x, w, (*names, "groups"), (*arguments, groups), size=None, fresh=False, **formats)
     between: Any = np.broadcast_to(first.route.dtype.type(0), first.route.shape)  # only its shape and dtype count

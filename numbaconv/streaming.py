@@ -19,12 +19,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .arrays import Array, host_array
+from .arrays import Array, asked_dtype, compute_dtype, host_array
 from .backends.activations import resolve_activation
 from .backends.base import Backend, Direction
 from .backends.registry import disabled_algorithms, forced_algorithm
 from .border import bordered, outside
 from .dispatch import Call, named_backend, plan_of
+from .error_state import undisturbed
 from .errors import AlgorithmError, ArgumentError, ConvError, DTypeError, ShapeError
 from .functional import CONV, Activation
 from .memory import check_fits
@@ -94,7 +95,7 @@ class StreamingConv:
         What comes before the signal must not depend on what comes later: along the streamed axis "zeros", "constant"
         or "replicate", which repeats the first cell.
     padding_value : scalar
-    data_format, weight_format, backend, precision
+    data_format, weight_format, backend, precision, dtype
         As in `numbaconv.conv`.
     algorithm : str, optional
         Any but those that compute through transforms, whose bits depend on where a piece begins. Unless given, the
@@ -136,9 +137,12 @@ class StreamingConv:
         algorithm: str | None = None,
         backend: str | None = None,
         precision: str | None = None,
+        dtype: object = None,
     ):
-        self._weight: Array = np.array(host_array(_OP, "weight", weight))
-        self._bias: Array | None = None if bias is None else np.array(host_array(_OP, "bias", bias))
+        self._dtype = asked_dtype(_OP, dtype)
+        asked = self._dtype is not None
+        self._weight: Array = np.array(host_array(_OP, "weight", weight, asked))
+        self._bias: Array | None = None if bias is None else np.array(host_array(_OP, "bias", bias, asked))
         arguments = {
             "stride": stride,
             "dilation": dilation,
@@ -188,7 +192,7 @@ class StreamingConv:
             self.reset()
             return
         cells, skip = state
-        kept: Array = host_array(_OP, "state.cells", cells)
+        kept: Array = host_array(_OP, "state.cells", cells, self._dtype is not None)
         run = self._run_for(kept)
         if isinstance(skip, bool) or not isinstance(skip, int) or skip < 0:
             raise ArgumentError(f"{_OP}: state.skip must be an integer of at least 0, but is {skip!r}")
@@ -238,7 +242,7 @@ class StreamingConv:
             raise outside(error) from error.__cause__
 
     def _pushed(self, chunk: object) -> Array:
-        given: Array = host_array(_OP, "chunk", chunk)
+        given: Array = host_array(_OP, "chunk", chunk, self._dtype is not None)
         axis, cells, skip = self._axis(given), self._cells, self._skip
         if cells is not None:
             _check_continues(cells, given, axis)
@@ -247,7 +251,7 @@ class StreamingConv:
             if given.shape[axis] == 0:
                 self._run = run
                 return np.empty(run.shape, run.dtype)
-            cells = self._before(given, axis, run.extent - 1)
+            cells = self._before(given, axis, run.extent - 1, run.dtype)
         fresh = _from(given, axis, skip)
         window = np.concatenate([cells, fresh], axis=axis) if cells.shape[axis] else fresh
         length = window.shape[axis]
@@ -263,16 +267,15 @@ class StreamingConv:
         check_axes(_OP, "chunk", array.shape, self._rank, self._last)
         return array.ndim - self._rank - self._last
 
-    def _before(self, first: Array, axis: int, count: int) -> Array:
-        """What comes before a signal, given its first piece."""
+    def _before(self, first: Array, axis: int, count: int, summed: np.dtype) -> Array:
+        """What comes before a signal, given its first piece and the dtype of its results."""
         mode = self._arguments["padding_mode"][0]
         whole = (*first.shape[:axis], count, *first.shape[axis + 1 :])
         check_fits(_OP, f"what {count} cells before the signal are", whole, first.itemsize)
         one = np.take(first, [0], axis)
         if mode != "replicate":
-            with np.errstate(over="ignore"):  # as an array's own values would
-                value = self._arguments["padding_value"] if mode == "constant" else 0
-                one = np.full_like(one, np.asarray(value).astype(one.dtype))
+            value = self._arguments["padding_value"] if mode == "constant" else 0
+            one = np.full_like(one, _padding_cell(value, one.dtype, compute_dtype(summed)))
         return np.repeat(one, count, axis)
 
     def _run_for(self, array: Array) -> _Run:
@@ -288,7 +291,9 @@ class StreamingConv:
         def planned(arguments: dict[str, Any], length: int) -> tuple[ConvPlan, np.dtype]:
             shape = (*array.shape[:axis], length, *array.shape[axis + 1 :])
             call = Call.of(CONV, self._rank, self._weight, arguments, **self._formats)
-            return plan_of(call, {"input": shape, "weight": self._weight.shape}, dtypes, extras, self._precision)
+            return plan_of(
+                call, {"input": shape, "weight": self._weight.shape}, dtypes, extras, self._precision, self._dtype
+            )
 
         first = planned({**self._arguments, "padding": "causal"}, 1)[0].axes[0]
         extent, stride = first.extent, first.stride
@@ -311,6 +316,7 @@ class StreamingConv:
                 algorithm=algorithm,
                 backend=backend.name,
                 precision=self._precision,
+                dtype=self._dtype,
             ),
             algorithm=algorithm,
             extent=extent,
@@ -318,6 +324,24 @@ class StreamingConv:
             shape=(*short.output_shape[:axis], 0, *short.output_shape[axis + 1 :]),
             dtype=dtype,
         )
+
+
+@undisturbed
+def _padding_cell(value: Scalar, dtype: np.dtype, compute: np.dtype) -> Any:
+    """A padding value among a signal's cells.
+
+    Raises
+    ------
+    ArgumentError
+        If the signal's dtype has no such value, while the sums, which whole signals are padded in, have.
+    """
+    found, wanted = np.asarray(value).astype(dtype), np.asarray(value).astype(compute)
+    if found.astype(compute) != wanted and wanted == wanted:
+        raise ArgumentError(
+            f"{_OP}: padding_value is {value}, which is {found} among pieces of {dtype_name(dtype)}, but {wanted} for "
+            f"the whole signal, which is summed in {dtype_name(compute)}; push pieces of {dtype_name(compute)}"
+        )
+    return found
 
 
 def _rest(shape: tuple[int, ...], axis: int) -> tuple[int | None, ...]:

@@ -203,10 +203,17 @@ MIXED = [
     ("int32", "float32", "float64"),
     ("float32", "complex64", "complex64"),
     ("float64", "complex64", "complex128"),
-    ("int8", "int16", "int32"),
+    ("int8", "int16", "int64"),
     ("uint8", "int8", "int32"),
     ("uint8", "int32", "int64"),
     ("bfloat16", "int8", "bfloat16"),
+    ("bfloat16", "float16", "float32"),
+    ("bfloat16", "int16", "float32"),
+    ("bfloat16", "int32", "float64"),
+    ("bfloat16", "complex64", "complex64"),
+    ("uint16", "int8", "int64"),
+    ("uint64", "uint8", "uint64"),
+    ("uint64", "float32", "float64"),
 ]
 
 
@@ -236,11 +243,13 @@ def test_mixed_dtypes(first, second, result):
         ("int8", "int64", "int64"),
         ("int8", "float32", "float64"),
         ("float32", "int8", "float32"),
+        ("uint64", "uint8", "uint64"),
     ],
 )
 def test_bias_and_residual_promote(operand, bias, result):
-    x, w, b = X.astype(operand), W.astype(operand), np.arange(6).astype(bias)
-    wanted = numbaconv.conv2d(X, W, **ARGUMENTS)
+    x, w = (np.abs(each) if operand == "uint64" else each for each in (X, W))
+    wanted = numbaconv.conv2d(x, w, **ARGUMENTS)
+    x, w, b = x.astype(operand), w.astype(operand), np.arange(6).astype(bias)
     y = numbaconv.conv2d(x, w, b, **ARGUMENTS)
     assert y.dtype == result
     np.testing.assert_array_equal(y, wanted + np.arange(6)[:, None, None])

@@ -10,7 +10,6 @@ import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import ml_dtypes
 import numba
 import numpy as np
 import pytest
@@ -350,7 +349,7 @@ PLANS = [
     plan((1, 1, 2**31), (1, 1, 1))(ShapeError, f"output {_TOO_MANY}", stride=2**31, transposed=True),
     plan(BIG, (4, 2))(ShapeError, "weight must have 3, 4 or 5 axes ... has 2: (4, 2)"),
     plan(BIG, (4, 2, 3.0, 3))(DTypeError, "weight_shape must be an integer, but is 3.0 (float)"),
-    plan(BIG, KERNEL)(DTypeError, "... dtype bool ... float32", dtype=bool),
+    plan(BIG, KERNEL)(DTypeError, "... dtype bool ... output_dtype=", dtype=bool),
     plan(BIG, KERNEL)(ArgumentError, "output_padding ... 7", output_padding=7),
     plan(BIG, KERNEL)(ArgumentError, "output_size ... 77", output_size=77),
     on(nc.explain, BIG, KERNEL)(ArgumentError, "... 'sideways' ... forward, input, weight", direction="sideways"),
@@ -416,12 +415,6 @@ def test_arrays_without_a_convolution(call, args, names, kind):
         else:
             options[place] = UNUSABLE[kind](array(4))
         check(call, tuple(given), DTypeError, f"{call.__name__}: {name} ... {kind}", options)
-
-
-def test_dtypes_without_a_common_one():
-    bfloat16 = ml_dtypes.bfloat16
-    says = "conv2d: NumPy has no common dtype for input float16, weight bfloat16"
-    check(nc.conv2d, (X.astype(np.float16), W.astype(bfloat16)), DTypeError, says, {})
 
 
 def raises(v: float) -> float:

@@ -42,7 +42,7 @@ ALLOWED = {
     "files": {"errors"},
     "memory": {"errors"},
     "device_arrays": {"plan", "errors", "extras"},
-    "arrays": {"plan", "errors", "device_arrays"},
+    "arrays": {"extras", "plan", "errors", "device_arrays"},
     "columns": {"arrays", "border", "memory", "plan", "errors", "backends.subnormals"},
     "routes": {
         "arrays",
@@ -58,6 +58,7 @@ ALLOWED = {
     "functional": {"dispatch", "routes", "separable", "columns", "arrays", "plan", "errors", "ranks"},
     "separable": {
         "memory",
+        "error_state",
         "dispatch",
         "routes",
         "arrays",
@@ -69,6 +70,7 @@ ALLOWED = {
         "backends.subnormals",
     },
     "backward": {
+        "error_state",
         "dispatch",
         "routes",
         "functional",
@@ -99,6 +101,7 @@ ALLOWED = {
     "streaming": {
         "memory",
         "border",
+        "error_state",
         "dispatch",
         "functional",
         "prepared",
@@ -110,11 +113,22 @@ ALLOWED = {
         "backends.activations",
     },
     "jit": {"functional", "grad", "backward", "arrays", "plan", "errors", "backends.cpu", "backends.activations"},
-    "explain": {"border", "routes", "plan", "errors", "backends.base", "backends.registry", "backends.winners"},
-    "measure": {"memory", "arrays", "plan", "errors", "extras", "backends.base", "backends.winners"},
+    "explain": {
+        "error_state",
+        "border",
+        "routes",
+        "plan",
+        "errors",
+        "backends.base",
+        "backends.registry",
+        "backends.winners",
+    },
+    "measure": {"error_state", "memory", "arrays", "plan", "errors", "extras", "backends.base", "backends.winners"},
     "tuning": {"border", "measure", "explain", "plan", "errors", "progress", "backends.base", "backends.registry"},
     "dispatch": {
         "memory",
+        "backends.pieces",
+        "error_state",
         "measure",
         "routes",
         "arrays",
@@ -149,6 +163,7 @@ ALLOWED = {
     "bench": {"functional", "grad", "prepared", "plan", "errors", "environment", "compiling", "backends.cpu"},
     "plot": {"bench", "arrays", "plan", "errors", "extras", "files"},
     "layers": {
+        "error_state",
         "functional",
         "grad",
         "prepared",
@@ -192,8 +207,9 @@ ALLOWED = {
         "backends.registry",
         "backends.subnormals",
     },
-    "interop.onnx": {"functional", "arrays", "plan", "errors", "extras"},
+    "interop.onnx": {"error_state", "functional", "arrays", "plan", "errors", "extras"},
     "interop.dask": {
+        "error_state",
         "functional",
         "grad",
         "backward",
@@ -212,6 +228,8 @@ ALLOWED = {
     "backends.registry": {"backends.base", "backends.winners", "backends.subnormals", "environment", "plan", "errors"},
     "backends.winners": {"backends.base", "plan", "environment", "errors", "files", "_version"},
     "backends.base": {"arrays", "plan", "environment", "errors", "backends.activations"},
+    "backends.pieces": {"arrays", "plan", "backends.base"},
+    "error_state": set(),
     "backends.activations": {"errors", "backends.functions"},
     "backends.functions": set(),
     "backends.float_mode": {"errors"},
@@ -354,7 +372,7 @@ def test_importing_brings_in_neither_numba_nor_scipy():
     backends = python("import sys, numbaconv; print(*(n for n in sys.modules if n.startswith('numbaconv.backends.')))")
     assert set(backends.split()) == {
         f"numbaconv.backends.{name}"
-        for name in ("registry", "base", "activations", "functions", "winners", "subnormals")
+        for name in ("registry", "base", "pieces", "activations", "functions", "winners", "subnormals")
     }
 
 

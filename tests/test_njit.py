@@ -401,3 +401,27 @@ def test_parallel_loops_on_each_threading_layer(layer, program):
     assert done.returncode == 0, done.stdout + done.stderr
     ran.touch()
     assert done.stdout.split() == [layer, hits, hits]
+
+
+def test_a_result_whose_dtype_is_asked_for():
+    x, w = np.ones((1, 2, 5, 5), bool), np.ones((3, 2, 3, 3), np.uint8)
+
+    @njit
+    def asked(x, w, like):
+        one = numbaconv.conv2d(x, w, dtype=np.float64)
+        back = grad.conv2d_backward(one, x, w, dtype="float64")
+        return one, numbaconv.conv2d(x, w, dtype=like.dtype), back.bias
+
+    found = asked(x, w, np.ones(1, np.complex64))
+    assert [each.dtype.name for each in found] == ["float64", "complex64", "float64"]
+    np.testing.assert_array_equal(found[0], numbaconv.conv2d(x, w, dtype=np.float64))
+    for says, call in (
+        ("whose sums have no dtype of their own", lambda x, w: numbaconv.conv2d(x, w)),
+        ("dtype is uint8, but sums are taken in", lambda x, w: numbaconv.conv2d(x, w, dtype=np.uint8)),
+        ("result is float16", lambda x, w: numbaconv.conv2d(x, w, dtype=np.float16)),
+    ):
+        with pytest.raises(TypingError, match=says):
+            njit(call)(x, w)
+    unsigned = njit(lambda x, w: numbaconv.conv2d(x, w))(w.astype(np.uint64), w.astype(np.uint64))
+    assert unsigned.dtype == np.uint64
+    assert njit(lambda x, w: numbaconv.conv2d(x, w))(w.view(np.int8), w).dtype == np.int32

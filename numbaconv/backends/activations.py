@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..errors import ArgumentError, DTypeError
@@ -181,6 +181,22 @@ def not_compiled(what: str, name: str, dtype: str, error: Exception) -> DTypeErr
     )
 
 
+def _relu_unsigned(v: Any) -> Any:
+    return v
+
+
+def _relu6_unsigned(v: Any) -> Any:
+    six = type(v)(6)
+    return v if v < six else six
+
+
+#: Of unsigned integers, which Numba makes floating point of where they meet signed ones.
+_UNSIGNED = {
+    name: replace(ACTIVATIONS[name], function=function)
+    for name, function in (("relu", _relu_unsigned), ("relu6", _relu6_unsigned))
+}
+
+
 def resolve_activation(op: str, activation: object, compute_dtype: str) -> Activation | None:
     """The activation behind a name, a scalar function, or a (function, derivative) pair.
 
@@ -202,9 +218,9 @@ def resolve_activation(op: str, activation: object, compute_dtype: str) -> Activ
                 f"{op}: activation is {activation!r}, but must be one of {', '.join(ACTIVATIONS)}, "
                 f"or a scalar function{_hint(activation)}"
             )
-        if compute_dtype.startswith("complex") or (compute_dtype.startswith("int") and not found.integers):
+        if compute_dtype.startswith("complex") or (compute_dtype.startswith(("int", "uint")) and not found.integers):
             raise DTypeError(f"{op}: activation {activation!r} is not defined for results computed in {compute_dtype}")
-        return found
+        return _UNSIGNED.get(found.name, found) if compute_dtype.startswith("uint") else found
     if callable(activation):
         return Activation(getattr(activation, "__name__", "function"), frozen(activation), integers=True)
     if isinstance(activation, tuple) and len(activation) == 2 and all(callable(each) for each in activation):

@@ -5,6 +5,7 @@ from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from functools import partial
+from math import prod
 from typing import Any, NamedTuple, TypeAlias
 
 from ..arrays import Array
@@ -14,6 +15,7 @@ from ..plan import ConvPlan
 from .activations import Activation
 
 __all__ = [
+    "MOST_CONVERTED",
     "NO_EPILOGUE",
     "About",
     "Algorithm",
@@ -28,6 +30,7 @@ __all__ = [
     "Runner",
     "Weight",
     "any_order_factor",
+    "sample_bytes",
     "terms_summed",
 ]
 
@@ -72,6 +75,16 @@ def terms_summed(plan: ConvPlan, direction: Direction) -> int:
     if direction is Direction.INPUT_GRAD:
         return taps * (plan.y_channels // plan.groups) * repeats
     return cells * plan.batch
+
+
+#: Bytes up to which data is copied to be converted at a time, but for a sample that is larger by itself.
+MOST_CONVERTED = 2**24
+
+
+def sample_bytes(plan: ConvPlan) -> int:
+    """Bytes of a sample of the input or of the result, whichever are more, in the dtype of the sums."""
+    sizes = {"float32": 4, "int32": 4, "complex128": 16}
+    return max(prod(plan.x_shape[1:]), prod(plan.y_shape[1:])) * sizes.get(plan.compute_dtype, 8)
 
 
 def any_order_factor(direction: Direction, plan: ConvPlan) -> float:
@@ -188,6 +201,8 @@ class Algorithm:
         its plan. What it keeps must be small: it lives as long as the memory of the call does.
     family : str, optional
         A name that variants of one method share; in ``NUMBACONV_DISABLE`` it stands for all of them.
+    reads_integers : bool
+        Whether it reads integer operands as they are where sums are not integers; without, it copies to convert them.
     flat : bool
         Whether such a runner takes operands as elements in canonical order alone, so that they need not have
         the axes of extent 1 which make them canonical.
@@ -210,6 +225,16 @@ class Algorithm:
     family: str | None = None
     rounds_to_tf32: Callable[[ConvPlan], bool] = _never_rounds
     about: About | None = None
+    reads_integers: bool = False
+
+    def passed_over(self, plan: ConvPlan) -> str | None:
+        """Why the automatic choice should not take it for a plan that it accepts, as a sentence, or None."""
+        if plan.widens and not self.reads_integers and sample_bytes(plan) > MOST_CONVERTED:
+            return (
+                f"it copies samples to convert them, each of {sample_bytes(plan):,} bytes in {plan.compute_dtype}, "
+                f"more than {MOST_CONVERTED:,}"
+            )
+        return self.worthwhile(plan)
 
     def refusal(self, plan: ConvPlan) -> str | None:
         """Why it must not compute a plan, which ``accepts`` and the plan's precision say; None where it may."""
@@ -306,6 +331,10 @@ class Backend:
     fusions : tuple of Fusion
     residence : Residence, optional
         Of a backend that takes arrays on a device, besides those of the host.
+    compiled : bool
+        Whether its runners leave all arithmetic to compiled code, or keep it from NumPy's error state themselves, but
+        for conversions of operands and results: calls without those need not be kept from it. Data that is converted
+        is copied, in pieces.
     host : callable
         What measured times hold for, as a short text: the processor, as far as this backend uses it.
     """
@@ -318,6 +347,7 @@ class Backend:
     fusions: tuple[Fusion, ...] = ()
     residence: Residence | None = None
     host: Callable[[], str] = platform.machine
+    compiled: bool = False
 
     def candidates(
         self, plan: ConvPlan, direction: Direction, disabled: frozenset[str] = frozenset()
@@ -354,7 +384,7 @@ class Backend:
         possible = None
         for algorithm in allowed:
             if algorithm.refusal(plan) is None:
-                if algorithm.worthwhile(plan) is None:
+                if algorithm.passed_over(plan) is None:
                     return algorithm
                 possible = possible or algorithm
         if possible is not None:
@@ -392,7 +422,7 @@ def _candidate(algorithm: Algorithm, plan: ConvPlan, disabled: frozenset[str]) -
     refusal = algorithm.refusal(plan)
     if refusal is not None:
         return Candidate(algorithm.name, refusal)
-    return Candidate(algorithm.name, None, DISABLED if algorithm.is_among(disabled) else algorithm.worthwhile(plan))
+    return Candidate(algorithm.name, None, DISABLED if algorithm.is_among(disabled) else algorithm.passed_over(plan))
 
 
 def _but_disabled(names: set[str]) -> str:

@@ -44,8 +44,7 @@ def _patch(plan: ConvPlan, x: Array, tap: tuple[int, int, int]) -> Array:
     cells = _cells(plan, tap)
     inside: Any = (slice(None), *(np.maximum(index, 0) for index in cells))
     patch: Array = x[inside]
-    with np.errstate(over="ignore"):  # as an array's own values would
-        fill = {CONSTANT: np.asarray(plan.padding_value).astype(x.dtype)}
+    fill = {CONSTANT: np.asarray(plan.padding_value).astype(x.dtype)}
     for index in cells:  # axis after axis: where two axes are outside, the last decides
         for code in np.unique(index[index < 0]):
             patch = np.where(index == code, fill.get(code, x.dtype.type(0)), patch)
@@ -78,8 +77,7 @@ def _finish(total: Array, out: Array, epilogue: Epilogue) -> None:
         total = total + epilogue.residual.astype(total.dtype)
     if epilogue.activation is not None:
         total = _mapped("activation", epilogue.activation.function, total).astype(total.dtype)
-    with np.errstate(over="ignore"):  # half types round to infinity
-        out[...] = total
+    out[...] = total
 
 
 def _forward(plan: ConvPlan, x: Array, w: Array, y: Array, epilogue: Epilogue) -> None:
@@ -127,8 +125,7 @@ def _weight_grad(plan: ConvPlan, x: Array, w: Array, y: Array, epilogue: Epilogu
 
 def _activation_grad(derivative: Callable[..., object], grad: Array, saved: Array, out: Array) -> None:
     factors = _mapped("derivative", derivative, saved)
-    with np.errstate(over="ignore", invalid="ignore"):
-        out[...] = (grad * factors).astype(out.dtype)
+    out[...] = (grad * factors).astype(out.dtype)
 
 
 _RUNS = {Direction.FORWARD: _forward, Direction.INPUT_GRAD: _input_grad, Direction.WEIGHT_GRAD: _weight_grad}

@@ -25,6 +25,7 @@ import numpy as np
 
 from .. import functional
 from ..arrays import Array
+from ..error_state import undisturbed
 from ..errors import ArgumentError, ShapeError
 from ..extras import require
 from ..plan import plan_conv
@@ -120,6 +121,7 @@ class _Convolution(OpRun):  # type: ignore[misc]
         kernel_shape: Ints | None,
         pads: Ints | None,
         strides: Ints | None,
+        dtype: object = None,
     ) -> Array:
         op = type(self).__name__
         rank, convolve = _function(op, "conv", x, w, kernel_shape)
@@ -131,6 +133,7 @@ class _Convolution(OpRun):  # type: ignore[misc]
             padding=_auto_pad(op, auto_pad) or _pairs(op, pads, rank),
             dilation=_checked(op, "dilations", dilations, rank, 1),
             groups=1 if group is None else group,
+            dtype=dtype,
         )
 
 
@@ -239,12 +242,13 @@ class ConvInteger(_Convolution):
     ) -> tuple[Array]:
         data = _centred("ConvInteger", "x_zero_point", x, x_zero_point, None)
         weight = _centred("ConvInteger", "w_zero_point", w, w_zero_point, w.shape[0])
-        return (self._convolve(data, weight, None, auto_pad, dilations, group, kernel_shape, pads, strides),)
+        return (self._convolve(data, weight, None, auto_pad, dilations, group, kernel_shape, pads, strides, np.int32),)
 
 
 class QLinearConv(_Convolution):
     """ONNX's QLinearConv: the sums of ConvInteger and a bias, brought to the result's scale and zero point."""
 
+    @undisturbed
     def _run(
         self,
         x: Array,
@@ -270,7 +274,7 @@ class QLinearConv(_Convolution):
         if factor.size > 1 and factor.shape != (w.shape[0],):
             raise ShapeError(f"{op}: w_scale must be a scalar or of shape ({w.shape[0]},), but has {w_scale.shape}")
         factor = factor.reshape(-1, *(1,) * (x.ndim - 2))
-        sums = self._convolve(data, weight, B, auto_pad, dilations, group, kernel_shape, pads, strides)
+        sums = self._convolve(data, weight, B, auto_pad, dilations, group, kernel_shape, pads, strides, np.int32)
         limits = np.iinfo(y_zero_point.dtype)
         scaled = np.rint(sums * factor) + _scalar(op, "y_zero_point", y_zero_point)
         return (np.clip(scaled, limits.min, limits.max).astype(y_zero_point.dtype),)
@@ -279,6 +283,7 @@ class QLinearConv(_Convolution):
 class Col2Im(OpRun):  # type: ignore[misc]
     """ONNX's Col2Im: `numbaconv.fold`, in the dtype of its input."""
 
+    @undisturbed
     def _run(
         self,
         data: Array,

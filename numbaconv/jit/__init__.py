@@ -21,6 +21,8 @@ and be read-only; their dtypes are those that both Numba and this package have. 
 
 - Integers, tuples of them and strings may be variables. ``output_mask`` of the ``..._backward`` functions decides which
   parts of the result are None, so its three bools are written in the call.
+- ``dtype`` decides the result's type, too: it is a scalar type such as ``np.float64``, an array's ``dtype``, or a name
+  that is written in the call.
 - An activation is a name, or a function that is itself compiled by ``njit``; gradients take a pair of those. Numba does
   not cache on disk what passes functions on, and warns of pairs of them as experimental.
 - What is wrong by its type is a ``TypingError`` when the function is compiled, which names the argument. What is wrong

@@ -8,7 +8,7 @@ from numba import types
 from numba.core.errors import TypingError
 from numba.np.numpy_support import as_dtype, from_dtype
 
-from ..arrays import like_result, promote
+from ..arrays import asked_dtype, asked_result, compute_dtype, like_result, promote
 from ..backends.activations import resolve_activation
 from ..errors import ConvError
 from ..plan import dtype_name, dtype_rule
@@ -70,6 +70,10 @@ def _mask(kind: Any) -> bool:
     return len(kind) == 3 and _are(kind, lambda flag: isinstance(flag, types.BooleanLiteral))
 
 
+def _dtype_kind(kind: Any) -> bool:
+    return isinstance(kind, types.DType | types.NumberClass | types.StringLiteral)
+
+
 _INTEGERS = _integers, "an int or a tuple of ints"
 _NAME = _text, "a str"
 _SIZE = _sizes, "a tuple of ints"
@@ -90,6 +94,7 @@ _KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "algorithm": _NAME,
     "backend": _NAME,
     "precision": _NAME,
+    "dtype": (_dtype_kind, "a dtype or a scalar type, or the name of one that is written in the call"),
     "activation": (_activation, "a str, a function compiled by njit, or a pair of those"),
     "output_mask": (_mask, "a tuple of three bools that are written in the call"),
 }
@@ -103,6 +108,8 @@ def _constant(kind: Any) -> Any:
         return kind.literal_value
     if isinstance(kind, types.Dispatcher):
         return kind.dispatcher
+    if isinstance(kind, types.DType | types.NumberClass):
+        return as_dtype(kind.dtype)
     if isinstance(kind, types.BaseTuple) and len(kind):
         inner = tuple(map(_constant, kind))
         if all(each is not _ABSENT for each in inner):
@@ -118,9 +125,10 @@ def constants(op: str, rank: int, given: Given) -> dict[str, Any]:
     TypingError
         That names the argument.
     """
+    asked = _is_there(given, "dtype")
     for name, kind in given.items():
         if name in _ARRAYS:
-            _check_array(op, name, kind)
+            _check_array(op, name, kind, asked)
         elif not isinstance(kind, types.NoneType):
             accepts, wanted = _KINDS[name]
             if not accepts(kind):
@@ -130,7 +138,7 @@ def constants(op: str, rank: int, given: Given) -> dict[str, Any]:
     return known
 
 
-def _check_array(op: str, name: str, kind: Any) -> None:
+def _check_array(op: str, name: str, kind: Any, asked: bool) -> None:
     plain = kind.type if isinstance(kind, types.Optional) and name != "out" else kind
     if isinstance(plain, types.NoneType) and name not in ("input", "weight", "grad_output"):
         return
@@ -141,7 +149,7 @@ def _check_array(op: str, name: str, kind: Any) -> None:
     if plain.dtype == types.float16:
         raise TypingError(f"{op}: {name} is float16, of which Numba has no arrays in compiled code for CPUs")
     try:
-        dtype_rule(op, name, as_dtype(plain.dtype))
+        dtype_rule(op, name, as_dtype(plain.dtype), asked)
     except (ConvError, NotImplementedError) as error:
         raise TypingError(str(error)) from None
 
@@ -177,19 +185,30 @@ def _dtype(kind: Any) -> np.dtype:
     return found
 
 
+def _asked(op: str, given: Given) -> np.dtype | None:
+    """The dtype that a call asks for."""
+    return asked_dtype(op, _constant(given["dtype"])) if _is_there(given, "dtype") else None
+
+
 def _is_there(given: Given, name: str) -> bool:
     return name in given and not isinstance(given[name], types.NoneType)
 
 
 def _scaled(op: str, given: Given) -> np.dtype:
     """The dtype of a gradient times its activation's derivative."""
-    names = ["grad_output"]
+    names, asked = ["grad_output"], _asked(op, given)
     if _is_there(given, "activation"):
         names += [name for name in ("pre_activation", "output") if _is_there(given, name)]
-    return promote(op, {name: _dtype(given[name]) for name in names})
+    dtypes = {name: _dtype(given[name]) for name in names}
+    if asked is None:
+        return promote(op, dtypes)
+    asked_result(op, asked, dtypes, {})
+    return compute_dtype(asked) if len(names) > 1 else dtypes["grad_output"]
 
 
 def _array(op: str, dtype: np.dtype, axes: int) -> types.Array:
+    if dtype == np.float16:
+        raise TypingError(f"{op}: the result is float16, of which Numba has no arrays in compiled code for CPUs")
     try:
         return types.Array(from_dtype(dtype), axes, "C")
     except NotImplementedError:
@@ -232,11 +251,13 @@ def result_type(op: str, produces: str, rank: int, given: Given) -> Any:
 def _output_type(op: str, rank: int, given: Given) -> Any:
     axes = _axes(op, rank, "input", _count(given, "input"), True)
     _axes(op, rank, "weight", _count(given, "weight"), False)
-    common = promote(op, {name: _dtype(given[name]) for name in ("input", "weight")})
+    operands = {name: _dtype(given[name]) for name in ("input", "weight")}
     extras = {name: _dtype(given[name]) for name in ("bias", "residual") if _is_there(given, name)}
-    dtype = like_result(op, common, extras)
     certain = {name: each for name, each in extras.items() if not isinstance(given[name], types.Optional)}
-    if like_result(op, common, certain) != dtype:
+    dtype = _asked(op, given)
+    if dtype is not None:
+        asked_result(op, dtype, operands, extras)
+    elif like_result(op, operands, certain) != (dtype := like_result(op, operands, extras)):
         names = " or ".join(name for name in extras if name not in certain)
         raise TypingError(f"{op}: {names} may be None, and the result's dtype depends on whether it is")
     found = _array(op, dtype, axes)
@@ -246,14 +267,17 @@ def _output_type(op: str, rank: int, given: Given) -> Any:
 
 
 def _gradient_type(op: str, produces: str, rank: int, given: Given) -> Any:
-    scaled = _scaled(op, given)
+    scaled, asked = _scaled(op, given), _asked(op, given)
     _axes(op, rank, "grad_output", _count(given, "grad_output"), True)
 
     def like(other: str) -> np.dtype:
-        return like_result(op, promote(op, {other: _dtype(given[other]), "grad_output": scaled}), {})
+        dtypes = {other: _dtype(given[other]), "grad_output": scaled}
+        if asked is None:
+            return like_result(op, dtypes, {})
+        asked_result(op, asked, dtypes, {})
+        return asked
 
-    summed = dtype_rule(op, "grad_output", scaled).output
-    by_bias = _array(op, scaled if summed == dtype_name(scaled) else np.dtype(summed), 1)
+    by_bias = _array(op, like_result(op, {"grad_output": scaled}, {}) if asked is None else asked, 1)
     if produces == "bias":
         return by_bias
     if produces == "backward":

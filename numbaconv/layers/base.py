@@ -14,6 +14,7 @@ from ..arrays import Array
 from ..backends.activations import resolve_activation
 from ..border import bordered, outside
 from ..dispatch import named_backend
+from ..error_state import undisturbed
 from ..errors import ArgumentError, ConvError, DTypeError, ShapeError
 from ..functional import Activation
 from ..plan import ConvPlan, Geometry, Ints, ReceptiveField, dtype_name, plan_conv, receptive_field
@@ -313,6 +314,7 @@ class Layer(ABC):
         for name, array in made.items():
             mine[name][...] = array
 
+    @undisturbed
     def _converted(self, name: str, array: Array, dtype: np.dtype) -> Array:
         """An array as the parameter that it is to become."""
         if array.dtype.kind not in "biuf" and dtype_name(array.dtype) != "bfloat16":

@@ -6,6 +6,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from ..arrays import Array
+from ..error_state import undisturbed
 from ..errors import DTypeError
 from ..memory import check_fits
 from ..plan import dtype_name
@@ -28,6 +29,7 @@ def parameter_dtype(op: str, dtype: Any) -> np.dtype:
     return found
 
 
+@undisturbed
 def _uniform(seed: Seed, shape: tuple[int, ...], bound: float, dtype: np.dtype) -> Array:
     """Values in [-bound, bound), drawn in single precision unless the dtype is wider."""
     drawn = np.dtype(np.float64 if dtype == np.float64 else np.float32)

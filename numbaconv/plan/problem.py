@@ -14,7 +14,7 @@ from ..errors import DTypeError, ShapeError
 from .arguments import DEFAULT_PRECISION, Geometry, Ints, Padding, PaddingMode, Scalar, check_precision, shape
 from .axis import Axis
 from .build import axis_of
-from .dtypes import dtype_name, dtype_rule
+from .dtypes import ASKED, accumulator, dtype_name, dtype_rule, holds
 from .folding import Folds, axes_folded, folds_of, unfolded
 from .hints import axes_rule, channels_hint, kernel_hint
 from .layout import channels_last, is_channels_last, weight_order
@@ -116,6 +116,11 @@ class ConvPlan:
         group_channels = self.x_channels // self.groups
         return (self.y_channels, group_channels, *(axis.kernel for axis in self.axes3))
 
+    @cached_property
+    def widens(self) -> bool:
+        """Whether operands are integers and sums are not."""
+        return self.dtype.startswith(("bool", "int", "uint")) and self.compute_dtype.startswith(("float", "complex"))
+
     def _stored(self, channels: int, extents: tuple[int, ...]) -> tuple[int, ...]:
         full = (self.batch, channels, *extents)
         if self.channels_last:
@@ -169,7 +174,7 @@ class ConvPlan:
     def least_bytes(self) -> int:
         """Bytes that must move at least: each operand read once, the result written once."""
         operand, result = (
-            dtype_rule("plan", "operand", self.dtype),
+            dtype_rule("plan", "operand", self.dtype, True),
             dtype_rule("plan", "result", self.output_dtype),
         )
         elements = prod(self.input_shape) + prod(self.w_shape)
@@ -241,7 +246,7 @@ def _check_extents(op: str, what: str, extents: tuple[int, ...], shapes: str) ->
 
 
 def _check_sizes(op: str, plan: ConvPlan, shapes: str) -> None:
-    itemsize = max(dtype_rule(op, "operand", name).itemsize for name in (plan.dtype, plan.output_dtype))
+    itemsize = max(dtype_rule(op, "operand", name, True).itemsize for name in (plan.dtype, plan.output_dtype))
     for what, extents in (
         ("input", plan.input_shape),
         ("weight", plan.weight_shape),
@@ -273,8 +278,8 @@ def make_plan(
 ) -> ConvPlan:
     """The plan of a call, from arguments that are checked one by one already.
 
-    ``output_dtype`` overrides the dtype rule's, where a bias or residual promotes the result; ``folds`` is that of a
-    larger problem, of which this one is a part.
+    ``output_dtype`` overrides the dtype rule's, where the call asks for one, or a bias or residual promotes the result;
+    ``folds`` is that of a larger problem, of which this one is a part.
     """
     shapes = f"(input {input_shape}, weight {weight_shape})"
     last = is_channels_last(op, rank, data_format)
@@ -300,9 +305,8 @@ def make_plan(
             op, rank, full, batched, lambda axes: weight_shape[axes[inner]] * groups, last, weight_format
         )
         raise ShapeError(f"{error}{hint}") from None
-    rule = dtype_rule(op, "input", dtype)
-    result = rule.output if output_dtype is None else output_dtype
-    compute = rule.compute if result == rule.output else dtype_rule(op, "output", result).compute
+    result = dtype_rule(op, "input", dtype).output if output_dtype is None else output_dtype
+    compute = accumulator(result)
     axes = tuple(
         axis_of(op, transposed, extent, weight[2 + at], geometry, at, shapes) for at, extent in enumerate(extents)
     )
@@ -349,6 +353,7 @@ def plan_conv(
     transposed: bool = False,
     bias: bool = False,
     dtype: object = "float32",
+    output_dtype: object = None,
     precision: str = DEFAULT_PRECISION,
 ) -> ConvPlan:
     """Plan a convolution from shapes alone, without any array.
@@ -366,6 +371,8 @@ data_format, weight_format
         Count a bias among the parameters.
     dtype : str, numpy.dtype or scalar type
         Of input and weight.
+    output_dtype : str, numpy.dtype or scalar type, optional
+        Of the result, where the call asks for it with ``dtype=``.
     precision : {"strict", "float32", "tf32"}
         As in `numbaconv.conv`, but without asking the environment. "tf32" concerns float32 operands alone.
 
@@ -420,9 +427,20 @@ data_format, weight_format
         weight_format,
         bool(bias),
         dtype_name(dtype),
-        None,
+        None if output_dtype is None else _asked(op, output_dtype, dtype_name(dtype)),
         check_precision(op, "precision", precision),
     )
+
+
+def _asked(op: str, output_dtype: object, dtype: str) -> str:
+    """The name of a result's dtype, where it may be asked for with operands of a dtype."""
+    name = dtype_name(output_dtype)
+    dtype_rule(op, "input", dtype, True)
+    if name not in ASKED or not holds(name, dtype):
+        raise DTypeError(
+            f"{op}: output_dtype is {name}, but must be one of {', '.join(ASKED)} which holds the operands' {dtype}"
+        )
+    return name
 
 
 def rank_of(op: str, weight: tuple[int, ...]) -> int:

@@ -36,12 +36,12 @@ RESULTS = {
     "complex128": ("complex128", "complex128"),
     "int8": ("int32", "int32"),
     "uint8": ("int32", "int32"),
-    "int16": ("int32", "int32"),
-    "uint16": ("int32", "int32"),
+    "int16": ("int64", "int64"),
+    "uint16": ("int64", "int64"),
     "int32": ("int64", "int64"),
     "uint32": ("int64", "int64"),
     "int64": ("int64", "int64"),
-    "uint64": ("int64", "int64"),
+    "uint64": ("uint64", "uint64"),
 }
 DTYPES = {name: np.dtype(getattr(ml_dtypes, name, name)) for name in RESULTS}
 
@@ -91,7 +91,10 @@ def test_every_dtype(name, dtype):
     check(PROBLEMS[name], DTYPES[dtype], 3)
 
 
-@pytest.mark.parametrize(("dtype", "largest"), [("int8", 127), ("uint8", 255), ("int16", 300), ("int32", 2**24)])
+@pytest.mark.parametrize(
+    ("dtype", "largest"),
+    [("int8", 127), ("uint8", 255), ("int16", 2**15 - 1), ("uint16", 2**16 - 1), ("int32", 2**24), ("uint64", 2**29)],
+)
 def test_integers_do_not_wrap_at_their_own_width(dtype, largest):
     check(PROBLEMS["more channels than a block"], np.dtype(dtype), largest)
 

@@ -12,6 +12,7 @@ import numbaconv
 from numbaconv import grad
 from numbaconv.backends.base import Direction
 from numbaconv.backends.registry import resolve
+from numbaconv.errors import DTypeError
 
 if os.environ.get("NUMBACONV_REQUIRE_LIBRARIES"):
     for each in ("dask.array", "distributed", "zarr"):
@@ -410,3 +411,27 @@ def test_subnormal_numbers_are_flushed_as_was_asked_where_the_graph_was_built():
         assert (np.asarray(other) != 0).all()
         with numbaconv.flush_subnormals():
             assert (np.asarray(other) != 0).all()
+
+
+@pytest.mark.parametrize("asked", ["float16", np.float32, np.int64])
+def test_results_in_a_dtype_that_is_asked_for(asked):
+    """bool and integers, with the bits of memory; an error state that raises makes no difference."""
+    rng = np.random.default_rng(3)
+    w, bias = rng.integers(0, 5, (3, 2, 3)).astype(np.uint8), np.ones(3, np.int8)
+    for dtype in (bool, np.int8):
+        x, g = (rng.integers(0, 2, shape).astype(dtype) for shape in ((4, 2, 20), (4, 3, 18)))
+        pieces, parts = (da.from_array(each, chunks=(2, -1, 7)) for each in (x, g))
+        with np.errstate(all="raise"):
+            found = [
+                lazily.conv1d(pieces, w, bias, dtype=asked),
+                *lazily.conv1d_backward(parts, pieces, w, dtype=asked),
+                lazily.conv1d_weight(pieces, w.shape, parts, dtype=asked),
+            ]
+            computed = [each.compute(scheduler="sync") for each in found]
+        back = grad.conv1d_backward(g, x, w, dtype=asked)
+        wanted = [numbaconv.conv1d(x, w, bias, dtype=asked), *back, back.weight]
+        for lazy, one, two in zip(found, computed, wanted, strict=True):
+            assert lazy.dtype == one.dtype == two.dtype == np.dtype(asked)
+            np.testing.assert_array_equal(one, two)
+    with pytest.raises(DTypeError, match=r"bool.*dtype="):
+        lazily.conv1d(da.ones((1, 2, 9), dtype=bool), w)

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from numbaconv.backends.tables import preimages, source_table
@@ -19,6 +19,8 @@ def axes(draw):
     extent = dilation * (kernel - 1) + 1
     fits = [start for start in range(0, before + n + after, stride) if start + extent <= before + n + after]
     mode = draw(st.sampled_from(PADDING_MODES))
+    if np.lib.NumpyVersion(np.__version__) < "2.0.0" and mode in ("reflect", "symmetric"):
+        assume(max(before, after) < n)  # where cells are mirrored more than once, numpy.pad of NumPy 1 has others
     return Axis(n, len(fits), kernel, stride, dilation, before, after, mode)
 
 

@@ -71,4 +71,5 @@ BACKEND = Backend(
     check_activation=check_activation,
     unavailable=_unavailable,
     host=_host,
+    compiled=True,
 )

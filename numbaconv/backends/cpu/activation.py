@@ -60,7 +60,7 @@ def _compiled(what: str, function: Any, dtype: np.dtype) -> Any:
     except Exception as error:  # Numba's own, and what looking at the function's names raises
         raise not_compiled(what, _name(function), dtype.name, error) from None
     result = compiled.overloads[(kind,)].signature.return_type
-    holds = {"i": (), "f": (types.Float,), "c": (types.Float, types.Complex)}[dtype.kind]
+    holds = {"i": (), "u": (), "f": (types.Float,), "c": (types.Float, types.Complex)}[dtype.kind]
     if not isinstance(result, (types.Integer, types.Boolean, *holds)):
         raise DTypeError(f"{what} {_name(function)!r} maps {dtype.name} to {result}, not to {dtype.name}")
     return compiled
@@ -155,12 +155,12 @@ def check_raised(activation: Activation | None, row: Array) -> None:
 
 
 def _make_loop(derivative: Any, dtype: np.dtype) -> Any:
-    compiled = _compiled("derivative", derivative, dtype)
+    compiled, unsigned = _compiled("derivative", derivative, dtype), dtype.kind == "u"
 
     @scalar
     def loop(grad, saved, out):
         for i in range(out.size):
-            out[i] = grad[i] * compiled(saved[i])
+            out[i] = grad[i] * (out.dtype.type(compiled(saved[i])) if unsigned else compiled(saved[i]))
 
     return loop
 
@@ -169,5 +169,4 @@ def activation_grad(derivative: Callable[..., Any], grad: Array, saved: Array, o
     """``out = grad * derivative(saved)``, elementwise."""
     result = np.empty(out.size, grad.dtype)
     _kept(_loop, derivative, grad.dtype)(np.ravel(grad), np.ravel(saved), result)
-    with np.errstate(over="ignore"):
-        out[...] = result.reshape(out.shape)
+    out[...] = result.reshape(out.shape)

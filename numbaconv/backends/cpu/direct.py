@@ -14,7 +14,8 @@ A row runs along the last axis (width). All three primitives reduce to rows of o
 
 So strides, dilation and every padding mode are settled when a line is packed (once for a block of output
 channels and all taps of a row), and the inner loops are dense and vectorised. Work is split over samples,
-channel blocks, the outer spatial axes and tiles of a row.
+channel blocks, the outer spatial axes and tiles of a row. Integers are converted as they are packed or multiplied, so
+that no copy of the data is made for it.
 
 Error factor: a sum of n products in some order is off by at most n roundings of partial sums (Higham 2002,
 Accuracy and Stability, section 4.2), each product by one more, bias and residual by one each.
@@ -53,7 +54,7 @@ def _axpy(acc, at, factor, line, start, count):
 def _axpy_row(acc, at, factor, y, n, c, d, h, start, count):
     """``acc[at : at + count] += factor * y[n, c, d, h, start : start + count]``."""
     for o in range(count):
-        acc[np.uintp(at + o)] += factor * y[n, c, d, h, np.uintp(start + o)]
+        acc[np.uintp(at + o)] += factor * acc.dtype.type(y[n, c, d, h, np.uintp(start + o)])
 
 
 @reduction
@@ -61,7 +62,7 @@ def _dot(y, n, c, d, h, start, line, at, count):
     """``sum(y[n, c, d, h, start : start + count] * line[at : at + count])``."""
     total = line.dtype.type(0)
     for o in range(count):
-        total += y[n, c, d, h, np.uintp(start + o)] * line[np.uintp(at + o)]
+        total += line.dtype.type(y[n, c, d, h, np.uintp(start + o)]) * line[np.uintp(at + o)]
     return total
 
 
@@ -100,7 +101,7 @@ def _pack(line, x, n, c, d, h, width, begin, cells, fill):
             cell = q if q < first else q + last - first
             source = code_of(base + cell * stride, width.input, width.border, width.used - width.pad)
             if source >= 0:
-                line[at + cell] = row_fill if outside else x[n, c, d, h, source]
+                line[at + cell] = row_fill if outside else line.dtype.type(x[n, c, d, h, source])
             else:
                 line[at + cell] = fill if source == CONSTANT else zero
 

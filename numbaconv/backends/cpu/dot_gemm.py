@@ -84,8 +84,8 @@ def dot_gemm_tasks(begin, end, x, y, partial, shape, axes, fill):
     length = min(LENGTH, -(-max(samples * positions, 1) // lanes) * lanes)
     blocks = -(-samples * positions // length)
     most_rows, most_columns = min(MOST_ROWS, rows) + ROWS, min(MOST_COLUMNS, all_columns) + 3
-    a, b = np.empty(most_rows * length, x.dtype), np.empty(most_columns * length, x.dtype)
-    c = np.empty(most_rows * most_columns * lanes, x.dtype)
+    a, b = np.empty(most_rows * length, partial.dtype), np.empty(most_columns * length, partial.dtype)
+    c = np.empty(most_rows * most_columns * lanes, partial.dtype)
     runs, counts = np.empty((taps, min(length, positions), 3), np.int64), np.zeros((taps, 2), np.int64)
     built_begin, built_length = -1, -1
     for task in range(begin, end):

@@ -16,7 +16,7 @@ from .gather import TABLE, merged
 from .gathered import Axes, weight_gradient
 from .implicit_gemm import refusal
 from .launch import Kernel, integers, reads
-from .operands import chunk_count, deliver, fill_value, flat, tree_sum
+from .operands import chunk_count, deliver, fill_value, flat_source, source_dtype, tree_sum
 from .simd import VECTOR_BYTES
 
 __all__ = ["DOT_GEMM"]
@@ -25,8 +25,9 @@ __all__ = ["DOT_GEMM"]
 _LEAST_TASKS = 32
 
 
-def _dot_signature(kind: Any) -> tuple:
-    return (reads(kind, 1), reads(kind, 1), types.Array(kind, 3, "C"), integers(6), TABLE, kind)
+def _dot_signature(kind: Any, sources: tuple | None = None) -> tuple:
+    x, y = sources or (kind, kind)
+    return (reads(x, 1), reads(y, 1), types.Array(kind, 3, "C"), integers(6), TABLE, kind)
 
 
 _dot_kernel = Kernel(dot_gemm.dot_gemm_tasks, _dot_signature)
@@ -36,6 +37,7 @@ class _Launch(NamedTuple):
     """What follows from a plan alone; ``kernel`` is bound to its tasks."""
 
     dtype: np.dtype
+    source: np.dtype
     sums: tuple[int, ...]
     shape: tuple[int, ...]
     axes: Array
@@ -44,7 +46,7 @@ class _Launch(NamedTuple):
 
 
 def _launch(plan: ConvPlan, axes: Axes) -> _Launch:
-    dtype, groups = np.dtype(plan.compute_dtype), plan.groups
+    dtype, source, groups = np.dtype(plan.compute_dtype), source_dtype(plan), plan.groups
     channels, rows = plan.x_channels // groups, plan.y_channels // groups
     columns = channels * prod(plan.w_shape[2:])
     tiles = groups * -(-rows // dot_gemm.MOST_ROWS) * -(-columns // dot_gemm.MOST_COLUMNS)
@@ -52,18 +54,21 @@ def _launch(plan: ConvPlan, axes: Axes) -> _Launch:
     chunks = chunk_count(tiles, blocks, _LEAST_TASKS)
     return _Launch(
         dtype=dtype,
+        source=source,
         sums=(chunks, plan.y_channels, columns),
         shape=(plan.batch, groups, channels, rows, chunks, VECTOR_BYTES // dtype.itemsize),
         axes=merged(axes),
         fill=fill_value(plan, dtype),
-        kernel=_dot_kernel.bound(dtype, chunks * tiles, plan.macs),
+        kernel=_dot_kernel.reading(dtype, source, source).bound(dtype, chunks * tiles, plan.macs),
     )
 
 
 def _run(launch: _Launch, x: Array, w: Array, y: Array) -> None:
     dtype, in_place = launch.dtype, launch.sums[0] == 1 and w.dtype == launch.dtype and w.flags.c_contiguous
     sums = w.reshape(launch.sums) if in_place else np.empty(launch.sums, dtype)
-    launch.kernel(flat(x, dtype), flat(y, dtype), sums, launch.shape, launch.axes, launch.fill)
+    launch.kernel(
+        flat_source(x, launch.source), flat_source(y, launch.source), sums, launch.shape, launch.axes, launch.fill
+    )
     if not in_place:
         deliver(tree_sum(sums).reshape(w.shape), w)
 
@@ -75,6 +80,7 @@ DOT_GEMM = weight_gradient(
     _run,
     _launch,
     flat=True,
+    reads_integers=True,
     about=About(
         does="weight gradients as dot products over positions",
         cost="the definition's products; each cell is copied once for every tap that reads it",

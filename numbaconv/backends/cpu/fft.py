@@ -36,7 +36,16 @@ from ..base import About, Algorithm, Direction, Epilogue, PackedWeight, Packing,
 from . import fourier
 from .activation import check_raised
 from .launch import Kernel, integers, reads
-from .operands import chunk_count, contiguous, deliver, fill_value, flat_epilogue, flat_target, tree_sum
+from .operands import (
+    chunk_count,
+    contiguous,
+    deliver,
+    fill_value,
+    flat_epilogue,
+    flat_target,
+    integers_as_they_are,
+    tree_sum,
+)
 from .overlap import long_axis, refusal, rows_of, worthwhile
 from .simd import VECTOR_BYTES
 from .threads import parallel_threads
@@ -55,9 +64,10 @@ _LEAST_TASKS = 32
 _LINES = types.Array(types.int64, 2, "C")
 
 
-def _transform_signature(kind: Any) -> tuple:
+def _transform_signature(kind: Any, sources: tuple | None = None) -> tuple:
     flat, spectra = reads(kind, 1), types.Array(kind, 1, "C")
-    return (flat, _LINES, spectra, integers(12), flat, kind, types.UniTuple(kind, 2))
+    (source,) = sources or (kind,)
+    return (reads(source, 1), _LINES, spectra, integers(12), flat, kind, types.UniTuple(kind, 2))
 
 
 def _multiply_signature(kind: Any) -> tuple:
@@ -120,6 +130,11 @@ class _Job:
     def flat(self, array: Array) -> Array:
         return contiguous(_long_last(array, self.at), self.dtype).reshape(-1)
 
+    def source(self, array: Array) -> Array:
+        """`flat`, but integers as they are, which the transform converts as it reads."""
+        found = _long_last(array, self.at)
+        return (integers_as_they_are if self.plan.widens else contiguous)(found, self.dtype).reshape(-1)
+
     def spectrum(self, depth: int) -> int:
         """Elements of the spectra of ``depth`` steps; one more vector holds the highest frequency."""
         return (self.half // self.lanes + 1) * depth * self.cell
@@ -178,7 +193,7 @@ class _Job:
         )
         work, scales = tasks * self.rows.block * 16, (kind(scale), kind(sign * scale))
         operands = (source, lines, spectra, shape, _factors(self.half, self.dtype), kind(fill), scales)
-        _transform_kernel(self.dtype, tasks, work, *operands)
+        _transform_kernel.reading(self.dtype, source.dtype)(self.dtype, tasks, work, *operands)
 
     def transform_x(self, x: Array, lines: Array, slab: tuple[int, int], spectra: Array, depth: int, to: int) -> None:
         """Spectra of the units of a slab, whose tasks number units, groups, channels and phases."""
@@ -318,7 +333,7 @@ def _forward(plan: ConvPlan, x: Array, w: Weight, y: Array, epilogue: Epilogue) 
     job, spoiled = _Job(Direction.FORWARD, plan), np.zeros(plan.batch, np.uint8)
     rows, axis, y = job.rows, job.rows.axis, _long_last(y, job.at)
     (packed,) = (w if isinstance(w, PackedWeight) else _pack(Direction.FORWARD, plan, w)).arrays
-    target, source = flat_target(y, job.dtype), job.flat(x)
+    target, source = flat_target(y, job.dtype), job.source(x)
     epilogue = _residual_apart(epilogue, job.at, target)
     depth = job.inputs * rows.phases
     unit = job.spectrum(depth)
@@ -347,7 +362,7 @@ def _input_grad(plan: ConvPlan, x: Array, w: Weight, y: Array, epilogue: Epilogu
     job, spoiled = _Job(Direction.INPUT_GRAD, plan), np.zeros(plan.batch, np.uint8)
     rows, axis, x = job.rows, job.rows.axis, _long_last(x, job.at)
     (packed,) = (w if isinstance(w, PackedWeight) else _pack(Direction.INPUT_GRAD, plan, w)).arrays
-    target, source = flat_target(x, job.dtype), job.flat(y)
+    target, source = flat_target(x, job.dtype), job.source(y)
     epilogue = _residual_apart(epilogue, job.at, target)
     target[...] = 0  # there may be cells that no tap reaches
     depth = job.outputs
@@ -390,7 +405,7 @@ def _input_grad(plan: ConvPlan, x: Array, w: Weight, y: Array, epilogue: Epilogu
 def _weight_grad(plan: ConvPlan, x: Array, w: Array, y: Array, epilogue: Epilogue) -> None:
     job = _Job(Direction.WEIGHT_GRAD, plan)
     rows, axis, groups, weight, w = job.rows, job.rows.axis, job.groups, w, _long_last(w, job.at)
-    x_source, y_source = job.flat(x), job.flat(y)
+    x_source, y_source = job.source(x), job.source(y)
     total = np.zeros(w.size, job.dtype)
     columns, each = job.inputs * rows.phases, groups * job.outputs
     row_lines = _digits(
@@ -433,7 +448,7 @@ def _weight_grad(plan: ConvPlan, x: Array, w: Array, y: Array, epilogue: Epilogu
         place = (0, rows.taps, rows.phase_step, axis.kernel, 0, w.size, 0)
         extents = (job.outputs, columns, depth, chunks)
         job.multiply(a, b, sums.reshape(-1), row_lines, column_lines, extents, place, np.zeros(1, np.uint8))
-        with np.errstate(over="ignore", invalid="ignore"):
+        with np.errstate(all="ignore"):
             total += tree_sum(sums)
     found = np.moveaxis(total.reshape(w.shape), 4, 2 + job.at)
     if not np.isfinite(total).all():
@@ -465,6 +480,7 @@ def _algorithm(direction: Direction) -> Algorithm:
         else Packing(partial(_packing_key, direction), partial(_pack, direction)),
         spreading=True,
         worthwhile=partial(worthwhile, direction),
+        reads_integers=True,
         about=About(
             does="overlap-save with real transforms along one axis",
             cost="transforms of `log2 b` steps a cell, for blocks of `b` cells, and for each frequency a complex "

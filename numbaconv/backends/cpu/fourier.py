@@ -127,7 +127,7 @@ def _read_border(cells, real, imaginary, source, base, first, step, count, begin
         code = code_of(first + cell * step, extent, border, limit)
         if code == CONSTANT or code >= 0:
             to = imaginary if cell % 2 else real
-            cells[to + cell // 2] = fill if code == CONSTANT else source[base + code]
+            cells[to + cell // 2] = fill if code == CONSTANT else cells.dtype.type(source[base + code])
 
 
 @inner

@@ -76,6 +76,7 @@ def both_directions(
     pack: Pack | None = None,
     launch: Launch = _axes_alone,
     flat: bool = False,
+    reads_integers: bool = False,
     worthwhile: Refusal = lambda direction, plan: None,
     about: About | None = None,
 ) -> dict[Direction, Algorithm]:
@@ -84,8 +85,8 @@ def both_directions(
     ``run(plan, source, w, out, epilogue, by_input, launched)`` fills ``out`` from what axes gather of ``source``;
     ``by_input``: result channels are the weight's input channels, as in INPUT_GRAD. ``launched`` is what
     ``launch(plan, by_input, axes)`` made, once for many calls: the axes and whatever else follows from the plan.
-    ``pack(plan, w, by_input, launched)`` prepares a weight. ``flat``, ``worthwhile`` and ``about`` are those of
-    the `Algorithm`.
+    ``pack(plan, w, by_input, launched)`` prepares a weight. ``flat``, ``reads_integers``, ``worthwhile`` and
+    ``about`` are those of the `Algorithm`.
     """
 
     def algorithm(direction: Direction) -> Algorithm:
@@ -121,6 +122,7 @@ def both_directions(
             ready=ready,
             flat=flat,
             about=about,
+            reads_integers=reads_integers,
         )
 
     return {direction: algorithm(direction) for direction in (Direction.FORWARD, Direction.INPUT_GRAD)}
@@ -132,6 +134,7 @@ def weight_gradient(
     run: Callable[[Any, Array, Array, Array], None],
     launch: Callable[[ConvPlan, Axes], Any],
     flat: bool = False,
+    reads_integers: bool = False,
     worthwhile: Callable[[ConvPlan], str | None] = lambda plan: None,
     about: About | None = None,
 ) -> Algorithm:
@@ -151,4 +154,14 @@ def weight_gradient(
         return lambda x, w, y, epilogue: run(made, x, w, y)
 
     factor = partial(any_order_factor, Direction.WEIGHT_GRAD)
-    return Algorithm(name, refusal, take, factor, worthwhile=worthwhile, ready=ready, flat=flat, about=about)
+    return Algorithm(
+        name,
+        refusal,
+        take,
+        factor,
+        worthwhile=worthwhile,
+        ready=ready,
+        flat=flat,
+        about=about,
+        reads_integers=reads_integers,
+    )

@@ -15,7 +15,7 @@ from .activation import ACTIVATION, check_raised
 from .gather import TABLE, merged
 from .gathered import Axes, both_directions, gather_refusal
 from .launch import Kernel, integers, reads, runs_serially
-from .operands import deliver, fill_value, flat, flat_epilogue, flat_target
+from .operands import deliver, fill_value, flat, flat_epilogue, flat_source, flat_target, source_dtype
 from .simd import ROWS, VECTOR_BYTES
 from .threads import parallel_threads
 
@@ -26,9 +26,10 @@ _TARGET = integers(3)
 _STARTS = types.Array(types.int64, 1, "C")
 
 
-def _gemm_signature(kind: Any) -> tuple:
+def _gemm_signature(kind: Any, sources: tuple | None = None) -> tuple:
     flat, out = reads(kind, 1), types.Array(kind, 1, "C")
-    return (flat, flat, _STARTS, flat, flat, out, _SHAPE, _TARGET, TABLE, kind, ACTIVATION)
+    (source,) = sources or (kind,)
+    return (reads(source, 1), flat, _STARTS, flat, flat, out, _SHAPE, _TARGET, TABLE, kind, ACTIVATION)
 
 
 def _pack_signature(kind: Any) -> tuple:
@@ -42,12 +43,13 @@ PACK_KERNEL = Kernel(gemm.pack_weights_tasks, _pack_signature)
 class _Launch(NamedTuple):
     """What follows from a plan alone: the kernels' operands but for arrays, and how many tasks there are.
 
-    ``shape``: the first six integers that the kernel gets. ``tasks``: tasks for each block of rows. ``pack``: the
-    packing kernel, bound to its tasks. ``gemm``: the product's kernel and its whole shape, where these do not depend
-    on the number of threads. ``nothing``: an epilogue of nothing.
+    ``shape``: the first six integers that the kernel gets. ``source``: the dtype in which it reads data. ``tasks``:
+    tasks for each block of rows. ``pack``: the packing kernel, bound to its tasks. ``gemm``: the product's kernel and
+    its whole shape, where these do not depend on the number of threads. ``nothing``: an epilogue of nothing.
     """
 
     dtype: np.dtype
+    source: np.dtype
     axes: Array
     shape: tuple[int, ...]
     tasks: int
@@ -82,7 +84,9 @@ def _for_threads(launch: _Launch) -> tuple[Callable[..., None], tuple[int, ...]]
     """The kernel and its shape; rows are whole in any split, so it has as many blocks as occupy the threads."""
     threads = 1 if runs_serially(launch.work) else parallel_threads()
     row_blocks = max(min(-(-threads // max(launch.tasks, 1)), launch.panels), 1)
-    kernel = _gemm_kernel.bound(launch.dtype, launch.tasks * row_blocks, launch.work)
+    kernel = _gemm_kernel.reading(launch.dtype, launch.source).bound(
+        launch.dtype, launch.tasks * row_blocks, launch.work
+    )
     return kernel, (*launch.shape, row_blocks, launch.lanes)
 
 
@@ -107,6 +111,7 @@ def _launch(plan: ConvPlan, by_input: bool, axes: Axes) -> _Launch:
     packed = int(starts[-1])
     launch = _Launch(
         dtype,
+        source_dtype(plan),
         merged(axes),
         (plan.batch, groups, channels, rows, block, blocks),
         plan.batch * groups * phases * blocks,
@@ -146,7 +151,7 @@ def _run(
     packed = w.arrays[0] if isinstance(w, PackedWeight) else _packed(w, launch)
     gemm, shape = launch.gemm or _for_threads(launch)
     gemm(
-        flat(source, dtype),
+        flat_source(source, launch.source),
         packed,
         launch.starts,
         bias,
@@ -178,6 +183,7 @@ IMPLICIT_GEMM = both_directions(
     _pack,
     _launch,
     flat=True,
+    reads_integers=True,
     about=About(
         does="products over gathered rows, vectors of positions",
         cost="the definition's products; each cell is copied once for every tap that reads it",

@@ -90,13 +90,24 @@ class Kernel:
     serial : dispatcher
         ``serial(begin, end, *operands)`` runs tasks ``begin .. end - 1``.
     signature : callable
-        The operands' Numba types, given the compute dtype's.
+        The operands' Numba types, given the compute dtype's; for `reading` also given those of what is read.
     """
 
-    def __init__(self, serial: Any, signature: Callable[[Any], tuple]):
+    def __init__(self, serial: Any, signature: Callable[..., tuple]):
         self._dispatcher, self._signature = serial, signature
         self._ready: dict[np.dtype, tuple[Callable[..., None], int]] = {}
         self._fanned: dict[np.dtype, tuple[Callable[..., float], int]] = {}
+        self._reading: dict[tuple[np.dtype, ...], Kernel] = {}
+
+    def reading(self, dtype: np.dtype, *sources: np.dtype) -> "Kernel":
+        """The kernel that reads data of these dtypes and converts each element to the compute dtype."""
+        if all(source == dtype for source in sources):
+            return self
+        found = self._reading.get(sources)
+        if found is None:
+            signature = partial(self._signature, sources=tuple(map(numba.from_dtype, sources)))
+            found = self._reading.setdefault(sources, Kernel(self._dispatcher, signature))
+        return found
 
     def _compile(self, dtype: np.dtype) -> tuple[Callable[..., None], int]:
         with _compiling, UsualMode():

@@ -3,6 +3,7 @@
 import numpy as np
 
 from ...arrays import Array
+from ...plan import ConvPlan
 from ..base import Epilogue
 from ..tables import fill_value
 from .activation import compiled_row
@@ -15,9 +16,12 @@ __all__ = [
     "fill_value",
     "flat",
     "flat_epilogue",
+    "flat_source",
     "flat_strides",
     "flat_target",
+    "integers_as_they_are",
     "is_channels_last",
+    "source_dtype",
     "target_extents",
     "target_like",
     "tree_sum",
@@ -32,6 +36,29 @@ def contiguous(array: Array, dtype: np.dtype) -> Array:
 def flat(array: Array, dtype: np.dtype) -> Array:
     """An array's elements in C order and the compute dtype, as one stretch of memory: itself where it is one."""
     return (array if array.dtype == dtype else np.ascontiguousarray(array, dtype)).ravel()
+
+
+def integers_as_they_are(array: Array, dtype: np.dtype) -> Array:
+    """The array itself, or a copy in C order, and in the compute dtype unless it has integers.
+
+    Kernels that convert as they read take these. bool, whose bytes are the same, is seen as uint8.
+    """
+    if array.dtype == dtype or array.dtype.kind not in "biu":
+        return np.ascontiguousarray(array, dtype)
+    found = np.ascontiguousarray(array)
+    return found.view(np.uint8) if found.dtype.kind == "b" else found
+
+
+def source_dtype(plan: ConvPlan) -> np.dtype:
+    """The dtype in which algorithms that convert as they read take their data: the operands' where it is an integer."""
+    return np.dtype({"bool": "uint8"}.get(plan.dtype, plan.dtype) if plan.widens else plan.compute_dtype)
+
+
+def flat_source(array: Array, dtype: np.dtype) -> Array:
+    """`flat`, of bool without a copy."""
+    if array.dtype.kind == "b" and array.flags.c_contiguous and dtype == np.uint8:
+        array = array.view(np.uint8)
+    return flat(array, dtype)
 
 
 def flat_epilogue(epilogue: Epilogue, dtype: np.dtype) -> tuple[Array, Array, Array]:
@@ -87,13 +114,8 @@ def target_like(out: Array, dtype: np.dtype) -> Array:
 
 def deliver(target: Array, out: Array) -> None:
     """Bring a kernel's result to ``out``, unless it is there."""
-    if target is out:
-        return
-    if target.dtype == out.dtype:
+    if target is not out:
         out[...] = target
-    else:
-        with np.errstate(over="ignore"):  # half types round to infinity
-            out[...] = target
 
 
 def chunk_count(tasks: int, units: int, least_tasks: int) -> int:
@@ -104,10 +126,11 @@ def chunk_count(tasks: int, units: int, least_tasks: int) -> int:
 def tree_sum(partial_sums: Array) -> Array:
     """The sum over the first axis, in place, as a tree whose shape its length alone decides."""
     count = len(partial_sums)
-    with np.errstate(over="ignore", invalid="ignore"):  # as within the sums, which no kernel reports
-        while count > 1:
-            kept = (count + 1) // 2
-            partial_sums[: count - kept] += partial_sums[kept:count]
-            count = kept
+    if count > 1:
+        with np.errstate(all="ignore"):  # as within the sums, which no kernel reports
+            while count > 1:
+                kept = (count + 1) // 2
+                partial_sums[: count - kept] += partial_sums[kept:count]
+                count = kept
     total: Array = partial_sums[0]
     return total

@@ -13,7 +13,7 @@ from . import direct
 from .activation import ACTIVATION, check_raised, compiled_row
 from .axes import AXIS, axis_table
 from .launch import Kernel, reads, strided
-from .operands import chunk_count, contiguous, deliver, fill_value, target_like, tree_sum
+from .operands import chunk_count, contiguous, deliver, fill_value, integers_as_they_are, target_like, tree_sum
 
 __all__ = ["DIRECT"]
 
@@ -23,18 +23,21 @@ _LEAST_TASKS = 64
 _ROWS = (AXIS, AXIS, AXIS)
 
 
-def _forward_signature(kind: Any) -> tuple:
-    operands = (reads(kind, 5), reads(kind, 5), reads(kind, 1), strided(kind, 5, readonly=True), strided(kind, 5))
+def _forward_signature(kind: Any, sources: tuple | None = None) -> tuple:
+    (source,) = sources or (kind,)
+    operands = (reads(source, 5), reads(kind, 5), reads(kind, 1), strided(kind, 5, readonly=True), strided(kind, 5))
     return (*operands, types.int64, *_ROWS, kind, ACTIVATION)
 
 
-def _input_grad_signature(kind: Any) -> tuple:
-    operands = (strided(kind, 5), reads(kind, 5), reads(kind, 1), strided(kind, 5, readonly=True), reads(kind, 5))
+def _input_grad_signature(kind: Any, sources: tuple | None = None) -> tuple:
+    (source,) = sources or (kind,)
+    operands = (strided(kind, 5), reads(kind, 5), reads(kind, 1), strided(kind, 5, readonly=True), reads(source, 5))
     return (*operands, types.int64, *_ROWS, kind, ACTIVATION)
 
 
-def _weight_grad_signature(kind: Any) -> tuple:
-    return (reads(kind, 5), reads(kind, 5), types.Array(kind, 6, "C"), types.int64, *_ROWS, kind)
+def _weight_grad_signature(kind: Any, sources: tuple | None = None) -> tuple:
+    x, y = sources or (kind, kind)
+    return (reads(x, 5), reads(y, 5), types.Array(kind, 6, "C"), types.int64, *_ROWS, kind)
 
 
 _forward_kernel = Kernel(direct.forward_tasks, _forward_signature)
@@ -63,8 +66,11 @@ def _forward(plan: ConvPlan, x: Array, w: Array, y: Array, epilogue: Epilogue) -
     tiles = -(-width.output // axis_table(width).tile)
     channels = plan.groups * _blocks(plan.y_channels // plan.groups)
     tasks = plan.batch * channels * depth.output * height.output * tiles
-    operands = (contiguous(x, dtype), contiguous(w, dtype), bias, residual, target)
-    _forward_kernel(dtype, tasks, plan.macs, *operands, *_geometry(plan, dtype), activation)
+    source = integers_as_they_are(x, dtype)
+    operands = (source, contiguous(w, dtype), bias, residual, target)
+    _forward_kernel.reading(dtype, source.dtype)(
+        dtype, tasks, plan.macs, *operands, *_geometry(plan, dtype), activation
+    )
     check_raised(epilogue.activation, activation)
     deliver(target, y)
 
@@ -77,8 +83,11 @@ def _input_grad(plan: ConvPlan, x: Array, w: Array, y: Array, epilogue: Epilogue
     tiles = -(-width.steps // width.grad_tile)
     channels = plan.groups * _blocks(plan.x_channels // plan.groups)
     tasks = plan.batch * channels * depth.input * height.input * tiles
-    operands = (target, contiguous(w, dtype), bias, residual, contiguous(y, dtype))
-    _input_grad_kernel(dtype, tasks, plan.macs, *operands, *_geometry(plan, dtype), activation)
+    source = integers_as_they_are(y, dtype)
+    operands = (target, contiguous(w, dtype), bias, residual, source)
+    _input_grad_kernel.reading(dtype, source.dtype)(
+        dtype, tasks, plan.macs, *operands, *_geometry(plan, dtype), activation
+    )
     check_raised(epilogue.activation, activation)
     deliver(target, x)
 
@@ -89,8 +98,11 @@ def _weight_grad(plan: ConvPlan, x: Array, w: Array, y: Array, epilogue: Epilogu
     rows = plan.batch * plan.axes3[0].output * plan.axes3[1].output
     chunks = chunk_count(channels, rows, _LEAST_TASKS)
     sums = np.empty((chunks, *w.shape), dtype)
-    operands = (contiguous(x, dtype), contiguous(y, dtype), sums)
-    _weight_grad_kernel(dtype, chunks * channels, plan.macs, *operands, *_geometry(plan, dtype))
+    sources = integers_as_they_are(x, dtype), integers_as_they_are(y, dtype)
+    operands = (*sources, sums)
+    _weight_grad_kernel.reading(dtype, sources[0].dtype, sources[1].dtype)(
+        dtype, chunks * channels, plan.macs, *operands, *_geometry(plan, dtype)
+    )
     deliver(tree_sum(sums), w)
 
 
@@ -104,6 +116,8 @@ _ABOUT = About(
 )
 #: The direct algorithm of each direction.
 DIRECT = {
-    direction: Algorithm("direct", lambda plan: None, run, partial(any_order_factor, direction), about=_ABOUT)
+    direction: Algorithm(
+        "direct", lambda plan: None, run, partial(any_order_factor, direction), about=_ABOUT, reads_integers=True
+    )
     for direction, run in _RUNS.items()
 }

@@ -34,7 +34,7 @@ def number(dtype: str) -> Any:
 
 def storage(dtype: np.dtype) -> np.dtype:
     """The dtype in which an array of this dtype is passed to kernels."""
-    return np.dtype(np.uint16) if dtype.name == BFLOAT16 else dtype
+    return np.dtype({BFLOAT16: np.uint16, "bool": np.uint8}.get(dtype.name, dtype))
 
 
 @scalar_function

@@ -112,7 +112,11 @@ def algorithm(
     error_factor: Callable[[ConvPlan], float],
     **options: Any,
 ) -> Algorithm:
-    """An `Algorithm` from its ``make(plan)``; ``options`` are further attributes of `Algorithm`."""
+    """An `Algorithm` from its ``make(plan)``; ``options`` are further attributes of `Algorithm`.
+
+    Kernels are compiled for the dtypes of what they read, so that all of them read integers as they are.
+    """
+    options = {"reads_integers": True, **options}
 
     def ready(plan: ConvPlan) -> Any:
         return _Runner(direction, make, plan)

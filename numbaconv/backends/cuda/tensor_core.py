@@ -205,6 +205,8 @@ def _refusal_of_kind(split: bool, plan: ConvPlan) -> str | None:
     """Why a plan's numbers do not suit, or the devices that are there."""
     if plan.dtype not in ("float32", "float16", "bfloat16"):
         return f"tensor cores multiply float16, bfloat16 and TF32, not {plan.dtype}"
+    if plan.compute_dtype != "float32":
+        return f"tensor cores sum in float32, not in {plan.compute_dtype}"
     kind = kind_of(plan)
     if (kind.parts == 2) != split:
         return "float32 is split in two TF32 for it" if split else "operands may not be rounded to TF32"

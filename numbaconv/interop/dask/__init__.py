@@ -24,8 +24,10 @@ from typing import Any
 import numpy as np
 
 from ... import functional, grad
+from ...arrays import Array, asked_dtype
 from ...backends.subnormals import flushes_subnormals
 from ...backward import ConvGradients, bias_dtypes, output_mask_of, scaled_gradient
+from ...error_state import undisturbed
 from ...errors import ArgumentError, ShapeError
 from ...plan import check_axes
 from ...plan.layout import is_channels_last
@@ -33,7 +35,7 @@ from ...ranks import shape_names
 from ...routes import Site
 from .blocks import run_scaling, under
 from .building import lazy
-from .graph import as_lazy, cuts_of, gather, layer, tokenize
+from .graph import as_lazy, cuts_of, dask_array, gather, layer, rounded, tokenize
 from .pieces import windows_of
 
 __all__ = [
@@ -80,7 +82,7 @@ _GEOMETRY = (
     "output_size",
 )
 _FORMATS = ("data_format", "weight_format")
-_CHOICE = ("algorithm", "backend", "precision")
+_CHOICE = ("algorithm", "backend", "precision", "dtype")
 
 
 def _some(arguments: dict[str, Any], *names: str) -> dict[str, Any]:
@@ -110,18 +112,20 @@ def _output(stem: str, transposed: bool, rank: int, arguments: dict[str, Any]) -
 
 def _scaled(op: str, arguments: dict[str, Any]) -> Any:
     """The gradient by the pre-activation, elementwise from that by the output."""
-    gradient = as_lazy(op, "grad_output", arguments["grad_output"])
-    options = _some(arguments, "activation", "pre_activation", "output", "backend")
-    activation, backend = options.get("activation"), options.get("backend")
+    options = _some(arguments, "activation", "pre_activation", "output", "backend", "dtype")
+    activation, backend, dtype = options.get("activation"), options.get("backend"), options.get("dtype")
+    gradient = as_lazy(op, "grad_output", arguments["grad_output"], dtype is not None)
     saved = {
-        name: as_lazy(op, name, options[name]) for name in ("pre_activation", "output") if options.get(name) is not None
+        name: as_lazy(op, name, options[name], dtype is not None)
+        for name in ("pre_activation", "output")
+        if options.get(name) is not None
     }
     for name, array in saved.items():
         if array.shape != gradient.shape:
             raise ShapeError(f"{op}: {name} has shape {array.shape}, but grad_output has {gradient.shape}")
     one = {name: np.zeros(1, array.dtype) for name, array in (("grad_output", gradient), *saved.items())}
     sample, _ = scaled_gradient(
-        op, one["grad_output"], activation, one.get("pre_activation"), one.get("output"), backend
+        op, one["grad_output"], activation, one.get("pre_activation"), one.get("output"), backend, dtype=dtype
     )  # judges all but the shapes
     if activation is None:
         return gradient
@@ -130,9 +134,9 @@ def _scaled(op: str, arguments: dict[str, Any]) -> Any:
     values = saved[name]
     for axis, chunks in enumerate(gradient.chunks):
         values = gather(values, axis, windows_of(cuts_of(chunks)))
-    flushes = flushes_subnormals(op)
-    title = "scaled-" + tokenize(gradient.name, values.name, name, activation, backend, flushes)
-    run = partial(under, flushes, run_scaling, op, activation, backend, name)
+    asked, flushes = asked_dtype(op, dtype), flushes_subnormals(op)
+    title = "scaled-" + tokenize(gradient.name, values.name, name, activation, backend, str(asked), flushes)
+    run = partial(under, flushes, run_scaling, op, activation, backend, name, asked)
     tasks = {
         (title, *index): (run, (gradient.name, *index), (values.name, *index))
         for index in np.ndindex(gradient.numblocks)
@@ -158,10 +162,18 @@ def _bias_gradient(op: str, rank: int, arguments: dict[str, Any]) -> Any:
     gradient = _scaled(op, arguments)
     last = is_channels_last(op, rank, _some(arguments, "data_format").get("data_format"))
     check_axes(op, "grad_output", gradient.shape, rank, last)
-    wide, dtype = bias_dtypes(op, gradient.dtype)
+    wide, dtype = bias_dtypes(op, gradient.dtype, asked_dtype(op, _some(arguments, "dtype").get("dtype")))
     channel = gradient.ndim - 1 if last else gradient.ndim - rank - 1
     axes = tuple(axis for axis in range(gradient.ndim) if axis != channel)
-    return gradient.astype(wide).sum(axis=axes, dtype=wide).astype(dtype)
+    add = partial(_sum_along, wide)
+    total = dask_array.reduction(gradient, chunk=add, aggregate=add, axis=axes, dtype=wide)
+    return total.map_blocks(rounded, dtype, dtype=dtype)
+
+
+@undisturbed
+def _sum_along(wide: np.dtype, array: Array, axis: Any, keepdims: bool) -> Array:
+    """A sum in a dtype, as `dask.array.reduction` wants it, which knows ``dtype`` as a name of its own."""
+    return array.sum(axis=axis, dtype=wide, keepdims=keepdims)  # type: ignore[no-any-return]
 
 
 def _backward(stem: str, transposed: bool, rank: int, arguments: dict[str, Any]) -> ConvGradients:
@@ -172,7 +184,8 @@ def _backward(stem: str, transposed: bool, rank: int, arguments: dict[str, Any])
         op, _some({"output_mask": (True,) * 3} | _some(arguments, "output_mask"), "output_mask")["output_mask"]
     )
     gradient = _scaled(op, arguments)
-    input, weight = (as_lazy(op, name, arguments[name]) for name in ("input", "weight"))
+    asked = arguments.get("dtype", ...) not in (None, ...)
+    input, weight = (as_lazy(op, name, arguments[name], asked) for name in ("input", "weight"))
     geometry = {name: _kept(value) for name, value in _some(arguments, *_GEOMETRY).items()}
     options = _some(arguments, *_FORMATS, *_CHOICE)
     by_input = lazy(
@@ -186,7 +199,7 @@ def _backward(stem: str, transposed: bool, rank: int, arguments: dict[str, Any])
         size=weight.shape,
         **options,
     )
-    by_bias = _bias_gradient(op, rank, {"grad_output": gradient, **_some(arguments, "data_format")})
+    by_bias = _bias_gradient(op, rank, {"grad_output": gradient, **_some(arguments, "data_format", "dtype")})
     return ConvGradients(
         by_input if wanted["input"] else None,
         by_weight if wanted["weight"] else None,

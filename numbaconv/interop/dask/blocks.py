@@ -35,6 +35,8 @@ class Job:
     backend : str
     flushes : bool
         Whether subnormal numbers count as zeros, as it was asked for where the graph was built.
+    dtype : numpy.dtype or None
+        Of the result, where the call asks for it.
     """
 
     name: str
@@ -45,16 +47,24 @@ class Job:
     activation: Any
     backend: str
     flushes: bool
+    dtype: np.dtype | None
 
     @classmethod
     def of(
-        cls, site: Site, rank: int, geometry: Geometry, weight_format: str | None, activation: Any, backend: str
+        cls,
+        site: Site,
+        rank: int,
+        geometry: Geometry,
+        weight_format: str | None,
+        activation: Any,
+        backend: str,
+        dtype: np.dtype | None,
     ) -> "Job":
         """The job of a call."""
         stem = "conv_transpose" if site.transposed else "conv"
         name = f"{stem}{rank}d" + ("" if site.produces == "output" else f"_{site.produces}")
         flushes = flushes_subnormals(name)
-        return cls(name, site.transposed, site.produces, geometry, weight_format, activation, backend, flushes)
+        return cls(name, site.transposed, site.produces, geometry, weight_format, activation, backend, flushes, dtype)
 
 
 def under(flushes: bool, function: Callable[..., T], *given: Any) -> T:
@@ -76,6 +86,7 @@ def _arguments(job: Job, plan: ConvPlan, algorithm: str | None) -> dict[str, Any
         "algorithm": algorithm,
         "backend": job.backend,
         "precision": plan.precision,
+        "dtype": job.dtype,
     }
     if job.transposed:
         found["output_size"] = tuple(axis.input for axis in plan.axes)
@@ -114,7 +125,7 @@ def _block(
     arguments = _arguments(job, plan, algorithm)
     if job.produces == "weight":
         if plan.output_dtype != plan.compute_dtype:  # half types: rounded once all is summed
-            first, second = first.astype(plan.compute_dtype), second.astype(plan.compute_dtype)
+            arguments["dtype"] = plan.compute_dtype
         gradient: Array = getattr(grad, job.name)(first, plan.weight_shape, second, **arguments)
         return gradient
     if job.produces == "input":
@@ -129,9 +140,17 @@ def _block(
     return result if crop is None else np.ascontiguousarray(result[crop])
 
 
-def run_scaling(op: str, activation: Any, backend: str | None, saved: str, grad_output: Array, values: Array) -> Array:
+def run_scaling(
+    op: str,
+    activation: Any,
+    backend: str | None,
+    saved: str,
+    dtype: np.dtype | None,
+    grad_output: Array,
+    values: Array,
+) -> Array:
     """A block of the gradient by the pre-activation."""
     pre_activation, output = (values if saved == name else None for name in ("pre_activation", "output"))
-    scaled, fill = scaled_gradient(op, grad_output, activation, pre_activation, output, backend)
+    scaled, fill = scaled_gradient(op, grad_output, activation, pre_activation, output, backend, dtype=dtype)
     fill()
     return scaled

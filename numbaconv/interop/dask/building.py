@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ...arrays import asked_dtype
 from ...backends.base import Direction
 from ...backends.registry import forced_algorithm
 from ...dispatch import Judged, judge
@@ -100,6 +101,7 @@ def lazy(
     backend: str | None = None,
     algorithm: str | None = None,
     precision: str | None = None,
+    dtype: Any = None,
     like: Any = None,
 ) -> Any:
     """What a site produces, as a Dask array; everything is checked, nothing computed.
@@ -114,7 +116,7 @@ def lazy(
         Those of `Geometry`.
     size : sequence of int, optional
         The shape of what it produces, where that is an operand's gradient.
-    data_format, weight_format, activation, backend, algorithm, precision
+    data_format, weight_format, activation, backend, algorithm, precision, dtype
         As in the functions.
     like : Dask array, optional
         What an input's gradient gets its chunks from; else they follow from those that it is computed from.
@@ -122,7 +124,7 @@ def lazy(
     op = site.op(rank)
     geometry = Geometry.of(op, rank, **arguments)
     given = {
-        name: None if value is None else as_lazy(op, GIVEN_NAMES.get(name, name), value)
+        name: None if value is None else as_lazy(op, GIVEN_NAMES.get(name, name), value, dtype is not None)
         for name, value in operands.items()
     }
     first, second = (given[name] for name in site.reads)
@@ -142,11 +144,12 @@ def lazy(
         backend=backend,
         algorithm=algorithm,
         precision=precision,
+        dtype=dtype,
         stand_in=_planned,
     )
     if found.engine.name == "cpu":
         _start_threads()
-    job = Job.of(site, rank, geometry, weight_format, activation, found.engine.name)
+    job = Job.of(site, rank, geometry, weight_format, activation, found.engine.name, asked_dtype(op, dtype))
     builder = _Builder(site, found, job, forced_algorithm(algorithm))
     if site.direction is Direction.WEIGHT_GRAD:
         return builder.weight_gradient(first, second)

@@ -14,6 +14,7 @@ import numpy as np
 
 from ...arrays import Array, host_array
 from ...backends.subnormals import mode_asked
+from ...error_state import undisturbed
 from ...errors import ShapeError
 from ...extras import require
 from .blocks import under
@@ -23,14 +24,14 @@ dask_array = require("dask.array", "dask", "numbaconv.interop.dask")
 tokenize = require("dask.base", "dask", "numbaconv.interop.dask").tokenize
 HighLevelGraph = require("dask.highlevelgraph", "dask", "numbaconv.interop.dask").HighLevelGraph
 
-__all__ = ["as_lazy", "cuts_of", "gather", "layer", "summed", "tokenize"]
+__all__ = ["as_lazy", "cuts_of", "gather", "layer", "rounded", "summed", "tokenize"]
 
 #: How many terms a node of a tree of sums has.
 _FAN_IN = 8
 
 
-def as_lazy(op: str, name: str, value: Any) -> Any:
-    """A Dask array: as it is, or of an array in memory or on disk.
+def as_lazy(op: str, name: str, value: Any, asked: bool = False) -> Any:
+    """A Dask array: as it is, or of an array in memory or on disk. ``asked`` as in `as_array`.
 
     Raises
     ------
@@ -41,8 +42,8 @@ def as_lazy(op: str, name: str, value: Any) -> Any:
     """
     if not isinstance(value, dask_array.Array):
         stored = hasattr(value, "chunks") and hasattr(value, "dtype")  # zarr's and HDF5's know in which pieces
-        value = dask_array.from_array(value if stored else host_array(op, name, value))
-    host_array(op, name, value._meta)  # what blocks will be: masked ones are refused now
+        value = dask_array.from_array(value if stored else host_array(op, name, value, asked))
+    host_array(op, name, value._meta, asked)  # what blocks will be: masked ones are refused now
     if any(extent != extent for chunks in value.chunks for extent in chunks):
         raise ShapeError(f"{op}: {name} has chunks of unknown sizes; call its compute_chunk_sizes() first")
     return value
@@ -118,18 +119,20 @@ def gather(array: Any, axis: int, windows: Sequence[Window]) -> Any:
     return layer(name, tasks, chunks, array.dtype, [array])
 
 
+@undisturbed
 def _sum(terms: list[Array]) -> Array:
     """Terms added one after the other; sums of integers wrap."""
     total = terms[0]
-    with mode_asked("dask"), np.errstate(over="ignore", invalid="ignore"):
+    with mode_asked("dask"), np.errstate(all="ignore"):
         for term in terms[1:]:
             total = total + term
     return total
 
 
-def _rounded(total: Array, dtype: Any) -> Array:
-    with np.errstate(over="ignore"):
-        return total.astype(dtype, copy=False)
+@undisturbed
+def rounded(total: Array, dtype: Any) -> Array:
+    """A sum in the dtype of its result."""
+    return total.astype(dtype, copy=False)
 
 
 def summed(name: str, tasks: dict[Any, Any], terms: list[Any], key: Any, dtype: Any, flushes: bool) -> None:
@@ -142,4 +145,4 @@ def summed(name: str, tasks: dict[Any, Any], terms: list[Any], key: Any, dtype: 
             terms.append((f"{name}-sum", level, number, *key[1:]))
             tasks[terms[-1]] = (partial(under, flushes, _sum), node)
         level += 1
-    tasks[key] = (_rounded, terms[0], dtype)
+    tasks[key] = (rounded, terms[0], dtype)

@@ -38,7 +38,7 @@ _MATHS = SimpleNamespace(
 
 
 def _rule_dtype(call: Call, array: Any) -> Any:
-    return like_result(name_of(call.spec), np.dtype(array.dtype), {})
+    return like_result(name_of(call.spec), {"input": np.dtype(array.dtype)}, {})
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -51,7 +51,7 @@ def convolve(call: Call, x: Any, w: Any, bias: Any, residual: Any) -> Any:
     if residual is not None and residual.shape != size:
         raise ShapeError(f"{op}: residual has shape {residual.shape}, but the output has {size}")
     extras = {name: each.dtype for name, each in (("bias", bias), ("residual", residual)) if each is not None}
-    dtype = like_result(op, np.dtype(x.dtype), extras)
+    dtype = like_result(op, {"input": np.dtype(x.dtype)}, extras)
     return run(call, "convolve", size, dtype, x, w, bias, residual)
 
 
