@@ -75,4 +75,4 @@ kind = numba.from_dtype(np.dtype(sys.argv[1]))
 for kernel in kernels().values():
     operands = kernel._signature(kind)
     emit(kernel._dispatcher, types.int64, types.int64, *operands)
-emit(fan_out.fan_out, types.int64, types.int64, types.int64, types.Tuple(operands))
+emit(fan_out.fan_out, *[types.int64] * 4, types.Tuple(operands))
