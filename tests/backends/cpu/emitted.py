@@ -64,7 +64,7 @@ def kernels():
 def emit(dispatcher, *operands):
     """The texts of a dispatcher's code and of what was not compiled before."""
     texts.clear()
-    dispatcher.compile(types.void(*operands))
+    dispatcher.compile(operands)
     lines = [line.strip() for text in texts for line in text.splitlines()]
     made = [line for line in lines if "inttoptr" in line and not line.startswith(OBJECT)]
     defined = sum(line.startswith("define") for line in lines)
