@@ -10,7 +10,17 @@ import numpy as np
 from ..arrays import Array
 from ..plan import CONSTANT, PADDING_MODES, UNIT_CODE, ZERO, Axis, ConvPlan
 
-__all__ = ["codes_of", "fill_value", "keep", "memory_of", "preimages", "source_table", "sources", "stepping"]
+__all__ = [
+    "codes_of",
+    "fill_value",
+    "keep",
+    "memory_of",
+    "preimages",
+    "source_table",
+    "sources",
+    "stepping",
+    "unit_stepping",
+]
 
 #: Bytes of arrays in all that is kept, and how many things are kept at most.
 _BYTES, _ENTRIES = 2**26, 2**14
@@ -82,6 +92,11 @@ def stepping(axis: Axis) -> Axis:
     """
     most = max(axis.extent, _LEAST_STRIDE)
     return replace(axis, stride=most) if axis.output <= 1 and axis.stride > most else axis
+
+
+def unit_stepping(axis: Axis) -> Axis:
+    """The same relation with a stride of 1 where there is no second output to step to: what the CUDA kernels take."""
+    return replace(axis, stride=1) if axis.output <= 1 and axis.stride > 1 else axis
 
 
 def codes_of(code: int, cells: Array, extent: int) -> Array:

@@ -10,7 +10,7 @@ import numpy as np
 from ...arrays import Array
 from ...plan import ConvPlan
 from ..base import About, Algorithm, Direction, any_order_factor
-from ..tables import fill_value, source_table, stepping
+from ..tables import fill_value, source_table, unit_stepping
 from .depthwise_kernels import ALONG, DOTS_HEAD, DOWN, LAST, SWEEP_HEAD, dots_kernel, sweep_kernel
 from .device import Tensor, empty, in_layout_of, settled
 from .division import divisor
@@ -123,7 +123,7 @@ class _Sweep(_Depthwise):
         return settled_words([*pieces, [0] * (begin % 2), *entries], stream), walk, blocks
 
     def _make(self, source: Tensor, w: Tensor, out: Tensor, stream: Any) -> _Made:
-        strided = self.by_input and stepping(self.plan.axes3[2]).stride > 1
+        strided = self.by_input and unit_stepping(self.plan.axes3[2]).stride > 1
         order = _order(out.shape[3], _is_last(out), strided)
         table, walk, blocks = self._table(source, w, out, order, stream)
         dtypes = source.dtype.name, w.dtype.name, out.dtype.name
@@ -143,7 +143,7 @@ class _Sweep(_Depthwise):
 
 def _line(axis: Any, tiles: int, lines: int, step: int) -> Array:
     """The offsets that WEIGHT_GRAD reads across the walk, as far as its tiles of taps reach."""
-    axis = stepping(axis)
+    axis = unit_stepping(axis)
     line = _offsets(source_table(axis), step)
     length = (max(axis.output, 1) - 1) * axis.stride + (tiles * lines - 1) * axis.dilation + 1
     return np.concatenate([line, np.full(max(length - line.size, 0), -1)])
@@ -186,7 +186,7 @@ class _Weight(_Depthwise):
         line_b = DOTS_HEAD + walk.line.size
         head += [DOTS_HEAD + walk.start, walk.advance, walk.unit, walk.shift]
         for axis, at in ((b, line_b), (d, line_b + of_lines[0].size)):
-            stepped = stepping(plan.axes3[axis])
+            stepped = unit_stepping(plan.axes3[axis])
             head += [at, stepped.stride, stepped.dilation]
         tap_steps = (kernel[1] * kernel[2], kernel[2], 1)
         head += [*(tap_steps[axis] for axis in (a, b, d)), kernel[a], kernel[b], taps, y.shape[2 + a]]
@@ -224,7 +224,7 @@ def _refusal(direction: Direction, plan: ConvPlan) -> str | None:
     by_input = direction is Direction.INPUT_GRAD
     if by_input and any(axis.maps_padding for axis in plan.axes):
         return "padding that repeats cells adds several positions to one"
-    for axis in map(stepping, plan.axes3):
+    for axis in map(unit_stepping, plan.axes3):
         entries = (axis.input if by_input else axis.output) * axis.kernel
         if max(entries, axis.kernel * (axis.stride + axis.dilation)) >= _MOST_ENTRIES:
             return f"an axis has {_MOST_ENTRIES} pairs of a result and a tap at most, not {entries}"

@@ -18,7 +18,7 @@ import numpy as np
 
 from ...arrays import Array
 from ...plan import CONSTANT, ZERO, Axis, ConvPlan
-from ..tables import keep, source_table, stepping
+from ..tables import keep, source_table, unit_stepping
 from .tiles import DEPTH
 
 __all__ = [
@@ -65,7 +65,7 @@ class GatheredAxis(NamedTuple):
 @keep
 def forward_axis(axis: Axis) -> GatheredAxis:
     """How FORWARD reads an axis of the input: a single phase."""
-    axis = stepping(axis)
+    axis = unit_stepping(axis)
     taps = tuple((k, k * axis.dilation) for k in range(axis.kernel))
     return GatheredAxis(1, (Phase(axis.output, 0, source_table(axis), axis.stride, taps),))
 
@@ -73,7 +73,7 @@ def forward_axis(axis: Axis) -> GatheredAxis:
 @keep
 def input_grad_axis(axis: Axis) -> GatheredAxis:
     """How INPUT_GRAD reads an axis of the output gradient: a phase for each that has input cells."""
-    axis = stepping(axis)
+    axis = unit_stepping(axis)
     phases = []
     of_taps = [axis.tap_phase(k) for k in range(axis.kernel)]
     for phase in range(min(axis.stride, axis.pad_before + axis.input)):

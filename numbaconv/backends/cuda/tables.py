@@ -10,7 +10,7 @@ import numpy as np
 
 from ...arrays import Array
 from ...plan import CONSTANT, ZERO, Axis
-from ..tables import preimages, sources, stepping
+from ..tables import preimages, sources, unit_stepping
 from .jit import scalar_function
 
 __all__ = [
@@ -49,7 +49,7 @@ def axes_table(axes: tuple[Axis, ...], begin: int) -> list[int]:
     head: list[int] = []
     tail: list[int] = []
     place = begin + FIELDS * len(axes)
-    for axis in map(stepping, axes):
+    for axis in map(unit_stepping, axes):
         outside = starts = positions = NOT_MAPPED
         if axis.maps_padding:
             outside = place + len(tail)

@@ -46,7 +46,7 @@ PROGRAMS = {
         "banks": 48,
     },
     "simulated_winograd.py": {
-        "problems": 100,
+        "problems": 108,
         "layouts": 16,
         "dtypes": 24,
         "bits": 16,
