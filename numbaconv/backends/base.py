@@ -30,6 +30,7 @@ __all__ = [
     "Runner",
     "Weight",
     "any_order_factor",
+    "converts_while_reading",
     "sample_bytes",
     "terms_summed",
 ]
@@ -85,6 +86,15 @@ def sample_bytes(plan: ConvPlan) -> int:
     """Bytes of a sample of the input or of the result, whichever are more, in the dtype of the sums."""
     sizes = {"float32": 4, "int32": 4, "complex128": 16}
     return max(prod(plan.x_shape[1:]), prod(plan.y_shape[1:])) * sizes.get(plan.compute_dtype, 8)
+
+
+def converts_while_reading(plan: ConvPlan) -> bool:
+    """Whether a sample of integers is too large to be copied into the dtype of the sums.
+
+    Kernels that convert each element as they read it are compiled for each dtype and, reading one sample, take up to
+    four times as long as a copy and a kernel without conversions.
+    """
+    return plan.converts_integers and sample_bytes(plan) > MOST_CONVERTED
 
 
 def any_order_factor(direction: Direction, plan: ConvPlan) -> float:
@@ -202,7 +212,7 @@ class Algorithm:
     family : str, optional
         A name that variants of one method share; in ``NUMBACONV_DISABLE`` it stands for all of them.
     reads_integers : bool
-        Whether it reads integer operands as they are where sums are not integers; without, it copies to convert them.
+        Whether it reads integers as they are where a sample is too large to be copied: `converts_while_reading`.
     flat : bool
         Whether such a runner takes operands as elements in canonical order alone, so that they need not have
         the axes of extent 1 which make them canonical.
@@ -229,7 +239,7 @@ class Algorithm:
 
     def passed_over(self, plan: ConvPlan) -> str | None:
         """Why the automatic choice should not take it for a plan that it accepts, as a sentence, or None."""
-        if plan.widens and not self.reads_integers and sample_bytes(plan) > MOST_CONVERTED:
+        if not self.reads_integers and converts_while_reading(plan):
             return (
                 f"it copies samples to convert them, each of {sample_bytes(plan):,} bytes in {plan.compute_dtype}, "
                 f"more than {MOST_CONVERTED:,}"

@@ -7,7 +7,7 @@ import numpy as np
 
 from ..arrays import Array
 from ..plan import ConvPlan
-from .base import MOST_CONVERTED, Algorithm, Direction, Epilogue, Runner, sample_bytes
+from .base import MOST_CONVERTED, Algorithm, Direction, Epilogue, Runner, converts_while_reading, sample_bytes
 
 __all__ = ["converting"]
 
@@ -19,7 +19,7 @@ def converting(algorithm: Algorithm, plan: ConvPlan, direction: Direction, dtype
     from the plan. Results of FORWARD and INPUT_GRAD have the bits of one piece; weight gradients are summed piece
     after piece.
     """
-    reads_them = algorithm.reads_integers and plan.widens
+    reads_them = algorithm.reads_integers and converts_while_reading(plan)
     if reads_them or all(dtype == plan.compute_dtype for dtype in dtypes):
         return algorithm.runner(plan)
     samples = max(MOST_CONVERTED // max(sample_bytes(plan), 1), 1)

@@ -117,9 +117,9 @@ class ConvPlan:
         return (self.y_channels, group_channels, *(axis.kernel for axis in self.axes3))
 
     @cached_property
-    def widens(self) -> bool:
-        """Whether operands are integers and sums are not."""
-        return self.dtype.startswith(("bool", "int", "uint")) and self.compute_dtype.startswith(("float", "complex"))
+    def converts_integers(self) -> bool:
+        """Whether operands are integers of another dtype than the sums."""
+        return self.dtype != self.compute_dtype and self.dtype.startswith(("bool", "int", "uint"))
 
     def _stored(self, channels: int, extents: tuple[int, ...]) -> tuple[int, ...]:
         full = (self.batch, channels, *extents)

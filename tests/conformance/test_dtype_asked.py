@@ -11,7 +11,18 @@ import numbaconv
 from numbaconv import grad
 from numbaconv.backends.base import Direction
 from numbaconv.errors import DTypeError
-from problems import ALGORITHMS, BACKENDS, PROBLEMS, accepting, assert_within, error_bound, expected, operands, run
+from problems import (
+    ALGORITHMS,
+    BACKENDS,
+    PROBLEMS,
+    accepting,
+    assert_within,
+    error_bound,
+    expected,
+    operands,
+    run,
+    visited,
+)
 
 RNG = np.random.default_rng(5)
 NAMES = ("stride 2", "constant", "depthwise", "long kernel", "mapped and strided and dilated")
@@ -35,7 +46,7 @@ def named(name):
 
 
 @pytest.mark.parametrize(("given", "asked"), PAIRS)
-@pytest.mark.parametrize("name", [name for name in NAMES if name in PROBLEMS])
+@pytest.mark.parametrize("name", visited(*NAMES))
 def test_every_algorithm(name, given, asked):
     problem = replace(PROBLEMS[name], value=abs(PROBLEMS[name].value))
     arrays = [np.abs(each) for each in operands(problem, RNG, np.int64, 3)]
@@ -53,6 +64,15 @@ def test_every_algorithm(name, given, asked):
             assert_within(answer, wanted, error_bound(direction, algorithm, problem, asked, *floats), label)
         else:
             np.testing.assert_array_equal(answer, wanted.astype(asked), err_msg=label)
+
+
+@pytest.mark.parametrize(("given", "asked"), [("bool", "float32"), ("int16", "float64"), ("uint8", "int32")])
+@pytest.mark.parametrize("name", visited("constant", "depthwise", "long kernel"))
+def test_kernels_that_convert_while_they_read(name, given, asked, monkeypatch):
+    """Samples too large to be copied: here all are."""
+    monkeypatch.setattr("numbaconv.backends.base.MOST_CONVERTED", 0)
+    monkeypatch.setattr("numbaconv.dispatch._routes", type(numbaconv.dispatch._routes)(1024))
+    test_every_algorithm(name, given, asked)
 
 
 def test_sums_are_taken_in_it():

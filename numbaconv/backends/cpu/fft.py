@@ -43,7 +43,7 @@ from .operands import (
     fill_value,
     flat_epilogue,
     flat_target,
-    integers_as_they_are,
+    read_as_given,
     tree_sum,
 )
 from .overlap import long_axis, refusal, rows_of, worthwhile
@@ -133,7 +133,7 @@ class _Job:
     def source(self, array: Array) -> Array:
         """`flat`, but integers as they are, which the transform converts as it reads."""
         found = _long_last(array, self.at)
-        return (integers_as_they_are if self.plan.widens else contiguous)(found, self.dtype).reshape(-1)
+        return read_as_given(self.plan, found).reshape(-1)
 
     def spectrum(self, depth: int) -> int:
         """Elements of the spectra of ``depth`` steps; one more vector holds the highest frequency."""

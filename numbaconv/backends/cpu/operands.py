@@ -4,7 +4,7 @@ import numpy as np
 
 from ...arrays import Array
 from ...plan import ConvPlan
-from ..base import Epilogue
+from ..base import Epilogue, converts_while_reading
 from ..tables import fill_value
 from .activation import compiled_row
 
@@ -19,8 +19,8 @@ __all__ = [
     "flat_source",
     "flat_strides",
     "flat_target",
-    "integers_as_they_are",
     "is_channels_last",
+    "read_as_given",
     "source_dtype",
     "target_extents",
     "target_like",
@@ -38,20 +38,22 @@ def flat(array: Array, dtype: np.dtype) -> Array:
     return (array if array.dtype == dtype else np.ascontiguousarray(array, dtype)).ravel()
 
 
-def integers_as_they_are(array: Array, dtype: np.dtype) -> Array:
-    """The array itself, or a copy in C order, and in the compute dtype unless it has integers.
+def read_as_given(plan: ConvPlan, array: Array) -> Array:
+    """The array in C order, in the compute dtype, or as it is where kernels convert while they read.
 
-    Kernels that convert as they read take these. bool, whose bytes are the same, is seen as uint8.
+    bool, whose bytes are the same, is seen as uint8.
     """
-    if array.dtype == dtype or array.dtype.kind not in "biu":
+    dtype = np.dtype(plan.compute_dtype)
+    if array.dtype.kind not in "biu" or not converts_while_reading(plan):
         return np.ascontiguousarray(array, dtype)
     found = np.ascontiguousarray(array)
     return found.view(np.uint8) if found.dtype.kind == "b" else found
 
 
 def source_dtype(plan: ConvPlan) -> np.dtype:
-    """The dtype in which algorithms that convert as they read take their data: the operands' where it is an integer."""
-    return np.dtype({"bool": "uint8"}.get(plan.dtype, plan.dtype) if plan.widens else plan.compute_dtype)
+    """The dtype in which kernels that can convert while they read take their data."""
+    as_given = converts_while_reading(plan)
+    return np.dtype({"bool": "uint8"}.get(plan.dtype, plan.dtype) if as_given else plan.compute_dtype)
 
 
 def flat_source(array: Array, dtype: np.dtype) -> Array:

@@ -13,7 +13,7 @@ from . import direct
 from .activation import ACTIVATION, check_raised, compiled_row
 from .axes import AXIS, axis_table
 from .launch import Kernel, reads, strided
-from .operands import chunk_count, contiguous, deliver, fill_value, integers_as_they_are, target_like, tree_sum
+from .operands import chunk_count, contiguous, deliver, fill_value, read_as_given, target_like, tree_sum
 
 __all__ = ["DIRECT"]
 
@@ -66,7 +66,7 @@ def _forward(plan: ConvPlan, x: Array, w: Array, y: Array, epilogue: Epilogue) -
     tiles = -(-width.output // axis_table(width).tile)
     channels = plan.groups * _blocks(plan.y_channels // plan.groups)
     tasks = plan.batch * channels * depth.output * height.output * tiles
-    source = integers_as_they_are(x, dtype)
+    source = read_as_given(plan, x)
     operands = (source, contiguous(w, dtype), bias, residual, target)
     _forward_kernel.reading(dtype, source.dtype)(
         dtype, tasks, plan.macs, *operands, *_geometry(plan, dtype), activation
@@ -83,7 +83,7 @@ def _input_grad(plan: ConvPlan, x: Array, w: Array, y: Array, epilogue: Epilogue
     tiles = -(-width.steps // width.grad_tile)
     channels = plan.groups * _blocks(plan.x_channels // plan.groups)
     tasks = plan.batch * channels * depth.input * height.input * tiles
-    source = integers_as_they_are(y, dtype)
+    source = read_as_given(plan, y)
     operands = (target, contiguous(w, dtype), bias, residual, source)
     _input_grad_kernel.reading(dtype, source.dtype)(
         dtype, tasks, plan.macs, *operands, *_geometry(plan, dtype), activation
@@ -98,7 +98,7 @@ def _weight_grad(plan: ConvPlan, x: Array, w: Array, y: Array, epilogue: Epilogu
     rows = plan.batch * plan.axes3[0].output * plan.axes3[1].output
     chunks = chunk_count(channels, rows, _LEAST_TASKS)
     sums = np.empty((chunks, *w.shape), dtype)
-    sources = integers_as_they_are(x, dtype), integers_as_they_are(y, dtype)
+    sources = read_as_given(plan, x), read_as_given(plan, y)
     operands = (*sources, sums)
     _weight_grad_kernel.reading(dtype, sources[0].dtype, sources[1].dtype)(
         dtype, chunks * channels, plan.macs, *operands, *_geometry(plan, dtype)
