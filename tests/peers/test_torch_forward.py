@@ -274,7 +274,11 @@ def test_half_sums_in_single_precision(name, half):
     )
 
 
-INTEGERS = ["int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64"]
+#: Integer dtypes, and those of their sums.
+INTEGERS = {
+    **{"int8": "int32", "uint8": "int32", "int16": "int64", "uint16": "int64"},
+    **{"int32": "int64", "uint32": "int64", "int64": "int64", "uint64": "uint64"},
+}
 
 
 def check_integers(case, dtype, bias_dtype):
@@ -285,14 +289,14 @@ def check_integers(case, dtype, bias_dtype):
     else:
         expected = case.torch(*(torch.from_numpy(each.astype(np.int64)) for each in (x, w, b)))
     answer = ours(case, x, w, b.astype(bias_dtype))
-    assert answer.dtype == (np.int32 if np.dtype(dtype).itemsize < 4 else np.int64)
+    assert answer.dtype == INTEGERS[dtype]
     np.testing.assert_array_equal(answer, expected.numpy())
 
 
 @pytest.mark.parametrize("dtype", INTEGERS)
 @pytest.mark.parametrize("name", SOME)
 def test_integers(name, dtype):
-    check_integers(CASES[name], dtype, np.int32 if np.dtype(dtype).itemsize < 4 else np.int64)
+    check_integers(CASES[name], dtype, INTEGERS[dtype])
 
 
 @pytest.mark.parametrize("dtype", INTEGERS)
