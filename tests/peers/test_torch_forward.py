@@ -360,7 +360,8 @@ def test_argument_order(name):
 @pytest.mark.parametrize("name", ["unfold", "fold"])
 def test_argument_order_of_columns(name):
     mine, theirs = (inspect.signature(getattr(each, name)).parameters.values() for each in (numbaconv, F))
-    assert [(each.name, each.default) for each in mine] == [(each.name, each.default) for each in theirs]
+    positional = [(each.name, each.default) for each in mine if each.kind is not each.KEYWORD_ONLY]
+    assert positional == [(each.name, each.default) for each in theirs]
 
 
 def test_positional_arguments():
