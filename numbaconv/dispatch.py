@@ -318,12 +318,7 @@ def _leaves_numpy_alone(site: Site, found: Judged) -> bool:
     return dtype_name(found.dtype) == compute and all(dtype_name(array.dtype) == compute for array in arrays)
 
 
-def _route(
-    kind: type[Route],
-    site: Site,
-    found: Judged,
-    quiet: bool,
-) -> Route:
+def _route(kind: type[Route], site: Site, found: Judged, quiet: bool) -> Route:
     plan, chosen = found.plan, found.algorithm
     data = tuple(array.dtype for name, array in found.arrays.items() if name != "weight")
     run = converting(chosen, plan, site.direction, data) if found.engine.compiled else chosen.runner(plan)

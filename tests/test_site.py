@@ -80,7 +80,9 @@ def test_blocks_are_of_known_kinds(page):
     fences = len(re.findall(r"^```", page.read_text(encoding="utf-8"), flags=re.MULTILINE))
     assert fences == 2 * len(found) + 2 * sum(block.printed is not None for block in found)
     for block in found:
-        assert block.language in {"python", "console", "bash"}, f"{name(page)}:{block.line}: {block.language}"
+        assert block.language in {"python", "console", "bash", "dockerfile"}, (
+            f"{name(page)}:{block.line}: {block.language}"
+        )
     for command in re.findall(r"numbaconv\[([\w,-]+)\]|-e \"?\.\[([\w,-]+)\]", page.read_text(encoding="utf-8")):
         for extra in ",".join(filter(None, command)).split(","):
             assert extra in extras, f"{name(page)} names the extra {extra}"

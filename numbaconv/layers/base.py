@@ -14,7 +14,6 @@ from ..arrays import Array
 from ..backends.activations import resolve_activation
 from ..border import bordered, outside
 from ..dispatch import named_backend
-from ..error_state import undisturbed
 from ..errors import ArgumentError, ConvError, DTypeError, ShapeError
 from ..functional import Activation
 from ..plan import ConvPlan, Geometry, Ints, ReceptiveField, dtype_name, plan_conv, receptive_field
@@ -314,12 +313,12 @@ class Layer(ABC):
         for name, array in made.items():
             mine[name][...] = array
 
-    @undisturbed
     def _converted(self, name: str, array: Array, dtype: np.dtype) -> Array:
         """An array as the parameter that it is to become."""
         if array.dtype.kind not in "biuf" and dtype_name(array.dtype) != "bfloat16":
             raise DTypeError(f"{self._op}: {name} has dtype {array.dtype}, but parameters are real numbers")
-        return array.astype(dtype)
+        with np.errstate(all="ignore"):
+            return array.astype(dtype)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write `state_dict` to a file, as `numbaconv.layers.save_arrays` does: whole, or not at all.

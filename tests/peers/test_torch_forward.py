@@ -276,8 +276,14 @@ def test_half_sums_in_single_precision(name, half):
 
 #: Integer dtypes, and those of their sums.
 INTEGERS = {
-    **{"int8": "int32", "uint8": "int32", "int16": "int64", "uint16": "int64"},
-    **{"int32": "int64", "uint32": "int64", "int64": "int64", "uint64": "uint64"},
+    "int8": "int32",
+    "uint8": "int32",
+    "int16": "int64",
+    "uint16": "int64",
+    "int32": "int64",
+    "uint32": "int64",
+    "int64": "int64",
+    "uint64": "uint64",
 }
 
 

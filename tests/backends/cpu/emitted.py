@@ -71,8 +71,13 @@ def emit(dispatcher, *operands):
     sys.stdout.write(json.dumps([f"{dispatcher.py_func.__module__}.{dispatcher.__name__}", defined, made]) + "\n")
 
 
+#: The kernels for integers: the direct algorithm's.
+INTEGERS = {"forward_tasks", "input_grad_tasks", "weight_grad_tasks"}
+
 kind = numba.from_dtype(np.dtype(sys.argv[1]))
 for kernel in kernels().values():
+    if isinstance(kind, types.Integer) and kernel._dispatcher.__name__ not in INTEGERS:
+        continue
     operands = kernel._signature(kind)
     emit(kernel._dispatcher, types.int64, types.int64, *operands)
 emit(fan_out.fan_out, *[types.int64] * 4, types.Tuple(operands))
