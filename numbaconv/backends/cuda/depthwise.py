@@ -66,6 +66,17 @@ def _order(last: bool, along: bool) -> str:
     return LAST if last else ALONG if along else DOWN
 
 
+def _walked(plan: ConvPlan, by_input: bool, last: bool) -> int:
+    """The axis to walk along, whose taps are the innermost of a sum: by what has taps, never by extents.
+
+    Axes without taps may come and go with extents, as plans fold them. It is the last but one with taps, or the last
+    one for channels last, and for INPUT_GRAD where that is strided.
+    """
+    tapped = [at for at, axis in enumerate(plan.axes3) if axis.kernel > 1] or [2]
+    strided = by_input and stepping(plan.axes3[tapped[-1]]).stride > 1
+    return tapped[-1] if last or strided else tapped[-2:][0]
+
+
 def _is_last(tensor: Tensor) -> bool:
     return tensor.strides[1] == 1 and tensor.shape[1] > 1
 
@@ -82,12 +93,12 @@ class _Sweep(_Depthwise):
         super().__init__(plan)
         self.by_input = by_input
 
-    def _table(self, source: Tensor, w: Tensor, out: Tensor, order: str, stream: Any) -> tuple[Any, Walk, int]:
+    def _table(self, source: Tensor, w: Tensor, out: Tensor, order: str, a: int, stream: Any) -> tuple[Any, Walk, int]:
         """The integers that the kernel reads (`depthwise_kernels.py` says where each is), the walk, and the blocks."""
         plan, by_input = self.plan, self.by_input
         outputs, inputs = plan.y_channels // plan.groups, plan.x_channels // plan.groups
         rows, channels = (inputs, outputs) if by_input else (outputs, inputs)
-        a, b, d = (1, 2, 0) if order == DOWN else (2, 1, 0)
+        d, b = (axis for axis in range(3) if axis != a)
         walk = (input_walk if by_input else forward_walk)(plan.axes3[a])
         lists = [
             input_lists(plan.axes3[axis]) if by_input else forward_lists(plan.axes3[axis], self.constant)
@@ -121,13 +132,13 @@ class _Sweep(_Depthwise):
         return settled_words([*pieces, [0] * (begin % 2), *entries], stream), walk, blocks
 
     def _make(self, source: Tensor, w: Tensor, out: Tensor, stream: Any) -> _Made:
-        # The walk's axis is the innermost of a sum, so that it must not follow from extents.
-        _, height, width = map(stepping, self.plan.axes3)
-        along = (self.by_input and width.stride > 1) or height.kernel == 1
-        order = _order(_is_last(out), along)
-        table, walk, blocks = self._table(source, w, out, order, stream)
+        walked = _walked(self.plan, self.by_input, _is_last(out))
+        order = _order(_is_last(out), walked == 2)
+        table, walk, blocks = self._table(source, w, out, order, walked, stream)
         dtypes = source.dtype.name, w.dtype.name, out.dtype.name
-        chosen = (walk.pattern, order, walk.chunks > 1, self.constant and not self.by_input, dtypes, self.compute.name)
+        constant = self.constant and not self.by_input
+        walked = walked if constant else 2  # the same kernel for all axes where it makes no difference
+        chosen = (walk.pattern, order, walked, walk.chunks > 1, constant, dtypes, self.compute.name)
         return _Made(partial(sweep_kernel, *chosen), table, blocks * self.plan.batch)
 
     def __call__(self, x: Tensor, w: Tensor, y: Tensor, epilogue: DeviceEpilogue, stream: Any) -> None:

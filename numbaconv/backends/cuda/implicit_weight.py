@@ -170,7 +170,7 @@ def refusal_of_weight(plan: ConvPlan) -> str | None:
     """Why a weight gradient's tables do not suit a plan, if they do not."""
     taps, columns = prod(plan.w_shape[2:]), prod(plan.w_shape[1:])
     if max(8 * taps, columns) >= MOST_ENTRIES:
-        return f"it has tables for {MOST_ENTRIES // 8} taps of few channels at most, not for {taps} in {columns} weights"
+        return f"it has tables for {MOST_ENTRIES // 8} taps at most, not for {taps} and {columns} weights of a result"
     return common_refusal(plan)
 
 

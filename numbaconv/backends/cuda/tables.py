@@ -14,13 +14,13 @@ from ..tables import preimages, stepping
 from .jit import scalar_function
 
 __all__ = [
+    "BORDER",
     "DILATION",
     "FIELDS",
     "INPUT",
     "KERNEL",
     "NOT_MAPPED",
     "OUTPUT",
-    "BORDER",
     "PAD",
     "POSITIONS",
     "STARTS",
@@ -30,9 +30,10 @@ __all__ = [
     "source",
 ]
 
-#: Where an axis's integers are, from its first on: extents and steps; what padding holds, as in `plan.border_cell`; then
-#: where the tables of INPUT_GRAD begin in the whole array. ``STARTS`` and ``POSITIONS``: where an input cell stands, as
-#: `preimages` has it, for the strides and dilations beside; ``NOT_MAPPED`` where that is its own padded position alone.
+#: Where an axis's integers are, from its first on: extents and steps; what padding holds, as in `plan.border_cell`;
+#: then where the tables of INPUT_GRAD begin in the whole array. ``STARTS`` and ``POSITIONS``: where an input cell
+#: stands, as `preimages` has it, for the strides and dilations beside; ``NOT_MAPPED`` where that is its own padded
+#: position alone.
 INPUT, OUTPUT, KERNEL, STRIDE, DILATION, PAD, BORDER, STARTS, POSITIONS = range(9)
 FIELDS = 9
 NOT_MAPPED = -1

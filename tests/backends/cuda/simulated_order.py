@@ -41,6 +41,7 @@ DEPTHWISE = [
         ((1, 9), (1, 2), 1),
         ((2, 3, 3), (2, 2, 2), 1),
         ((2, 1, 9), (1, 1, 1), 1),
+        ((2, 9, 1), (1, 2, 1), 1),
     )
     for channels in ((2, 1, 1), (1, 1, 2))
 ]
@@ -73,7 +74,7 @@ def part_of(whole, axis, at):
     return whole[tuple(slice(at, at + 1) if a == axis + 2 else slice(None) for a in range(whole.ndim))]
 
 
-def one_result(kernel, strides, dilation, channels, dtype, algorithm):
+def one_result(kernel, strides, dilation, channels, dtype, algorithm, **layout):
     """FORWARD: each axis in turn with a single result."""
     groups, inputs, outputs = channels
     rank = len(kernel)
