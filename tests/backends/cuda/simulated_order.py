@@ -8,6 +8,7 @@ extents or padding. There are fewer threads than on a device, whose barriers tak
 import json
 import os
 import sys
+from itertools import product
 
 os.environ["NUMBA_ENABLE_CUDASIM"] = "1"
 sys.path[:0] = [os.path.join(os.path.dirname(__file__), *up) for up in (("..", ".."), ())]
@@ -16,8 +17,11 @@ import numpy as np  # noqa: E402
 from turns import take_turns  # noqa: E402
 
 import numbaconv  # noqa: E402
-from numbaconv import AlgorithmError  # noqa: E402
+from numbaconv import AlgorithmError, grad  # noqa: E402
+from numbaconv.backends.base import Direction  # noqa: E402
 from numbaconv.backends.cuda import depthwise  # noqa: E402
+from numbaconv.backends.cuda.tables import axes_table  # noqa: E402
+from numbaconv.plan import PADDING_MODES  # noqa: E402
 from problems import draw  # noqa: E402
 
 take_turns()
@@ -153,6 +157,33 @@ def check_tensor_core():
         for each in PRODUCTS[:4:3]:
             one_result(*each, dtype, algorithm)
             one_cell(*each, dtype, algorithm)
+
+
+def small_tables(direction, problem):
+    """Whether no table is longer than a few times what the problem's arrays hold."""
+    plan = numbaconv.plan_conv(*problem[:2], dtype="float32", **problem[2])
+    return axes_table(plan.axes3, 0, direction is Direction.INPUT_GRAD).size < 200
+
+
+def check_absurd():
+    """Dilations, paddings and strides that nobody means: as on the CPU, and no table as long as they are."""
+    x, w, g = (draw(RNG, shape, np.float32, 3) for shape in ((1, 1, 5), (1, 1, 3), (1, 1, 5)))
+    for huge, mode in product((10**8, 2**40), PADDING_MODES):
+        far = {"dilation": huge, "padding": huge, "padding_mode": mode}
+        for direction in Direction:
+            note(small_tables(direction, (x.shape, w.shape, far)), "table", direction.name, far)
+        for call, operands in (
+            (numbaconv.conv1d, (x, w)),
+            (grad.conv1d_input, (x.shape, w, g)),
+            (grad.conv1d_weight, (x, w.shape, g)),
+        ):
+            answer = call(*operands, backend="cuda", **far)
+            note(np.array_equal(answer, call(*operands, algorithm="direct", **far)), call.__name__, far)
+    for algorithm in (None, "direct", "depthwise", "implicit_gemm"):
+        options = {"stride": 5000, "padding": 4999, "algorithm": algorithm}
+        answer = accepted(numbaconv.conv_transpose1d, x, w, **options)
+        if answer is not None:
+            note(np.array_equal(answer, numbaconv.conv_transpose1d(x, w, stride=5000, padding=4999)), options)
 
 
 CHECKS = {name.removeprefix("check_"): check for name, check in list(globals().items()) if name.startswith("check_")}

@@ -34,7 +34,8 @@ PROGRAMS = {
         "depthwise_forward": 50,
         "depthwise_input": 100,
         "implicit_gemm": 30,
-        "tensor_core": 10,
+        "tensor_core": 18,
+        "absurd": 70,
     },
     "simulated_tensor.py": {
         "problems": 58,
