@@ -33,7 +33,7 @@ PROGRAMS = {
         "direct": 60,
         "depthwise_forward": 50,
         "depthwise_input": 100,
-        "implicit_gemm": 30,
+        "implicit_gemm": 24,
         "tensor_core": 18,
         "absurd": 70,
     },
