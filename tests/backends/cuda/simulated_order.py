@@ -180,10 +180,10 @@ def check_absurd():
             answer = call(*operands, backend="cuda", **far)
             note(np.array_equal(answer, call(*operands, algorithm="direct", **far)), call.__name__, far)
     for algorithm in (None, "direct", "depthwise", "implicit_gemm"):
-        options = {"stride": 5000, "padding": 4999, "algorithm": algorithm}
+        options = {"stride": 600, "padding": 599, "algorithm": algorithm}
         answer = accepted(numbaconv.conv_transpose1d, x, w, **options)
         if answer is not None:
-            note(np.array_equal(answer, numbaconv.conv_transpose1d(x, w, stride=5000, padding=4999)), options)
+            note(np.array_equal(answer, numbaconv.conv_transpose1d(x, w, stride=600, padding=599)), options)
 
 
 CHECKS = {name.removeprefix("check_"): check for name, check in list(globals().items()) if name.startswith("check_")}
