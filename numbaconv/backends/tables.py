@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import fields, is_dataclass, replace
+from math import gcd
 from threading import Lock
 from typing import Any, TypeVar
 
@@ -12,6 +13,7 @@ from ..plan import CONSTANT, PADDING_MODES, UNIT_CODE, ZERO, Axis, ConvPlan
 
 __all__ = [
     "codes_of",
+    "dense_steps",
     "fill_value",
     "keep",
     "memory_of",
@@ -19,7 +21,6 @@ __all__ = [
     "source_table",
     "sources",
     "stepping",
-    "unit_stepping",
 ]
 
 #: Bytes of arrays in all that is kept, and how many things are kept at most.
@@ -94,11 +95,6 @@ def stepping(axis: Axis) -> Axis:
     return replace(axis, stride=most) if axis.output <= 1 and axis.stride > most else axis
 
 
-def unit_stepping(axis: Axis) -> Axis:
-    """The same relation with a stride of 1 where there is no second output to step to: what the CUDA kernels take."""
-    return replace(axis, stride=1) if axis.output <= 1 and axis.stride > 1 else axis
-
-
 def codes_of(code: int, cells: Array, extent: int) -> Array:
     """The cells themselves where they are ``0 .. extent - 1``, else what `border_cell` says, many at a time."""
     if code >= UNIT_CODE:
@@ -143,10 +139,37 @@ def fill_value(plan: ConvPlan, dtype: np.dtype) -> Any:
     return value
 
 
-def preimages(axis: Axis) -> tuple[Array, Array]:
-    """The inverse of `source_table`: ``positions[start[i] : start[i + 1]]`` hold input cell ``i``."""
-    table = source_table(axis)
-    positions = np.argsort(table, kind="stable")
-    positions = positions[np.count_nonzero(table < 0) :]
-    start = np.searchsorted(table[positions], np.arange(axis.input + 1)).astype(np.int64)
-    return start, positions.astype(np.int64)
+def dense_steps(axis: Axis) -> tuple[int, int, int, int]:
+    """A stride, a dilation and what one step of them is, and how many positions are used then.
+
+    Outputs and taps meet at the same positions as before, numbered anew, ascending or not, where most positions
+    between the first and the last are read by no tap. Of steps without a common divisor, two pairs of an output and a
+    tap meet at one position only where there are as many outputs as the dilation, and taps as the stride.
+    """
+    stride, dilation, pairs = axis.stride, axis.dilation, axis.output * axis.kernel
+    if axis.used <= 2 * pairs:
+        return stride, dilation, 1, axis.used
+    step = gcd(stride, dilation)
+    used = (axis.used - 1) // step + 1
+    if used <= 2 * pairs:
+        return stride // step, dilation // step, step, used
+    return axis.kernel, 1, 0, pairs
+
+
+def preimages(axis: Axis) -> tuple[int, int, Array, Array]:
+    """Where the input cells stand: a stride, a dilation, and positions of these, ascending for each cell.
+
+    Those of cell ``i`` are ``positions[start[i] : start[i + 1]]``. Output ``o`` and tap ``k`` meet at position
+    ``o * stride + k * dilation``; these are the axis's own steps unless most of its positions are read by nobody.
+    """
+    stride, dilation, step, used = dense_steps(axis)
+    numbers = np.arange(used, dtype=np.int64)
+    places = numbers * step
+    if not step:
+        output, tap = np.divmod(numbers, axis.kernel)
+        places = output * axis.stride + tap * axis.dilation
+    cells = sources(axis, places)
+    positions = np.argsort(cells, kind="stable")
+    positions = positions[np.count_nonzero(cells < 0) :]
+    start = np.searchsorted(cells[positions], np.arange(axis.input + 1)).astype(np.int64)
+    return stride, dilation, start, positions.astype(np.int64)

@@ -66,11 +66,16 @@ def test_phases(axis):
 @settings(max_examples=500, deadline=None)
 @given(axis=axes())
 def test_preimages_invert_sources(axis):
-    start, positions = preimages(axis)
+    """Outputs and taps meet at the same cells, whether positions are the axis's own or numbered anew."""
+    stride, dilation, start, positions = preimages(axis)
     padded = sources(axis)[: axis.used]
+    pairs = [(o, k) for o in range(axis.output) for k in range(axis.kernel)]
     for cell in range(axis.input):
         found = positions[start[cell] : start[cell + 1]].tolist()
-        assert found == [position for position, source in enumerate(padded) if source == cell]
+        assert found == sorted(set(found))
+        wanted = [(o, k) for o, k in pairs if padded[o * axis.stride + k * axis.dilation] == cell]
+        assert [(o, k) for o, k in pairs if o * stride + k * dilation in found] == wanted
+    assert positions.size <= 2 * len(pairs)
 
 
 def test_used_positions_are_those_that_taps_read():

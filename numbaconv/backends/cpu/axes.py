@@ -1,6 +1,5 @@
 """One spatial axis as the direct kernels see it: integers and tables as long as the kernel, from ``plan.Axis``."""
 
-from math import gcd
 from typing import NamedTuple
 
 import numpy as np
@@ -8,7 +7,7 @@ from numba import types
 
 from ...arrays import Array
 from ...plan import PADDING_MODES, Axis
-from ..tables import keep, sources, stepping
+from ..tables import dense_steps, keep, sources, stepping
 
 __all__ = ["AXIS", "AxisTable", "axis_table"]
 
@@ -89,23 +88,6 @@ def _segments(slot: Array, shift: Array, phases: Array, stride: int, tile: int) 
     return stride * in_order[firsts] + phases[slot[order]][firsts], segment, reads
 
 
-def _dense(axis: Axis) -> tuple[int, int, int, int]:
-    """A stride, a dilation and what one step of them is, and how many positions are used then.
-
-    Outputs and taps meet at the same positions as before, numbered anew, ascending or not, where most positions
-    between the first and the last are read by no tap. Of steps without a common divisor, two pairs of an output and a
-    tap meet at one position only where there are as many outputs as the dilation, and taps as the stride.
-    """
-    stride, dilation, pairs = axis.stride, axis.dilation, axis.output * axis.kernel
-    if axis.used <= 2 * pairs:
-        return stride, dilation, 1, axis.used
-    step = gcd(stride, dilation)
-    used = (axis.used - 1) // step + 1
-    if used <= 2 * pairs:
-        return stride // step, dilation // step, step, used
-    return axis.kernel, 1, 0, pairs
-
-
 def _extras(axis: Axis, step: int, used: int) -> tuple[Array, Array]:
     """``extra_cell`` and ``extra_position``: of the padding, or with a step other than 1 of all that is read."""
     if step == 1:
@@ -136,7 +118,7 @@ def axis_table(axis: Axis) -> AxisTable:
     stride, dilation, used, own, extra_cell, extra_position = axis.stride, axis.dilation, axis.used, 1, none, none
     first_step, last_cell = axis.pad_before // stride, axis.pad_before + axis.input - 1
     if axis.maps_padding:
-        stride, dilation, step, used = _dense(axis)
+        stride, dilation, step, used = dense_steps(axis)
         own = int(step == 1)
         extra_cell, extra_position = _extras(axis, step, used)
         first_step, last_cell = 0, max(last_cell, used - 1) if own else used - 1

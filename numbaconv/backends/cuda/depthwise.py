@@ -10,7 +10,7 @@ import numpy as np
 from ...arrays import Array
 from ...plan import ConvPlan
 from ..base import About, Algorithm, Direction, any_order_factor
-from ..tables import fill_value, source_table, unit_stepping
+from ..tables import fill_value, source_table, stepping
 from .depthwise_kernels import ALONG, DOTS_HEAD, DOWN, LAST, SWEEP_HEAD, dots_kernel, sweep_kernel
 from .device import Tensor, empty, in_layout_of, settled
 from .division import divisor
@@ -61,11 +61,20 @@ class _Depthwise:
         return self._made.of(layouts, make, *operands, stream)
 
 
-def _order(height: int, last: bool, along: bool) -> str:
-    """How threads lie, by the result's height; ``along``: whether the walk is to be along the width."""
-    if last:
-        return LAST
-    return ALONG if along or height < RESULTS else DOWN
+def _order(last: bool, along: bool) -> str:
+    """How threads lie; ``along``: whether the walk is to be along the width."""
+    return LAST if last else ALONG if along else DOWN
+
+
+def _walked(plan: ConvPlan, by_input: bool, last: bool) -> int:
+    """The axis to walk along, whose taps are the innermost of a sum: by what has taps, never by extents.
+
+    Axes without taps may come and go with extents, as plans fold them. It is the last but one with taps, or the last
+    one for channels last, and for INPUT_GRAD where that is strided.
+    """
+    tapped = [at for at, axis in enumerate(plan.axes3) if axis.kernel > 1] or [2]
+    strided = by_input and stepping(plan.axes3[tapped[-1]]).stride > 1
+    return tapped[-1] if last or strided else tapped[-2:][0]
 
 
 def _is_last(tensor: Tensor) -> bool:
@@ -84,12 +93,12 @@ class _Sweep(_Depthwise):
         super().__init__(plan)
         self.by_input = by_input
 
-    def _table(self, source: Tensor, w: Tensor, out: Tensor, order: str, stream: Any) -> tuple[Any, Walk, int]:
+    def _table(self, source: Tensor, w: Tensor, out: Tensor, order: str, a: int, stream: Any) -> tuple[Any, Walk, int]:
         """The integers that the kernel reads (`depthwise_kernels.py` says where each is), the walk, and the blocks."""
         plan, by_input = self.plan, self.by_input
         outputs, inputs = plan.y_channels // plan.groups, plan.x_channels // plan.groups
         rows, channels = (inputs, outputs) if by_input else (outputs, inputs)
-        a, b, d = (1, 2, 0) if order == DOWN else (2, 1, 0)
+        d, b = (axis for axis in range(3) if axis != a)
         walk = (input_walk if by_input else forward_walk)(plan.axes3[a])
         lists = [
             input_lists(plan.axes3[axis]) if by_input else forward_lists(plan.axes3[axis], self.constant)
@@ -123,11 +132,13 @@ class _Sweep(_Depthwise):
         return settled_words([*pieces, [0] * (begin % 2), *entries], stream), walk, blocks
 
     def _make(self, source: Tensor, w: Tensor, out: Tensor, stream: Any) -> _Made:
-        strided = self.by_input and unit_stepping(self.plan.axes3[2]).stride > 1
-        order = _order(out.shape[3], _is_last(out), strided)
-        table, walk, blocks = self._table(source, w, out, order, stream)
+        walked = _walked(self.plan, self.by_input, _is_last(out))
+        order = _order(_is_last(out), walked == 2)
+        table, walk, blocks = self._table(source, w, out, order, walked, stream)
         dtypes = source.dtype.name, w.dtype.name, out.dtype.name
-        chosen = (walk.pattern, order, walk.chunks > 1, self.constant and not self.by_input, dtypes, self.compute.name)
+        constant = self.constant and not self.by_input
+        walked = walked if constant else 2  # the same kernel for all axes where it makes no difference
+        chosen = (walk.pattern, order, walked, walk.chunks > 1, constant, dtypes, self.compute.name)
         return _Made(partial(sweep_kernel, *chosen), table, blocks * self.plan.batch)
 
     def __call__(self, x: Tensor, w: Tensor, y: Tensor, epilogue: DeviceEpilogue, stream: Any) -> None:
@@ -143,7 +154,7 @@ class _Sweep(_Depthwise):
 
 def _line(axis: Any, tiles: int, lines: int, step: int) -> Array:
     """The offsets that WEIGHT_GRAD reads across the walk, as far as its tiles of taps reach."""
-    axis = unit_stepping(axis)
+    axis = stepping(axis)
     line = _offsets(source_table(axis), step)
     length = (max(axis.output, 1) - 1) * axis.stride + (tiles * lines - 1) * axis.dilation + 1
     return np.concatenate([line, np.full(max(length - line.size, 0), -1)])
@@ -162,7 +173,7 @@ class _Weight(_Depthwise):
         plan = self.plan
         outputs, inputs = plan.y_channels // plan.groups, plan.x_channels // plan.groups
         last = _is_last(x)
-        order = _order(y.shape[3], last, False)
+        order = _order(last, y.shape[3] < RESULTS)
         a, b, d = (1, 2, 0) if order == DOWN else (2, 1, 0)
         walk, kernel = forward_walk(plan.axes3[a]), tuple(axis.kernel for axis in plan.axes3)
         tiles_b = -(-kernel[b] // max(_MOST_SUMS // walk.pattern.taps, 1))
@@ -186,7 +197,7 @@ class _Weight(_Depthwise):
         line_b = DOTS_HEAD + walk.line.size
         head += [DOTS_HEAD + walk.start, walk.advance, walk.unit, walk.shift]
         for axis, at in ((b, line_b), (d, line_b + of_lines[0].size)):
-            stepped = unit_stepping(plan.axes3[axis])
+            stepped = stepping(plan.axes3[axis])
             head += [at, stepped.stride, stepped.dilation]
         tap_steps = (kernel[1] * kernel[2], kernel[2], 1)
         head += [*(tap_steps[axis] for axis in (a, b, d)), kernel[a], kernel[b], taps, y.shape[2 + a]]
@@ -224,7 +235,7 @@ def _refusal(direction: Direction, plan: ConvPlan) -> str | None:
     by_input = direction is Direction.INPUT_GRAD
     if by_input and any(axis.maps_padding for axis in plan.axes):
         return "padding that repeats cells adds several positions to one"
-    for axis in map(unit_stepping, plan.axes3):
+    for axis in map(stepping, plan.axes3):
         entries = (axis.input if by_input else axis.output) * axis.kernel
         if max(entries, axis.kernel * (axis.stride + axis.dilation)) >= _MOST_ENTRIES:
             return f"an axis has {_MOST_ENTRIES} pairs of a result and a tap at most, not {entries}"

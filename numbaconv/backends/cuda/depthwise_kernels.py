@@ -87,12 +87,14 @@ def _places(order: str) -> Any:
 
 
 @cache
-def _cell_of(dtype: str, order: str, gaps: bool, constant: bool, compute: str) -> Any:
+def _cell_of(dtype: str, walked: int, gaps: bool, constant: bool, compute: str) -> Any:
     """A device function: what a thread's cell holds, from its place along the walk and its places or codes across.
 
-    ``gaps``: whether there are codes across. ``constant``: whether padding may hold a constant.
+    ``walked``: which of the three axes the walk is along. ``gaps``: whether there are codes across. ``constant``:
+    whether padding may hold a constant; where several axes are outside the last of them decides.
     """
-    read, scalar, down = reader(dtype), number(compute), order == DOWN
+    read, scalar = reader(dtype), number(compute)
+    along, front = walked == 2, walked == 0
     zero = scalar(0)
 
     @inlined
@@ -101,8 +103,8 @@ def _cell_of(dtype: str, order: str, gaps: bool, constant: bool, compute: str) -
         if (place | b | d) >= 0 if gaps else place >= 0:
             value = scalar(read(source, start + np.uint64(np.uint32(np.uint32(place) + np.uint32(b) + np.uint32(d)))))
         elif constant:
-            width, height = (b, place) if down else (place, b)
-            code = width if width < 0 else (height if height < 0 else d)
+            width, height = (place, b) if along else (b, d if front else place)
+            code = width if width < 0 else (height if height < 0 else (place if front else d))
             value = fill if code == CONSTANT else zero
         return value
 
@@ -111,9 +113,18 @@ def _cell_of(dtype: str, order: str, gaps: bool, constant: bool, compute: str) -
 
 @newest
 def sweep_kernel(
-    pattern: Pattern, order: str, chunked: bool, constant: bool, dtypes: tuple[str, str, str], compute: str, finish: Any
+    pattern: Pattern,
+    order: str,
+    walked: int,
+    chunked: bool,
+    constant: bool,
+    dtypes: tuple[str, str, str],
+    compute: str,
+    finish: Any,
 ) -> Any:
     """FORWARD and INPUT_GRAD. ``dtypes``: of source, weight and result; ``constant``: whether padding may be.
+
+    ``walked``: which of the three axes the walk is along.
 
     Its arguments: source, weight, result, the epilogue's, table, elements from one sample to the next of source and
     result, what constant padding holds.
@@ -121,7 +132,7 @@ def sweep_kernel(
     results, taps, step, slope, bias, divisor = pattern
     held, scalar = pattern.cells, number(compute)
     read_w, write = reader(dtypes[1]), writer(dtypes[2])
-    coordinates, cell = _places(order), _cell_of(dtypes[0], order, constant, constant, compute)
+    coordinates, cell = _places(order), _cell_of(dtypes[0], walked, constant, constant, compute)
     zero = scalar(0)
 
     @inlined
@@ -213,7 +224,7 @@ DOTS_HEAD = 43
 def _dots_of_line(pattern: Pattern, order: str, constant: bool, dtype: str, compute: str, kb: int) -> Any:
     """A device function: a line's cells times the gradients, added to the sums of its tile's taps."""
     results, taps, step, slope, _, _ = pattern
-    held, cell = pattern.cells, _cell_of(dtype, order, True, constant, compute)
+    held, cell = pattern.cells, _cell_of(dtype, 1 if order == DOWN else 2, True, constant, compute)
 
     @inlined
     def line(x, table, x_at, line_b, d, fill, left, places, cells, grads, sums):

@@ -133,7 +133,8 @@ def _steps(table, axis):
 def _meeting(narrow: bool) -> Any:
     """``meeting(table, axis, position, step)``: an output and the tap with which it reads a padded position, or -1, -1.
 
-    Steps count outputs or taps, whichever are fewer, and the other is what is left.
+    Steps count outputs or taps, whichever are fewer, and the other is what is left. Outputs are counted from the last
+    one, so that taps ascend either way: the order of sums does not depend on how many outputs there are.
     """
     signed, unsigned = _integer_types(narrow)
 
@@ -142,6 +143,7 @@ def _meeting(narrow: bool) -> Any:
         stride, dilation = table[np.uint32(axis + STRIDE)], table[np.uint32(axis + DILATION)]
         taken, divisor, most = dilation, stride, table[np.uint32(axis + OUTPUT)]
         if of_outputs:
+            step = most - 1 - step
             taken, divisor, most = stride, dilation, table[np.uint32(axis + KERNEL)]
         distance = signed(position - step * taken)
         if distance < 0:

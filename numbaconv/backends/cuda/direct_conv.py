@@ -27,6 +27,8 @@ _LEAST_THREADS, _LEAST_CELLS, _MOST_CHUNKS = 65536, 32, 512
 class _Direct:
     """What follows from the plan; and, kept by the operands' strides, the integers on the device."""
 
+    by_input = False
+
     def __init__(self, plan: ConvPlan):
         self.plan = plan
         self._tables: Kept[tuple[Any, bool]] = Kept()
@@ -45,7 +47,7 @@ class _Direct:
         cells = plan.batch * prod(plan.y_shape[2:])
         head = [threads, plan.x_channels // plan.groups, plan.y_channels // plan.groups]
         head += [step for each in operands for step in each.strides] + [*extents, weights, cells]
-        values = head + axes_table(plan.axes3, direct.AXES)
+        values = np.concatenate([np.array(head, np.int64), axes_table(plan.axes3, direct.AXES, self.by_input)])
         spans = (span(each.shape, each.strides) for each in operands)
         positions = (max(axis.padded, axis.used) + axis.extent for axis in plan.axes3)
         made = integers(values, *spans, *positions, blocks_for(threads) * THREADS)
@@ -70,6 +72,8 @@ class _Forward(_Direct):
 
 
 class _InputGrad(_Direct):
+    by_input = True
+
     def __call__(self, x: Tensor, w: Tensor, y: Tensor, epilogue: DeviceEpilogue, stream: Any) -> None:
         plan, threads = self.plan, x.size
         table, narrow = self.table(threads, x.shape, 0, (x, w, y), stream)

@@ -18,7 +18,7 @@ import numpy as np
 
 from ...arrays import Array
 from ...plan import CONSTANT, ZERO, Axis, ConvPlan
-from ..tables import keep, source_table, unit_stepping
+from ..tables import keep, source_table, stepping
 from .tiles import DEPTH
 
 __all__ = [
@@ -65,7 +65,7 @@ class GatheredAxis(NamedTuple):
 @keep
 def forward_axis(axis: Axis) -> GatheredAxis:
     """How FORWARD reads an axis of the input: a single phase."""
-    axis = unit_stepping(axis)
+    axis = stepping(axis)
     taps = tuple((k, k * axis.dilation) for k in range(axis.kernel))
     return GatheredAxis(1, (Phase(axis.output, 0, source_table(axis), axis.stride, taps),))
 
@@ -73,16 +73,18 @@ def forward_axis(axis: Axis) -> GatheredAxis:
 @keep
 def input_grad_axis(axis: Axis) -> GatheredAxis:
     """How INPUT_GRAD reads an axis of the output gradient: a phase for each that has input cells."""
-    axis = unit_stepping(axis)
+    axis = stepping(axis)
+    cells = np.arange(min(axis.input, axis.stride), dtype=np.int64)
     phases = []
-    of_taps = [axis.tap_phase(k) for k in range(axis.kernel)]
-    for phase in range(min(axis.stride, axis.pad_before + axis.input)):
+    of_phase: dict[int, list[tuple[int, int]]] = {}
+    for k in range(axis.kernel):
+        phase, shift = axis.tap_phase(k)
+        of_phase.setdefault(phase, []).append((k, shift))
+    for phase in np.sort((cells + axis.pad_before) % axis.stride).tolist():
         begin = -((phase - axis.pad_before) // axis.stride)  # the first q with stride * q + phase >= pad
         first = begin * axis.stride + phase - axis.pad_before
-        if first >= axis.input:
-            continue
         count = -((first - axis.input) // axis.stride)
-        bases = [(k, begin - shift) for k, (of_tap, shift) in enumerate(of_taps) if of_tap == phase]
+        bases = [(k, begin - shift) for k, shift in of_phase.get(phase, ())]
         lowest = min((base for _, base in bases), default=0)
         highest = max((base for _, base in bases), default=0)
         line = np.arange(lowest, highest + count)

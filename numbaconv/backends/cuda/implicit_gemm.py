@@ -25,6 +25,7 @@ __all__ = [
     "IMPLICIT_GEMM",
     "LEAST_ROWS",
     "MOST_ELEMENTS",
+    "MOST_ENTRIES",
     "PackTables",
     "Product",
     "common_refusal",
@@ -39,7 +40,7 @@ __all__ = [
 #: Elements of a sample, and of a weight, that 32-bit offsets reach.
 MOST_ELEMENTS = 2**30
 #: Phases, and table entries for each depth, above which tables would outgrow what they are for.
-_MOST_PHASES, _MOST_ENTRIES = 2**12, 2**20
+_MOST_PHASES, MOST_ENTRIES = 2**12, 2**20
 #: Result channels of a group from which a tile is worth its empty rows.
 LEAST_ROWS = 4
 
@@ -161,7 +162,7 @@ class Gathered:
         if last:
             vector = stores and rows % 4 == 0
         else:
-            one_phase = not self.by_input or all(axis.stride == 1 or axis.output <= 1 for axis in plan.axes3)
+            one_phase = not self.by_input or all(axis.stride == 1 for axis in plan.axes3)
             vector = stores and one_phase and positions % 4 == 0 and dense_positions(out)
         product = self.product
         gather = gather_of(plan, self.by_input, product.step, steps_of_sample(source), steps_of_sample(out), vector)
@@ -247,8 +248,8 @@ def common_refusal(plan: ConvPlan) -> str | None:
         if prod(shape) >= MOST_ELEMENTS:
             return f"its offsets reach {MOST_ELEMENTS} elements, but the {what} has {prod(shape)}"
     longest = max(axis.padded + axis.extent for axis in plan.axes3)
-    if longest >= _MOST_ENTRIES:
-        return f"an axis has tables of {_MOST_ENTRIES} entries at most, not {longest}"
+    if longest >= MOST_ENTRIES:
+        return f"an axis has tables of {MOST_ENTRIES} entries at most, not {longest}"
     return None
 
 
@@ -263,7 +264,7 @@ def refusal_of_gather(by_input: bool, plan: ConvPlan) -> str | None:
     if phases > _MOST_PHASES:
         return f"there are tables for {_MOST_PHASES} stride phases at most, not {phases}"
     taps, channels = prod(axis.kernel for axis in plan.axes), prod(plan.w_shape[:2])
-    if taps * 8 * max(channels, 1) >= MOST_ELEMENTS or taps * 64 >= _MOST_ENTRIES:
+    if taps * 8 * max(channels, 1) >= MOST_ELEMENTS or taps * 64 >= MOST_ENTRIES:
         return f"its packed weights would have tables for {taps} taps of {channels} channels"
     return None
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from functools import partial
-from itertools import product
 from math import prod
 from typing import Any, NamedTuple
 
@@ -15,14 +14,22 @@ from .device import Tensor, empty, settled
 from .division import inverse
 from .epilogue import DeviceEpilogue
 from .gather import forward_axis
-from .implicit_gemm import BESIDE_CHANNELS, GATHERED, common_refusal, is_aligned, reachable, steps_of_sample
+from .implicit_gemm import (
+    BESIDE_CHANNELS,
+    GATHERED,
+    MOST_ENTRIES,
+    common_refusal,
+    is_aligned,
+    reachable,
+    steps_of_sample,
+)
 from .launching import THREADS, blocks_for, launch
 from .running import algorithm
 from .scratch import Kept
 from .tiles import DEPTH, SMALL, WEIGHT_TILES, choose_tile
 from .weight_gemm import EACH, HEAD, QUADS, sum_kernel, weight_kernel
 
-__all__ = ["IMPLICIT_GEMM_WEIGHT", "Weight", "WeightProduct", "worthwhile"]
+__all__ = ["IMPLICIT_GEMM_WEIGHT", "Weight", "WeightProduct", "refusal_of_weight", "worthwhile"]
 
 #: Chunks are as many as make so many tiles of 64x64 weights, of at least so many positions each.
 _TILES, _LEAST_POSITIONS, _LARGEST_CHUNK = 528, 256, 2**30
@@ -129,14 +136,15 @@ class Weight:
         outputs, inputs = plan.y_channels // plan.groups, plan.x_channels // plan.groups
         phases = [forward_axis(axis).phases[0] for axis in plan.axes3]
         _, height, width = (phase.positions for phase in phases)
-        offsets = product(*((at for _, at in phase.taps) for phase in phases))
+        along = np.meshgrid(*([at for _, at in phase.taps] for phase in phases), indexing="ij")
+        offsets = np.stack(along, axis=-1).reshape(-1, 3)
+        channels = np.arange(inputs, dtype=np.int64) * x_steps[0]
         lines_at = HEAD + np.cumsum([0, *(phase.line.size for phase in phases)])
         gap = -int(lines_at[3]) % 4
+        entries = np.empty((inputs, len(offsets), 4), np.int64)
+        entries[..., 0], entries[..., 1:] = channels[:, None], offsets
         if last:
-            entries = [(c * x_steps[0], *at) for at in offsets for c in range(inputs)]
-        else:
-            taps = list(offsets)
-            entries = [(c * x_steps[0], *at) for c in range(inputs) for at in taps]
+            entries = entries.swapaxes(0, 1)
         positions = prod(plan.y_shape[2:])
         head = [*blocks, plan.groups, positions, length, int(lines_at[3]) + gap, plan.batch]
         for extent in (positions, width, height):
@@ -158,6 +166,14 @@ class Weight:
         launch(total, blocks_for(w.size), THREADS, stream, sums, w.data, made.sum_table)
 
 
+def refusal_of_weight(plan: ConvPlan) -> str | None:
+    """Why a weight gradient's tables do not suit a plan, if they do not."""
+    taps, columns = prod(plan.w_shape[2:]), prod(plan.w_shape[1:])
+    if max(8 * taps, columns) >= MOST_ENTRIES:
+        return f"it has tables for {MOST_ENTRIES // 8} taps at most, not for {taps} and {columns} weights of a result"
+    return common_refusal(plan)
+
+
 def worthwhile(plan: ConvPlan) -> str | None:
     rows, columns = plan.y_channels // plan.groups, prod(plan.w_shape[1:])
     if rows < _LEAST_ROWS or columns < _LEAST_COLUMNS:
@@ -170,7 +186,7 @@ IMPLICIT_GEMM_WEIGHT = algorithm(
     "implicit_gemm",
     Direction.WEIGHT_GRAD,
     partial(Weight, WeightProduct),
-    common_refusal,
+    refusal_of_weight,
     partial(any_order_factor, Direction.WEIGHT_GRAD),
     worthwhile=worthwhile,
     about=GATHERED,

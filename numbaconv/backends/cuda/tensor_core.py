@@ -46,11 +46,10 @@ from .implicit_gemm import (
     MOST_ELEMENTS,
     PackTables,
     Product,
-    common_refusal,
     gathered,
     refusal_of_gather,
 )
-from .implicit_weight import Weight, WeightProduct, worthwhile
+from .implicit_weight import Weight, WeightProduct, refusal_of_weight, worthwhile
 from .jit import SIMULATED, kernel
 from .launching import THREADS, blocks_for, launch
 from .running import algorithm
@@ -247,7 +246,7 @@ def _worthwhile(split: bool, by_input: bool, plan: ConvPlan) -> str | None:
 
 
 def _weight_refusal(split: bool, plan: ConvPlan) -> str | None:
-    return _refusal_of_kind(split, plan) or common_refusal(plan)
+    return _refusal_of_kind(split, plan) or refusal_of_weight(plan)
 
 
 def _weight_worthwhile(split: bool, plan: ConvPlan) -> str | None:

@@ -22,7 +22,7 @@ import numpy as np
 
 from ...arrays import Array
 from ...plan import ZERO, Axis
-from ..tables import source_table, unit_stepping
+from ..tables import source_table, stepping
 
 __all__ = ["RESULTS", "Pattern", "TapLists", "Walk", "forward_lists", "forward_walk", "input_lists", "input_walk"]
 
@@ -95,7 +95,7 @@ def _walk(pattern: Pattern, extent: int, advance: int, unit: int, shift: int, ch
 
 def forward_walk(axis: Axis) -> Walk:
     """How FORWARD, and WEIGHT_GRAD, walks an axis: results are outputs, cells the input's."""
-    axis = unit_stepping(axis)
+    axis = stepping(axis)
     table = source_table(axis)
 
     def cell(places: Array) -> Array:
@@ -114,14 +114,15 @@ def forward_walk(axis: Axis) -> Walk:
 
 def input_walk(axis: Axis) -> Walk:
     """How INPUT_GRAD walks an axis: results are cells of the input, a line's those of the output gradient."""
-    axis = unit_stepping(axis)
+    axis = stepping(axis)
     stride, dilation = axis.stride, axis.dilation
     if stride <= RESULTS:
         taps, chunks = _chunks(axis.kernel, stride // gcd(stride, dilation))
         back = -((axis.pad_before - (taps - 1) * dilation) // stride)  # cells before a thread's first own
         results = RESULTS // stride * stride
         pattern = Pattern(results, taps, 1, -dilation, axis.pad_before + stride * back, stride)
-        if pattern.cells <= _MOST_CELLS:
+        widest = pattern._replace(bias=(taps - 1) * dilation + stride - 1)  # with any padding: the order is one
+        if widest.cells <= _MOST_CELLS:
             shift = -(taps * dilation // stride)
 
             def near(places: Array) -> Array:
@@ -151,7 +152,7 @@ def _lists(cells: Array, keep: Array) -> TapLists:
 
 def forward_lists(axis: Axis, zeros: bool) -> TapLists:
     """What FORWARD reads across the walk; taps on padding with zeros are kept where ``zeros`` says so."""
-    axis = unit_stepping(axis)
+    axis = stepping(axis)
     places = np.arange(axis.output)[:, None] * axis.stride + np.arange(axis.kernel) * axis.dilation
     cells = source_table(axis)[places]
     return _lists(cells, np.full(cells.shape, True) if zeros else cells != ZERO)
@@ -159,7 +160,7 @@ def forward_lists(axis: Axis, zeros: bool) -> TapLists:
 
 def input_lists(axis: Axis) -> TapLists:
     """What INPUT_GRAD reads across the walk: the taps of a cell's stride phase."""
-    axis = unit_stepping(axis)
+    axis = stepping(axis)
     places = np.arange(axis.input)[:, None] + axis.pad_before - np.arange(axis.kernel) * axis.dilation
     cells = _outputs(axis, places)
     return _lists(cells, cells != ZERO)

@@ -13,7 +13,7 @@ import numpy as np
 from ...arrays import Array
 from ...plan import ConvPlan, plan_conv
 from ..base import NO_EPILOGUE, About, Algorithm, Direction, PackedWeight
-from ..tables import fill_value, unit_stepping
+from ..tables import fill_value, stepping
 from ..toom_cook import error_factor
 from .device import Tensor, empty, settled
 from .division import divisor
@@ -233,7 +233,7 @@ def _refusal(by_input: bool, outputs: int, plan: ConvPlan) -> str | None:
     kernel = tuple(axis.kernel for axis in plan.axes3)
     if kernel != (1, _TAPS, _TAPS):
         return f"it filters kernels of 3x3, not of {'x'.join(str(axis.kernel) for axis in plan.axes)}"
-    if any(unit_stepping(axis).stride != 1 for axis in plan.axes3):
+    if any(stepping(axis).stride != 1 for axis in plan.axes3):
         return "tiles overlap at a stride of 1 alone"
     if any(axis.dilation != 1 for axis in plan.axes3):
         return "the cells of a tile are neighbours, but its taps are dilated"

@@ -161,7 +161,8 @@ def depthwise_cases():
         finish = finisher(compute, NO_EPILOGUE)
         steps = types.int64, types.int64, scalar
         for name, (walk, order, constant) in SWEEPS.items():
-            chosen = (walk.pattern, order, walk.chunks > 1, constant, (dtype,) * 3, compute, finish)
+            walked = 1 if order == depthwise_kernels.DOWN else 2
+            chosen = (walk.pattern, order, walked, walk.chunks > 1, constant, (dtype,) * 3, compute, finish)
             signature = types.void(*[array(dtype)] * 3, types.Tuple(()), array("int32"), *steps)
             kernel = depthwise_kernels.sweep_kernel(*chosen)
             yield Case(f"sweep {dtype} {name}", kernel, signature, depthwise.THREADS, operation, False)

@@ -66,7 +66,8 @@ def epilogue_cases():
                 yield Case(label, kernel, signature, tile.threads, operation, True, *held(tile))
             for walk_name in ("3 taps", "7 taps"):
                 walk, order, constant = SWEEPS[walk_name]
-                chosen = (walk.pattern, order, walk.chunks > 1, constant, (dtype,) * 3, compute, finish)
+                walked = 1 if order == depthwise_kernels.DOWN else 2
+                chosen = (walk.pattern, order, walked, walk.chunks > 1, constant, (dtype,) * 3, compute, finish)
                 signature = types.void(*[array(dtype)] * 3, extras, table, *steps)
                 kernel = depthwise_kernels.sweep_kernel(*chosen)
                 yield Case(f"sweep {dtype} {walk_name}: {name}", kernel, signature, depthwise.THREADS, operation, False)

@@ -55,6 +55,20 @@ PROBLEMS = {
     "zero rows, constant columns": _depthwise(
         (5, 4), (3, 3), pads=((2, 1), (1, 2)), modes=("zeros", "constant"), value=-2
     ),
+    "constant fronts, walked": _depthwise(
+        (4, 3, 4),
+        (3, 1, 2),
+        pads=((2, 1), (1, 1), (1, 1)),
+        modes=("constant", "zeros", "constant"),
+        value=3,
+        dilation=(1, 2, 1),
+    ),
+    "zero fronts, walked": _depthwise(
+        (4, 3, 4), (3, 1, 2), pads=((2, 1), (1, 0), (1, 1)), modes=("zeros", "constant", "zeros"), value=3
+    ),
+    "constant rows, no taps across": _depthwise(
+        (3, 4, 3), (2, 3, 1), pads=((1, 1), (2, 1), (1, 1)), modes=("zeros", "constant", "zeros"), value=-2
+    ),
     "reflect, circular": _depthwise((4, 5), (3, 3), pads=((2, 3), (4, 1)), modes=("reflect", "circular")),
     "replicate, symmetric": _depthwise((3, 4), (3, 2), pads=((2, 3), (4, 1)), modes=("replicate", "symmetric")),
     "empty batch": _depthwise((4, 4), (3, 3), batch=0),

@@ -19,7 +19,7 @@ PROGRAMS = {
         "nan": 26,
     },
     "simulated_depthwise.py": {
-        "problems": 140,
+        "problems": 158,
         "dtypes": 36,
         "real_blocks": 6,
         "walks": 2,
@@ -28,6 +28,14 @@ PROGRAMS = {
         "epilogue": 3,
         "strides": 3,
         "nan": 30,
+    },
+    "simulated_order.py": {
+        "direct": 60,
+        "depthwise_forward": 50,
+        "depthwise_input": 100,
+        "implicit_gemm": 24,
+        "tensor_core": 18,
+        "absurd": 70,
     },
     "simulated_tensor.py": {
         "problems": 58,
