@@ -154,6 +154,8 @@ def bordered(function: Callable[P, R]) -> Callable[P, R]:
             raise unknown(title, keywords, accepted)
         try:
             return function(*args, **keywords)
+        except ConvError as error:
+            raise outside(error) from error.__cause__
         except TypeError as error:
             inner = error.__traceback__.tb_next if error.__traceback__ else None
             if inner is not None or not is_constructor:
@@ -161,7 +163,5 @@ def bordered(function: Callable[P, R]) -> Callable[P, R]:
             # Python's own, of arguments: the class that was called may be another than that which has the constructor.
             text = str(error).replace(f"{function.__qualname__}()", f"{type(args[0]).__name__}()")
             raise TypeError(text) from None
-        except ConvError as error:
-            raise outside(error) from error.__cause__
 
     return call
