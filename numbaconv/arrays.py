@@ -24,6 +24,7 @@ __all__ = [
     "asked_result",
     "compute_dtype",
     "data_view",
+    "given_dtype",
     "host_array",
     "like_result",
     "promote",
@@ -61,7 +62,8 @@ def as_array(op: str, name: str, value: object, asked: bool = False) -> Array:
     try:
         array = np.asarray(value)
     except (ValueError, TypeError, RuntimeError) as error:  # whatever another library's array answers
-        raise DTypeError(f"{op}: {name} is no array: {error}") from error
+        hint = "; numbaconv.interop.torch has the functions that record gradients" if _needs_gradient(value) else ""
+        raise DTypeError(f"{op}: {name} is no array: {error}{hint}") from error
     rule = dtype_rule(op, name, array.dtype, asked)
     if array.dtype.isnative:
         if rule.output:  # bool is usable in some calls alone
@@ -69,6 +71,10 @@ def as_array(op: str, name: str, value: object, asked: bool = False) -> Array:
     else:
         array = array.astype(array.dtype.newbyteorder("="))
     return array if array.flags.aligned else array.copy()
+
+
+def _needs_gradient(value: object) -> bool:
+    return bool(getattr(value, "requires_grad", False))
 
 
 def host_array(op: str, name: str, value: object, asked: bool = False) -> Array:
@@ -150,6 +156,20 @@ def like_result(op: str, operands: dict[str, np.dtype], extras: dict[str, np.dty
     return promote(op, {"result": output, **extras}) if extras else output
 
 
+def given_dtype(op: str, dtype: object) -> np.dtype:
+    """The dtype that an argument names.
+
+    Raises
+    ------
+    DTypeError
+        If there is no such dtype.
+    """
+    try:
+        return dtype_named(op, dtype) if isinstance(dtype, str) else np.dtype(dtype)  # type: ignore[call-overload]
+    except TypeError:
+        raise DTypeError(f"{op}: dtype is {dtype!r}, which NumPy does not know") from None
+
+
 def asked_dtype(op: str, dtype: object) -> np.dtype | None:
     """The dtype that a call asks for with ``dtype=``, in native byte order; None where it asks for none.
 
@@ -160,14 +180,11 @@ def asked_dtype(op: str, dtype: object) -> np.dtype | None:
     """
     if dtype is None:
         return None
-    try:
-        found = dtype_named(op, dtype) if isinstance(dtype, str) else np.dtype(dtype)  # type: ignore[call-overload]
-    except TypeError:
-        raise DTypeError(f"{op}: dtype is {dtype!r}, which NumPy does not know") from None
+    found = given_dtype(op, dtype)
     if dtype_name(found) not in ASKED:
         raise DTypeError(
-            f"{op}: dtype is {dtype_name(found)}, but sums are taken in {', '.join(ASKED)}; ask for one of these and "
-            "convert the result"
+            f"{op}: dtype is {dtype_name(found)}, but sums are returned in {', '.join(ASKED)}; ask for one of these "
+            "and convert the result"
         )
     return found if found.isnative else found.newbyteorder("=")
 

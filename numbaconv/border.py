@@ -12,7 +12,7 @@ from typing import ParamSpec, TypeVar
 
 from .errors import ConvError
 
-__all__ = ["MISSING", "bordered", "declare", "missing", "outside", "unknown"]
+__all__ = ["MISSING", "bordered", "check_passed_on", "declare", "missing", "outside", "unknown"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -85,6 +85,19 @@ def unknown(title: str, given: Iterable[str], accepted: Collection[str]) -> Type
     return TypeError(f"{title}() got unexpected keyword argument{plural} {', '.join(answers)}")
 
 
+def check_passed_on(title: str, given: Collection[str], to: str) -> None:
+    """Refuse keywords that a function passes on to a public one which does not take them.
+
+    Raises
+    ------
+    TypeError
+        In the name of the function that was called.
+    """
+    accepted = _taken[to]
+    if not accepted.issuperset(given):
+        raise unknown(title, given, accepted)
+
+
 def missing(title: str, given: Iterable[tuple[str, object]]) -> TypeError:
     """The error of arguments that must be given, from all of those with their values."""
     names = [repr(name) for name, value in given if value is MISSING]
@@ -101,6 +114,8 @@ def _answer(title: str, name: str, accepted: Collection[str]) -> str:
         return _INSTEAD[low]
     rank = _rank_in(title)
     others = [other for other, takes in _taken.items() if low in takes and _rank_in(other) in (rank, None)]
+    if title in others:  # of another module: PyTorch's and JAX's functions have the same names
+        return f"numbaconv.{title} takes it"
     if others:
         return f"{next((other for other in others if _rank_in(other) == rank), others[0])} takes it"
     from difflib import get_close_matches  # only where something is wrong
@@ -125,6 +140,7 @@ def outside(error: ConvError) -> ConvError:
 def bordered(function: Callable[P, R]) -> Callable[P, R]:
     """A public function, method or constructor whose errors are those of the border."""
     code: CodeType = function.__code__  # type: ignore[attr-defined]
+    is_constructor = function.__name__ == "__init__"
     name = function.__qualname__.removesuffix(".__init__")
     open_ended = bool(code.co_flags & CO_VARKEYWORDS)
     accepted = frozenset(code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]) - {"self"}
@@ -134,11 +150,18 @@ def bordered(function: Callable[P, R]) -> Callable[P, R]:
     @wraps(function)
     def call(*args: P.args, **keywords: P.kwargs) -> R:
         if not open_ended and not accepted.issuperset(keywords):
-            title = type(args[0]).__name__ if function.__name__ == "__init__" else function.__name__
+            title = type(args[0]).__name__ if is_constructor else function.__name__
             raise unknown(title, keywords, accepted)
         try:
             return function(*args, **keywords)
         except ConvError as error:
             raise outside(error) from error.__cause__
+        except TypeError as error:
+            inner = error.__traceback__.tb_next if error.__traceback__ else None
+            if inner is not None or not is_constructor:
+                raise
+            # Python's own, of arguments: the class that was called may be another than that which has the constructor.
+            text = str(error).replace(f"{function.__qualname__}()", f"{type(args[0]).__name__}()")
+            raise TypeError(text) from None
 
     return call

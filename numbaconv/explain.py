@@ -7,7 +7,7 @@ from typing import Any
 from .backends.base import Algorithm, Candidate, Direction
 from .backends.registry import disabled_algorithms, forced_algorithm, resolve, resolve_precision
 from .backends.winners import Winner, recall, tuning_mode
-from .border import bordered
+from .border import bordered, check_passed_on
 from .error_state import undisturbed
 from .errors import AlgorithmError, ArgumentError
 from .plan import ConvPlan, Ints, dtype_rule, plan_conv
@@ -122,6 +122,7 @@ def explain(
         -> numpy: accepts
       'numpy' is the first that accepts and is worth it
     """
+    check_passed_on("explain", arguments, "plan_conv")
     plan = plan_conv(input_shape, weight_shape, precision=resolve_precision("explain", precision), **arguments)
     return explain_plan(plan, primitive_of("explain", plan, direction), backend, algorithm)
 

@@ -11,7 +11,7 @@ from weakref import WeakSet
 import numpy as np
 from numpy import ndarray
 
-from .arrays import Array, as_array, asked_dtype, view_of_weight
+from .arrays import Array, as_array, asked_dtype, given_dtype, view_of_weight
 from .backends.activations import frozen_activation, resolve_activation
 from .backends.base import PackedWeight, Residence
 from .backends.registry import AUTOMATIC, AUTOMATIC_ON_DEVICE, choices, is_in_use
@@ -224,10 +224,7 @@ class PreparedConv:
         ShapeError, ArgumentError, DTypeError, BackendError
             As the call itself; an algorithm that does not apply is part of the explanation.
         """
-        try:
-            given = self.weight.dtype if dtype is None else np.dtype(dtype)  # type: ignore[call-overload]
-        except TypeError:
-            raise DTypeError(f"{self._op}: dtype is {dtype!r}, which NumPy does not know") from None
+        given = self.weight.dtype if dtype is None else given_dtype(self._op, dtype)
         plan, _ = plan_of(
             self._call,
             {"input": shape(self._op, "input_shape", input_shape), "weight": self.weight.shape},

@@ -6,7 +6,7 @@ from typing import Any
 
 from .backends.base import Direction
 from .backends.registry import disabled_algorithms, resolve, resolve_precision
-from .border import bordered
+from .border import bordered, check_passed_on
 from .errors import ArgumentError
 from .explain import primitive_of
 from .plan import ConvPlan, plan_conv
@@ -112,6 +112,7 @@ def tune(
     >>> [row.direction.name for row in found.rows]
     ['FORWARD', 'WEIGHT_GRAD']
     """
+    check_passed_on("tune", arguments, "plan_conv")
     common = {"direction": direction, "backend": backend, "precision": precision, **arguments}
     if weight_shape is not None:
         problems = [{"input_shape": input_shape, "weight_shape": weight_shape, **common}]

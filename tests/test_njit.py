@@ -417,7 +417,7 @@ def test_a_result_whose_dtype_is_asked_for():
     np.testing.assert_array_equal(found[0], numbaconv.conv2d(x, w, dtype=np.float64))
     for says, call in (
         ("whose sums have no dtype of their own", lambda x, w: numbaconv.conv2d(x, w)),
-        ("dtype is uint8, but sums are taken in", lambda x, w: numbaconv.conv2d(x, w, dtype=np.uint8)),
+        ("dtype is uint8, but sums are returned in", lambda x, w: numbaconv.conv2d(x, w, dtype=np.uint8)),
         ("result is float16", lambda x, w: numbaconv.conv2d(x, w, dtype=np.float16)),
     ):
         with pytest.raises(TypingError, match=says):

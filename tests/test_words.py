@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import numbaconv as nc
-from numbaconv import ArgumentError, ConvError, DTypeError, ShapeError, grad, layers
+from numbaconv import ArgumentError, ConvError, DTypeError, ShapeError, border, grad, layers
 from numbaconv.backends.activations import ACTIVATIONS, SYNONYMS
 from numbaconv.layers import keras
 
@@ -76,8 +76,7 @@ def test_unknown_keywords(name, keyword):
     with pytest.raises(TypeError) as caught:
         call(*args, **{keyword: 1})
     says, meant = str(caught.value), MEANT.get(keyword)
-    title = "plan_conv" if name == "explain" else name  # whose arguments it takes
-    assert says.startswith(f"{title}() got unexpected keyword argument {keyword!r} (")
+    assert says.startswith(f"{name}() got unexpected keyword argument {keyword!r} (")
     assert type(caught.value) is TypeError
     if meant in takes:
         assert f"here it is {meant}" in says
@@ -112,6 +111,28 @@ def test_what_an_unknown_keyword_means(name, keyword, says):
     with pytest.raises(TypeError) as caught:
         call(*args, **{keyword: 1})
     assert says in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["explain", "tune", "output_shape"])
+def test_keywords_that_are_passed_on(name):
+    with pytest.raises(
+        TypeError, match=rf"^{name}\(\) got unexpected keyword argument 'strides' \(here it is stride\)$"
+    ):
+        getattr(nc, name)((1, 1, 8, 8), (1, 1, 3, 3), strides=1)
+
+
+def test_constructors_are_called_by_the_name_of_their_class():
+    with pytest.raises(TypeError, match=r"^Conv2d\(\) missing 1 required positional argument: 'kernel_size'$"):
+        nc.layers.Conv2d(3, 8)
+    with pytest.raises(TypeError, match=r"^Conv2D\(\) missing 2 required positional arguments: 'filters' and"):
+        nc.layers.keras.Conv2D()
+    with pytest.raises(TypeError, match=r"^StreamingConv\(\) missing 1 required positional argument: 'weight'$"):
+        nc.StreamingConv()
+
+
+def test_a_function_of_the_same_name_that_takes_it():
+    """PyTorch's and JAX's functions have the names of those here, and fewer arguments."""
+    assert "(numbaconv.conv2d takes it)" in str(border.unknown("conv2d", ["dtype"], ["stride"]))
 
 
 def test_several_keywords_and_missing_arguments():

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, TypeAlias
 from ..arrays import Array
 from ..environment import DISABLE_VARIABLE
 from ..errors import AlgorithmError
-from ..plan import ConvPlan
+from ..plan import SUPPORTED, ConvPlan
 from .activations import Activation
 
 __all__ = [
@@ -84,8 +84,7 @@ MOST_CONVERTED = 2**24
 
 def sample_bytes(plan: ConvPlan) -> int:
     """Bytes of a sample of the input or of the result, whichever are more, in the dtype of the sums."""
-    sizes = {"float32": 4, "int32": 4, "complex128": 16}
-    return max(prod(plan.x_shape[1:]), prod(plan.y_shape[1:])) * sizes.get(plan.compute_dtype, 8)
+    return max(prod(plan.x_shape[1:]), prod(plan.y_shape[1:])) * SUPPORTED[plan.compute_dtype].itemsize
 
 
 def converts_while_reading(plan: ConvPlan) -> bool:

@@ -285,6 +285,7 @@ class Layer(ABC):
             name: self._in_order(attribute, array) for name, (attribute, array) in found.items() if array is not None
         }
 
+    @bordered
     def load_state_dict(self, state: Mapping[str, object]) -> None:
         """Copy parameters into the layer; converted to its dtype.
 
@@ -337,6 +338,7 @@ class Layer(ABC):
         """
         save_arrays(path, self.state_dict())
 
+    @bordered
     def load(self, path: str | os.PathLike[str]) -> None:
         """Read the parameters from a file that `save`, NumPy or PyTorch's users wrote.
 

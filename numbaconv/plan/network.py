@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from math import prod
 from typing import Any, NamedTuple
 
-from ..border import bordered
+from ..border import bordered, check_passed_on
 from ..errors import ArgumentError, DTypeError
 from .arguments import Ints, integers
 from .axis import kernel_extent
@@ -42,6 +42,7 @@ def output_shape(input_shape: Ints, weight_shape: Ints, **arguments: Any) -> tup
     >>> output_shape((1, 32, 32, 3), (3, 3, 3, 8), stride=2, padding="same", data_format="NHWC")
     (1, 16, 16, 8)
     """
+    check_passed_on("output_shape", arguments, "plan_conv")
     return plan_conv(input_shape, weight_shape, **arguments).output_shape
 
 

@@ -172,7 +172,7 @@ def test_out_bias_and_residual():
         (np.float32, np.int32, "dtype is int32, but input has dtype float32"),
         (np.complex64, float, "dtype is float64, but input has dtype complex64"),
         (np.int8, np.uint64, "dtype is uint64, but input has dtype int8"),
-        (np.int8, np.uint8, "dtype is uint8, but sums are taken in .*uint64"),
+        (np.int8, np.uint8, "dtype is uint8, but sums are returned in .*uint64"),
         (np.int8, "nonsense", "dtype is 'nonsense', which NumPy does not know|no arrays of nonsense"),
         (np.int8, [1, 2], "dtype is .*, which NumPy does not know"),
         (np.int8, object, "dtype is object, but sums"),

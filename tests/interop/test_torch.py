@@ -468,3 +468,9 @@ def test_strict_precision_in_calls_and_gradients():
     by_input, by_weight = torch.autograd.grad(found.sum(), (x, w))
     assert np.array_equal(by_input, numbaconv.grad.conv2d_input(shapes[0], arrays[1], given, **options))
     assert np.array_equal(by_weight, numbaconv.grad.conv2d_weight(arrays[0], shapes[1], given, **options))
+
+
+def test_a_tensor_that_records_gradients_is_told_where_to_go():
+    x, w = torch.ones(1, 1, 5, 5, requires_grad=True), torch.ones(1, 1, 3, 3)
+    with pytest.raises(numbaconv.DTypeError, match=r"input is no array: .*numbaconv\.interop\.torch has"):
+        numbaconv.conv2d(x, w)

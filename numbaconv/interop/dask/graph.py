@@ -123,7 +123,7 @@ def gather(array: Any, axis: int, windows: Sequence[Window]) -> Any:
 def _sum(terms: list[Array]) -> Array:
     """Terms added one after the other; sums of integers wrap."""
     total = terms[0]
-    with mode_asked("dask"), np.errstate(all="ignore"):
+    with mode_asked("dask"):
         for term in terms[1:]:
             total = total + term
     return total
