@@ -231,6 +231,7 @@ class PreparedConv:
             {"input": given, "weight": self.weight.dtype},
             {} if self.bias is None else {"bias": self.bias.dtype},
             self._named["precision"],
+            self._options["dtype"],
         )
         return explain_plan(plan, self._site.direction, self._named["backend"], self._named["algorithm"])
 

@@ -378,3 +378,14 @@ def test_repr():
     assert repr(numbaconv.prepare(np.ones((2, 3, 4)), transposed=True, stride=2)) == (
         "PreparedConv(conv_transpose1d: weight (2, 3, 4) float64, stride=2)"
     )
+
+
+def test_explain_knows_the_dtype_asked_for():
+    """Integers whose sums are floating point run on what takes floating point; bool has sums by this alone."""
+    for given in (np.uint8, bool):
+        prepared = numbaconv.prepare(np.ones((16, 8, 3, 3), given), dtype="float32", padding=1)
+        found = prepared.explain((2, 8, 16, 16))
+        assert (found.plan.compute_dtype, found.plan.output_dtype) == ("float32", "float32")
+        prepared(np.ones((2, 8, 16, 16), given))
+        (ready,) = prepared._ready._found.values()
+        assert (found.plan, found.algorithm) == (ready.route.plan, ready.route.algorithm.name)
