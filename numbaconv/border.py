@@ -139,6 +139,6 @@ def bordered(function: Callable[P, R]) -> Callable[P, R]:
         try:
             return function(*args, **keywords)
         except ConvError as error:
-            raise outside(error) from error.__cause__
+            raise outside(error)  # noqa: B904 - the context is the caller's
 
     return call
