@@ -155,7 +155,7 @@ def bordered(function: Callable[P, R]) -> Callable[P, R]:
         try:
             return function(*args, **keywords)
         except ConvError as error:
-            raise outside(error) from error.__cause__
+            raise outside(error)  # noqa: B904 - the context is the caller's
         except TypeError as error:
             inner = error.__traceback__.tb_next if error.__traceback__ else None
             if inner is not None or not is_constructor:

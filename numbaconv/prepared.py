@@ -140,11 +140,11 @@ class PreparedConv:
                 try:
                     return ready.route.call(input, ready.weight, ready.bias, residual, out, stream)
                 except ConvError as error:
-                    raise outside(error) from error.__cause__
+                    raise outside(error)  # noqa: B904 - the context is the caller's
         try:
             return self._admit(key, input, residual, out, stream)
         except ConvError as error:
-            raise outside(error) from error.__cause__
+            raise outside(error)  # noqa: B904 - the context is the caller's
 
     def _admit(self, key: Hashable, input: object, residual: object, out: Array | None, stream: object) -> Array:
         """The call with an input like none before."""

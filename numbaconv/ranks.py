@@ -111,7 +111,7 @@ def _forwarding(
         "    try:",
         f"        return _template({', '.join(passed)})",
         "    except _error as error:",
-        "        raise _outside(error) from error.__cause__",
+        "        raise _outside(error)",
     ]
     takes = accepted | {name[1:] for name in defaults}
     if template.__module__ in _PUBLIC:

@@ -239,7 +239,7 @@ class StreamingConv:
         try:
             return self._pushed(chunk)
         except ConvError as error:
-            raise outside(error) from error.__cause__
+            raise outside(error)  # noqa: B904 - the context is the caller's
 
     def _pushed(self, chunk: object) -> Array:
         given: Array = host_array(_OP, "chunk", chunk, self._dtype is not None)

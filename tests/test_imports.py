@@ -250,6 +250,7 @@ ALLOWED = {
     "backends.reference": {"arrays", "plan", "errors", "backends.base", "backends.tables", "backends.activations"},
     "backends.cpu": {
         "_version",
+        "files",
         "memory",
         "backends.registry",
         "arrays",

@@ -387,3 +387,26 @@ def test_development_mode_keeps_the_frames():
     ]
     assert counts[0] == 2
     assert counts[1] > 4
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: nc.conv1d(X1, W1, padding=-2),
+        lambda: nc.output_shape((1, 1, 9), (1, 1, 3), padding=-2),
+        lambda: layers.Conv1d(1, 1, 3)(X),
+        lambda: nc.prepare(W1)(X),
+        lambda: nc.StreamingConv(W1).push(X),
+    ],
+    ids=["function", "bordered", "layer", "prepared", "stream"],
+)
+def test_errors_keep_what_the_caller_was_handling(call):
+    """A call in a user's ``except`` block that fails, too, shows both errors."""
+    first = KeyError("the caller's")
+    try:
+        raise first
+    except KeyError:
+        with pytest.raises(ConvError) as caught:
+            call()
+    assert caught.value.__context__ is first
+    assert not caught.value.__suppress_context__

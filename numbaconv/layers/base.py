@@ -122,7 +122,7 @@ class Layer(ABC):
         try:
             output = self._forward(input, self.activation, **changes)
         except ConvError as error:
-            raise outside(error) from error.__cause__
+            raise outside(error)  # noqa: B904 - the context is the caller's
         self._newest = _Call(input, None if self.activation is None else output, changes)
         return output
 

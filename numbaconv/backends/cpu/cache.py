@@ -29,6 +29,8 @@ from numba.core.serialize import dumps
 from numba.misc.appdirs import AppDirs
 
 from ..._version import __version__
+from ...errors import ArgumentError
+from ...files import opened
 from .fingerprint import fingerprint_of
 from .target import VECTOR_BYTES, target_of
 
@@ -59,9 +61,9 @@ def _folders(source: str) -> list[str]:
 def _read(path: str, fingerprint: bytes) -> bytes | None:
     """What a file holds, if it is whole and of this fingerprint."""
     try:
-        with open(path, "rb") as file:
+        with opened("kernel", path) as file:
             found = file.read()
-    except OSError:
+    except (OSError, ArgumentError):  # the latter: a FIFO in its place, which would be waited for
         return None
     digest, content = found[:_DIGEST_BYTES], found[_DIGEST_BYTES:]
     return content if digest == hashlib.sha256(fingerprint + content).digest() else None

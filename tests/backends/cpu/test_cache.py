@@ -193,6 +193,19 @@ def test_a_file_that_was_cut_off(tmp_path):
     assert sorted(tmp_path.rglob("*.nbc")) == sorted(files)
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no FIFOs")
+def test_a_fifo_in_the_place_of_a_kernel_is_not_waited_for(tmp_path):
+    """It is as good as none, and is replaced."""
+    folder = {"NUMBA_CACHE_DIR": str(tmp_path)}
+    assert call(algorithm="direct", **folder)["compiled"]
+    files = list(tmp_path.rglob("*.nbc"))
+    for file in files:
+        file.unlink()
+        os.mkfifo(file)
+    assert call(algorithm="direct", **folder)["compiled"]
+    assert all(file.is_file() for file in files)
+
+
 def test_a_helper_that_changed_in_another_file(installed):
     """It is noticed though neither size nor time of the file tell; what no kernel is made of is not."""
     package, environment = installed
