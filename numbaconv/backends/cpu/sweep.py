@@ -310,6 +310,7 @@ class _Programs:
             taps=0,
             along_column=0,
             along_row=0,
+            inside=int(strip.masks == 0),
         )
         if not (swept and height.taps and width.taps):
             nothing = np.array([common._replace(out_pitch=out_pitch)] * common.fresh, np.int64)
