@@ -40,7 +40,7 @@ class Sweep(NamedTuple):
     ``lines_step``: how many lines further the next is. ``fresh``: whether sums start anew, not from the result.
     ``rows``: result rows. ``stride``: cells from one column's to the next's, 1 or 2. ``column``, ``second`` and
     ``vectors``: where a row's vectors stand. ``along_column`` and ``along_row``: taps; none of both, where there is
-    nothing to sum. ``inside``: whether all lanes of neighbouring vectors are read and stored, so that no mask is needed.
+    nothing to sum. ``inside``: all lanes of neighbouring vectors are read and stored: no masks.
     """
 
     line: int

@@ -30,6 +30,7 @@ from .simd_taps import LONG, TALL, TAPS
 
 __all__ = ["Cut", "Phase", "Strip", "both_phases", "edge_masks", "phases_of", "row_taps", "strips_of"]
 
+
 class Phase(NamedTuple):
     """One stride phase of an axis: its taps in groups, and the distances of a sweep's result and source rows.
 

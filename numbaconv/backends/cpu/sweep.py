@@ -186,9 +186,7 @@ def _depths(
         inside = range(begin, min(begin + 1, end))
         at = len(of_slice)
         for o in (*range(begin), *inside, *range(end, phase.positions)):
-            swept = tuple(
-                t for t, base in enumerate(bases) if not skipping or 0 <= base + o * axis.step < axis.cells
-            )
+            swept = tuple(t for t, base in enumerate(bases) if not skipping or 0 <= base + o * axis.step < axis.cells)
             of_slice.append(classes.setdefault((number, swept), len(classes)))
         row = [phase.positions, phase.target, at, begin, len(of_slice) - at, len(bases)]
         rows.append([*row, *bases, *[0] * (most - len(bases))])
