@@ -207,8 +207,9 @@ def _choose(builder, sweep, variants, emit):
     for variant in variants:
         block = builder.append_basic_block("taps_{}_{}_by_{}_{}_{}".format(*variant))
         switch.add_case(_constant(code(*variant)), block)
-        if (*variant[:4], 1) not in variants:
-            switch.add_case(_constant(code(*variant[:4], 1)), block)
+        same_inside = (*variant[:4], 1)
+        if same_inside not in variants:
+            switch.add_case(_constant(code(*same_inside)), block)
         builder.position_at_end(block)
         emit(*variant)
         builder.branch(done)
