@@ -49,14 +49,14 @@ class Phase(NamedTuple):
     span: int
 
 
-def _cut(taps: int, sizes: tuple[int, ...]) -> list[int]:
+def _cut(taps: int, sizes: tuple[int, ...]) -> Array:
     """The groups of so many neighbouring taps, of the given sizes, the largest first."""
     whole, left = divmod(taps, max(sizes))
     groups = [max(sizes)] * whole
     while left:
         groups.append(max(size for size in sizes if size <= left))
         left -= groups[-1]
-    return groups
+    return np.array(groups, np.int64)
 
 
 def phases_of(axis: PhasedAxis, sizes: tuple[int, ...], share: bool) -> list[Phase]:
@@ -73,7 +73,7 @@ def phases_of(axis: PhasedAxis, sizes: tuple[int, ...], share: bool) -> list[Pha
             lines = lcm(axis.step, spacing)
             classes = lines // spacing
         parts = [taps[c::classes] for c in range(min(classes, max(len(taps), 1)))]
-        groups = np.array([size for part in parts for size in _cut(len(part), sizes)], np.int64)
+        groups = np.concatenate([_cut(len(part), sizes) for part in parts])
         taps = np.concatenate(parts)
         positions, target = int(axis.positions[phase]), int(axis.target_first[phase])
         phases.append(Phase(positions, target, taps, groups, lines // axis.step, lines, least, last - least + 1))
