@@ -40,7 +40,7 @@ class Sweep(NamedTuple):
     ``lines_step``: how many lines further the next is. ``fresh``: whether sums start anew, not from the result.
     ``rows``: result rows. ``stride``: cells from one column's to the next's, 1 or 2. ``column``, ``second`` and
     ``vectors``: where a row's vectors stand. ``along_column`` and ``along_row``: taps; none of both, where there is
-    nothing to sum.
+    nothing to sum. ``inside``: all lanes of neighbouring vectors are read and stored: no masks.
     """
 
     line: int
@@ -60,11 +60,11 @@ class Sweep(NamedTuple):
     taps: int
     along_column: int
     along_row: int
+    inside: int
 
 
 _SQUARES = [(height, width) for height in range(1, TAPS + 1) for width in range(1, TAPS + 1)]
 _TALL, _LONG = [(height, width) for height in TALL for width in (1, 2)], [(1, width) for width in LONG]
-
 _INDEX, _BITS, _BYTE = ir.IntType(64), ir.IntType(16), ir.IntType(8)
 
 
@@ -137,9 +137,11 @@ class _Masks:
         return builder.bitcast(bits, self.lanes), full
 
     def load(self, row, column, mask):
-        """The vector at a column of a row; 0 where the mask is."""
-        builder, (lanes, full) = self.builder, mask
-        place, align = self._place(row, column), ir.Constant(ir.IntType(32), self.size)
+        """The vector at a column of a row; 0 where the mask is. All of it without a mask."""
+        builder, place = self.builder, self._place(row, column)
+        if mask is None:
+            return builder.load(place, align=self.size)
+        (lanes, full), align = mask, ir.Constant(ir.IntType(32), self.size)
         arguments = [place, align, lanes, self.zero]
         if VECTOR_BYTES > 16:
             return builder.call(self._load, arguments)
@@ -154,8 +156,11 @@ class _Masks:
         return value
 
     def store(self, value, row, column, mask):
-        builder, (lanes, full) = self.builder, mask
-        place, align = self._place(row, column), ir.Constant(ir.IntType(32), self.size)
+        builder, place = self.builder, self._place(row, column)
+        if mask is None:
+            builder.store(value, place, align=self.size)
+            return
+        (lanes, full), align = mask, ir.Constant(ir.IntType(32), self.size)
         if VECTOR_BYTES == 64:
             builder.call(self._store, [value, place, align, lanes])
             return
@@ -185,19 +190,26 @@ class _Rows:
 
 
 def _choose(builder, sweep, variants, emit):
-    """``emit(rows, columns, stride, vectors)`` for each of the variants, behind a switch."""
+    """``emit(rows, columns, stride, vectors, inside)`` for each of the variants, behind a switch.
 
-    def code(rows, columns, stride, vectors):
-        return ((rows * 16 + columns) * 4 + stride) * 4 + vectors
+    Strips that are inside are swept under masks where no variant is for them alone.
+    """
+
+    def code(rows, columns, stride, vectors, inside):
+        return (((rows * 16 + columns) * 4 + stride) * 4 + vectors) * 2 + inside
 
     value = sweep.along_column
-    for factor, digit in ((16, sweep.along_row), (4, sweep.stride), (4, sweep.vectors)):
+    digits = ((16, sweep.along_row), (4, sweep.stride), (4, sweep.vectors), (2, sweep.inside))
+    for factor, digit in digits:
         value = builder.add(builder.mul(value, _constant(factor)), digit)
     done = builder.append_basic_block("swept")
     switch = builder.switch(value, done)
     for variant in variants:
-        block = builder.append_basic_block("taps_{}_{}_by_{}_{}".format(*variant))
+        block = builder.append_basic_block("taps_{}_{}_by_{}_{}_{}".format(*variant))
         switch.add_case(_constant(code(*variant)), block)
+        same_inside = (*variant[:4], 1)
+        if same_inside not in variants:
+            switch.add_case(_constant(code(*same_inside)), block)
         builder.position_at_end(block)
         emit(*variant)
         builder.branch(done)
@@ -210,7 +222,7 @@ class _Cells:
     At a stride of 2 the taps are neighbours: two taps are the even and odd cells of two vectors, side by side.
     """
 
-    def __init__(self, builder, masks, lines, starts, places, masks_at, width, stride):
+    def __init__(self, builder, masks, lines, starts, places, masks_at, width, stride, inside):
         self.builder, self.masks, self.lines, self.width, self.stride = builder, masks, lines, width, stride
         self.offsets, self.edges = [], []
         for t in range(0, width, stride):
@@ -220,7 +232,8 @@ class _Cells:
                 first = builder.mul(places[0], _constant(2))
                 columns = [first, builder.add(first, _constant(masks.kind.count))]
             self.offsets += [builder.add(start, each) for each in columns]
-            self.edges += [masks.read(masks_at, _constant(t // stride * 2 + v)) for v in range(len(columns))]
+            places_of_masks = [_constant(t // stride * 2 + v) for v in range(len(columns))]
+            self.edges += [None if inside else masks.read(masks_at, place) for place in places_of_masks]
 
     def __call__(self, i):
         row = self.lines[i]
@@ -291,11 +304,13 @@ def run_rows(typingctx, zero, program, count, out, weights, biases, lines, offse
         )
         starts = _moved(builder, offsets, sweep.starts, _INDEX)
 
-        def emit(height, width, stride, across):
+        def emit(height, width, stride, across, inside):
             columns = [sweep.column, sweep.second][:across]
+            if inside:  # at a constant distance, so that the second takes no registers of its own
+                columns = [builder.add(sweep.column, _constant(v * kind.count)) for v in range(across)]
             firsts = [builder.select(fresh, nothing, each) for each in columns]
-            tails = [masks.read(tails_at, _constant(v)) for v in range(across)]
-            cells = _Cells(builder, masks, lines, starts, columns, edges, width, stride)
+            tails = [None if inside else masks.read(tails_at, _constant(v)) for v in range(across)]
+            cells = _Cells(builder, masks, lines, starts, columns, edges, width, stride, inside)
             factors = [
                 splat_of(builder, builder.load(builder.gep(weights, [_constant(position)])), kind)
                 for position in range(height * width)
@@ -318,9 +333,10 @@ def run_rows(typingctx, zero, program, count, out, weights, biases, lines, offse
             accumulate(builder, sweep.rows, held, step)
 
         both = range(1, ACROSS + 1)
-        variants = [(*shape, 1, across) for shape in [*_SQUARES, *_LONG] for across in both]
-        variants += [(*shape, 1, 1) for shape in _TALL] + [(*shape, 2, 1) for shape in _SQUARES]
-        variants += [(0, 0, stride, across) for stride in (1, 2) for across in both]
+        variants = [(*shape, 1, across, 0) for shape in [*_SQUARES, *_LONG] for across in both]
+        variants += [(*shape, 1, 1, 0) for shape in _TALL] + [(*shape, 2, 1, 0) for shape in _SQUARES]
+        variants += [(0, 0, stride, across, 0) for stride in (1, 2) for across in both]
+        variants += [(*shape, 1, ACROSS, 1) for shape in [*_SQUARES, *_LONG]]
         _choose(builder, sweep, variants, emit)
 
     def generate(context, builder, signature, args):
@@ -354,9 +370,9 @@ def run_dots(typingctx, zero, program, count, rows, sums, lines, offsets, masks)
         )
         starts = _moved(builder, offsets, sweep.starts, _INDEX)
 
-        def emit(height, width, stride, _):
+        def emit(height, width, stride, _across, _inside):
             tail = masks.read(tails_at, _constant(0))
-            cells = _Cells(builder, masks, lines, starts, [sweep.column], edges, width, stride)
+            cells = _Cells(builder, masks, lines, starts, [sweep.column], edges, width, stride, False)
             places = [builder.gep(sums_at, [_constant(position)]) for position in range(height * width)]
 
             def step(i, carried):
@@ -373,7 +389,8 @@ def run_dots(typingctx, zero, program, count, rows, sums, lines, offsets, masks)
             for place, value in zip(places, accumulate(builder, sweep.rows, totals + held, step), strict=False):
                 builder.store(value, place, align=size)
 
-        variants = [(*shape, 1, 1) for shape in _SQUARES + _LONG + _TALL] + [(*shape, 2, 1) for shape in _SQUARES]
+        variants = [(*shape, 1, 1, 0) for shape in _SQUARES + _LONG + _TALL]
+        variants += [(*shape, 2, 1, 0) for shape in _SQUARES]
         _choose(builder, sweep, variants, emit)
 
     def generate(context, builder, signature, args):

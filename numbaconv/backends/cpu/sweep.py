@@ -178,18 +178,16 @@ def _depths(
     classes: dict[tuple[int, tuple[int, ...]], int] = {}
     for number, phase in enumerate(phases):
         begin, end = 0, phase.positions  # of the positions inside, where all taps are swept
-        for base, _ in phase.taps if skipping else ():
+        bases: list[int] = phase.taps[:, 0].tolist()
+        for base in bases if skipping else ():
             begin = max(begin, min(-(base // axis.step), phase.positions))
             end = min(end, -((base - axis.cells) // axis.step))
         end = max(begin, end)
         inside = range(begin, min(begin + 1, end))
         at = len(of_slice)
         for o in (*range(begin), *inside, *range(end, phase.positions)):
-            swept = tuple(
-                t for t, (base, _) in enumerate(phase.taps) if not skipping or 0 <= base + o * axis.step < axis.cells
-            )
+            swept = tuple(t for t, base in enumerate(bases) if not skipping or 0 <= base + o * axis.step < axis.cells)
             of_slice.append(classes.setdefault((number, swept), len(classes)))
-        bases = [base for base, _ in phase.taps]
         row = [phase.positions, phase.target, at, begin, len(of_slice) - at, len(bases)]
         rows.append([*row, *bases, *[0] * (most - len(bases))])
     return _table(rows, 6 + most), np.array(of_slice, np.int64), list(classes)
@@ -222,15 +220,25 @@ def _first_taps(phases: _Phases) -> dict[tuple[int, int, int], int]:
 def _tap_order(phases: _Phases, kernel: tuple[int, ...]) -> Array:
     """Taps in the order of the sweeps: phase by phase, depth by depth, group by group."""
     order = [
-        (d * kernel[1] + h) * kernel[2] + w
+        ((depth.taps[:, 1, None] * kernel[1]) * kernel[2] + _slice_order(height, width, kernel[2])).ravel()
         for depth, height, width in product(*phases)
-        for _, d in depth.taps
-        for column in height.groups
-        for row in width.groups
-        for _, h in column
-        for _, w in row
     ]
-    return np.array(order, np.int64)
+    return np.concatenate(order)
+
+
+def _slice_order(height: Phase, width: Phase, extent: int) -> Array:
+    """The order of a slice's taps: each group of a column with each of a row, row by row of the group."""
+    sizes = np.repeat(width.sizes, width.sizes)
+    firsts = np.repeat(np.cumsum(width.sizes) - width.sizes, width.sizes)
+    within = np.arange(len(width.taps), dtype=np.int64) - firsts
+    order = np.empty(len(height.taps) * len(width.taps), np.int64)
+    at = 0
+    for size in height.sizes.tolist():
+        rows = np.arange(size, dtype=np.int64)[:, None]
+        to = at * len(width.taps) + size * firsts + rows * sizes + within
+        order[to] = height.taps[at : at + size, 1, None] * extent + width.taps[:, 1]
+        at += size
+    return order
 
 
 class _Programs:
@@ -310,8 +318,9 @@ class _Programs:
             taps=0,
             along_column=0,
             along_row=0,
+            inside=int(strip.masks == 0),
         )
-        if not (swept and height.taps and width.taps):
+        if not (swept and len(height.taps) and len(width.taps)):
             nothing = np.array([common._replace(out_pitch=out_pitch)] * common.fresh, np.int64)
             return self._side_by_side(nothing.reshape(-1, len(Sweep._fields)), strip.run)
         pairs = self._pairs(ph, pw)
@@ -359,10 +368,9 @@ class _Programs:
         """
         found = self._pairs_of.get((ph, pw))
         if found is None:
-            columns, rows = self.phases.height[ph].groups, self.phases.width[pw].groups
-            high = np.array([len(column) for column in columns], np.int64)[:, None]
-            wide = np.array([len(row) for row in rows], np.int64)
-            first = np.array([column[0][0] for column in columns], np.int64)[:, None]
+            height = self.phases.height[ph]
+            high, wide = height.sizes[:, None], self.phases.width[pw].sizes
+            first = height.taps[np.cumsum(height.sizes) - height.sizes, :1]
             sizes = high * wide
             each = (first, high, wide, (np.cumsum(sizes) - sizes.ravel()).reshape(sizes.shape), np.cumsum(wide) - wide)
             found = np.stack([np.broadcast_to(part, sizes.shape).ravel() for part in each], axis=1)
@@ -416,7 +424,7 @@ def make_sweeps(
     reach = max(phase.least + phase.span for phase in widths) - least
     slots = min(width.step, reach) if packing else 0
     slot_cells = -(-block // lanes) * lanes + (reach - 1) // width.step if packing else 0
-    offsets = np.array([base for phase in widths for base, _ in phase.taps], np.int64)
+    offsets = np.concatenate([phase.taps[:, 0] for phase in widths])
     if packing:
         offsets = (offsets - least) % width.step * slot_cells + (offsets - least) // width.step
     bordered = 2 if width.bordered else int(bool(height.bordered or depth.bordered))
