@@ -102,7 +102,7 @@ def reads(axes):
 @given(given_axes=st.lists(axes(), min_size=1, max_size=3).map(tuple), alone=st.booleans())
 def test_folded_axes_read_the_same_cells_in_the_same_order(given_axes, alone):
     folds = folds_of(given_axes, alone)
-    assert [at for group in folds for at in group] == list(range(len(given_axes)))
+    assert sorted(at for group in folds for at in group) == list(range(len(given_axes)))
     whole = axes_folded(given_axes, folds)
     assert reads(whole) == reads(axes_folded(given_axes, unfolded(len(given_axes))))
     for axis in whole:
