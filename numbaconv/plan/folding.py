@@ -8,12 +8,14 @@ axes are one axis, and one of a single cell is none. Plain cells behind an axis 
     (512, 512, 3),   kernel (9, 9, 1)      rows of 1536 cells, taps 3 cells apart     (512, 1536),  kernel (9, 9)
 
 Lanes lie along the last axis, which should be long. The last fold makes it so and costs reading what lies between
-taps, so it is for few cells. It needs stride 1. A short last axis for which that is no way becomes the first::
+taps, so it is for few cells. It needs stride 1. Behind an axis with a stride, the shortest become the first, where each
+group has one channel::
 
     (256, 256, 3),   kernel (9, 9, 1), stride (2, 2, 1)      (3, 256, 256), kernel (1, 9, 9), stride (1, 2, 2)
-    (256, 256, 3),   kernel (3, 3, 3)                        (3, 256, 256), kernel (3, 3, 3)
+    (256, 256, 3),   kernel (3, 3, 3), stride (2, 2, 2)      (3, 256, 256), kernel (3, 3, 3), stride (2, 2, 2)
 
-That is a view: cells along the last axis are then apart in memory, as they are where channels are last.
+That is a view, of cells apart in memory, which kernels copy; with more cells, other groups or stride 1 that takes as
+much time as it saves.
 
 Folding may change the order in which a result's products are summed. It does not look at how many cells the first axis
 has where that would move taps to another axis, so that a stream has the bits of the whole (hence at rank 2 no axis
@@ -39,7 +41,7 @@ Folds: TypeAlias = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
 #: that lanes lie along that axis whatever computes: fewer than a vector has.
 _SHORT, _SHORT_ALONE = 8, 15
 #: Cells of a last axis up to which it becomes the first, and how many times as many the one before it has then.
-_FEW, _LONGER = 8, 4
+_FEW, _LONGER = 3, 4
 
 
 #: How calls within a block of `folded_as` fold their axes.
@@ -77,9 +79,9 @@ def _joins(first: list[Axis], second: list[Axis], short: int) -> bool:
 
 
 def _should_be_first(before: Axis, last: Axis) -> bool:
-    """Whether a last axis is so much shorter than the one before it that lanes should lie along that."""
+    """Whether a last axis is so much shorter than the one before it, of a stride, that lanes should lie along that."""
     cells = max(last.input, last.output)
-    return cells <= _FEW and min(before.input, before.output) >= _LONGER * cells
+    return before.stride > 1 and cells <= _FEW and min(before.input, before.output) >= _LONGER * cells
 
 
 def folds_of(axes: tuple[Axis, ...], alone_in_groups: bool) -> Folds:
@@ -97,7 +99,7 @@ def folds_of(axes: tuple[Axis, ...], alone_in_groups: bool) -> Folds:
             at = min(at, len(groups) - 2)
         else:
             at -= 1
-    if groups[-1] == [2] and _should_be_first(*axes[1:]):
+    if alone_in_groups and groups[-1] == [2] and _should_be_first(*axes[1:]):
         groups = [[2], *[[]] * (3 - len(groups)), *groups[:-1]]
     depth, height, width = ((),) * (3 - len(groups)) + tuple(map(tuple, groups))
     found = (depth, height, width)
