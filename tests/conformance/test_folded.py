@@ -167,9 +167,9 @@ def test_axes_of_one_cell_make_no_difference_to_the_bits(backend, where):
 
 
 SHORT = [
-    Problem((9, 14, 3), (3, 4, 1), batch=2, c_in=3, c_out=3, groups=3, stride=(2, 2, 1), pads=((1, 2), (2, 1), (0, 0))),
-    Problem((9, 14, 2), (2, 3, 2), stride=(1, 3, 2), pads=((1, 1),) * 3, modes=("circular",) * 3),
-    Problem((1, 20, 3), (1, 5, 3), c_in=2, c_out=2, groups=2, stride=(2, 2, 2), pads=((0, 0), (2, 2), (1, 1)), batch=2),
+    Problem((9, 30, 3), (3, 4, 1), batch=2, c_in=3, c_out=3, groups=3, stride=(2, 2, 1), pads=((1, 2), (2, 1), (0, 0))),
+    Problem((9, 34, 2), (2, 3, 2), stride=(1, 3, 2), pads=((1, 1),) * 3, modes=("circular",) * 3),
+    Problem((1, 30, 3), (1, 5, 3), c_in=2, c_out=2, groups=2, stride=(2, 2, 2), pads=((0, 0), (2, 2), (1, 1)), batch=2),
 ]
 
 
@@ -200,7 +200,7 @@ def test_prepared_weights_are_those_of_the_order_of_axes():
     w = rng.standard_normal((4, 1, 3, 3, 3)).astype(np.float32)
     prepared = numbaconv.prepare(w, stride=2, groups=4)
     for last in (3, 30, 3):
-        x = rng.standard_normal((1, 4, 7, 12, last)).astype(np.float32)
+        x = rng.standard_normal((1, 4, 7, 30, last)).astype(np.float32)
         np.testing.assert_array_equal(prepared(x), numbaconv.conv3d(x, w, stride=2, groups=4))
 
 
