@@ -65,14 +65,14 @@ def rows() -> dict[str, tuple[Callable[[], object], Callable[[], object]]]:
             lambda image=image, kernel=kernel: numbaconv.conv3d(image, kernel, padding=(4, 4, 0)),  # type: ignore[misc]
             lambda planes=planes, kernel=kernel: numbaconv.conv2d(planes, kernel[..., 0], padding=4),  # type: ignore[misc]
         )
-    colours = random(1, 1, 256, 256, 3)
-    view = colours.transpose(0, 1, 4, 2, 3)
+    rgb = random(1, 1, 256, 256, 3)
+    first = rgb.transpose(0, 1, 4, 2, 3)
     for taps, steps, pads in (((9, 9, 1), (2, 2, 1), (4, 4, 0)), ((3, 3, 3), (2, 2, 2), (1, 1, 1))):
         kernel = random(1, 1, *taps)
         turned, of_view = kernel.transpose(0, 1, 4, 2, 3), {"stride": steps[::-1], "padding": pads[::-1]}
         found[f"256 x 256 x 3, kernel {taps}, stride {steps}"] = (
-            lambda kernel=kernel, steps=steps, pads=pads: numbaconv.conv3d(colours, kernel, stride=steps, padding=pads),  # type: ignore[misc]
-            lambda turned=turned, of_view=of_view: numbaconv.conv3d(view, turned, **of_view),  # type: ignore[misc]
+            lambda kernel=kernel, steps=steps, pads=pads: numbaconv.conv3d(rgb, kernel, stride=steps, padding=pads),  # type: ignore[misc]
+            lambda turned=turned, of_view=of_view: numbaconv.conv3d(first, turned, **of_view),  # type: ignore[misc]
         )
     slices, column = random(1, 1, 32, 1024, 1024), line(0, 9)
     found["32 x 1024 x 1024, 9 taps along axis 0"] = (
