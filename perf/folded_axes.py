@@ -74,10 +74,10 @@ def rows() -> dict[str, tuple[Callable[[], object], Callable[[], object]]]:
             lambda kernel=kernel, steps=steps, pads=pads: numbaconv.conv3d(rgb, kernel, stride=steps, padding=pads),  # type: ignore[misc]
             lambda turned=turned, of_view=of_view: numbaconv.conv3d(first, turned, **of_view),  # type: ignore[misc]
         )
-    slices, column = random(1, 1, 32, 1024, 1024), line(0, 9)
+    slices, nine = random(1, 1, 32, 1024, 1024), line(0, 9)
     found["32 x 1024 x 1024, 9 taps along axis 0"] = (
-        lambda: numbaconv.conv3d(slices, column, padding=(4, 0, 0)),
-        lambda: numbaconv.conv2d(slices.reshape(1, 1, 32, -1), column[..., 0], padding=(4, 0)),
+        lambda: numbaconv.conv3d(slices, nine, padding=(4, 0, 0)),
+        lambda: numbaconv.conv2d(slices.reshape(1, 1, 32, -1), nine[..., 0], padding=(4, 0)),
     )
     scaled, scale = random(1, 32, 256, 256, 1), random(32, 1, 1, 1, 1)
     found["32 channels, 256 x 256 x 1, depthwise 1 x 1"] = (
