@@ -14,8 +14,8 @@ group has one channel::
     (256, 256, 3),   kernel (9, 9, 1), stride (2, 2, 1)      (3, 256, 256), kernel (1, 9, 9), stride (1, 2, 2)
     (256, 256, 3),   kernel (3, 3, 3), stride (2, 2, 2)      (3, 256, 256), kernel (3, 3, 3), stride (2, 2, 2)
 
-That is a view, of cells apart in memory, which kernels copy; with more cells, other groups or stride 1 that takes as
-much time as it saves.
+That is a view, of cells apart in memory, which kernels copy. With more cells, other groups or stride 1 some directions
+gain by it and others lose, and a plan is for all three.
 
 Folding may change the order in which a result's products are summed. It does not look at how many cells the first axis
 has where that would move taps to another axis, so that a stream has the bits of the whole (hence at rank 2 no axis
