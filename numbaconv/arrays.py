@@ -7,6 +7,7 @@ whose cells along them are evenly spaced, as in each array that is one stretch o
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -264,10 +265,13 @@ class View:
 
 def _view(plan: ConvPlan, shape: tuple[int, ...], order: tuple[int, ...], batched: bool) -> View:
     """The view that brings axes into an order, inserts those which the rank lacks, and folds others together."""
+    first = 1 + batched
+    order = (*order[:first], *(order[first + axis] for group in plan.folds for axis in group))
     brought = None if order == tuple(range(len(order))) else order
     if plan.is_folded:
+        places = iter(range(first, len(order)))
+        spatial = (tuple(islice(places, len(group))) for group in plan.folds)
         front = ((0,), (1,)) if batched else ((), (0,))
-        spatial = (tuple(1 + batched + axis for axis in group) for group in plan.folds)
         return View(brought, None, (*front, *spatial), shape)
     every, missing = slice(None), 5 - len(order) - (not batched)
     given = (every, every) if batched else (np.newaxis, every)

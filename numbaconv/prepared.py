@@ -193,7 +193,7 @@ class PreparedConv:
         flushing = place is None and flushes_subnormals(self._op)
         # What an algorithm sees of the weight depends on the input, too, whose axes may be folded together.
         key = (
-            *(route.engine.name, route.algorithm, plan.compute_dtype, plan.w_shape),
+            *(route.engine.name, route.algorithm, plan.compute_dtype, plan.w_shape, plan.folds),
             *(packing.key(plan), place, flushing),
         )
         with self._packing:  # threads that need the same packed weight make it once

@@ -65,6 +65,25 @@ def rows() -> dict[str, tuple[Callable[[], object], Callable[[], object]]]:
             lambda image=image, kernel=kernel: numbaconv.conv3d(image, kernel, padding=(4, 4, 0)),  # type: ignore[misc]
             lambda planes=planes, kernel=kernel: numbaconv.conv2d(planes, kernel[..., 0], padding=4),  # type: ignore[misc]
         )
+    rgb = random(1, 1, 256, 256, 3)
+    first = rgb.transpose(0, 1, 4, 2, 3)
+    for taps, steps, pads in (((9, 9, 1), (2, 2, 1), (4, 4, 0)), ((3, 3, 3), (2, 2, 2), (1, 1, 1))):
+        kernel = random(1, 1, *taps)
+        turned, of_view = kernel.transpose(0, 1, 4, 2, 3), {"stride": steps[::-1], "padding": pads[::-1]}
+        found[f"256 x 256 x 3, kernel {taps}, stride {steps}"] = (
+            lambda kernel=kernel, steps=steps, pads=pads: numbaconv.conv3d(rgb, kernel, stride=steps, padding=pads),  # type: ignore[misc]
+            lambda turned=turned, of_view=of_view: numbaconv.conv3d(first, turned, **of_view),  # type: ignore[misc]
+        )
+    slices, nine = random(1, 1, 32, 1024, 1024), line(0, 9)
+    found["32 x 1024 x 1024, 9 taps along axis 0"] = (
+        lambda: numbaconv.conv3d(slices, nine, padding=(4, 0, 0)),
+        lambda: numbaconv.conv2d(slices.reshape(1, 1, 32, -1), nine[..., 0], padding=(4, 0)),
+    )
+    scaled, scale = random(1, 32, 256, 256, 1), random(32, 1, 1, 1, 1)
+    found["32 channels, 256 x 256 x 1, depthwise 1 x 1"] = (
+        lambda: numbaconv.conv3d(scaled, scale, groups=32),
+        lambda: numbaconv.conv2d(scaled[..., 0], scale[..., 0], groups=32),
+    )
     layer, weight = random(1, 64, 64, 64, 1), random(64, 64, 3, 3, 1)
     found["64 -> 64 channels, 64 x 64 x 1, kernel (3, 3, 1)"] = (
         lambda: numbaconv.conv3d(layer, weight, padding=(1, 1, 0)),

@@ -277,6 +277,8 @@ FOLDED = [
     ((7, 3), (5, 1)),
     ((7, 20), (5, 1)),
     ((7, 5), (1, 3)),
+    ((30, 3), (5, 1)),
+    ((30, 3), (5, 3)),
 ]
 
 
@@ -291,10 +293,12 @@ def test_axes_that_fold_keep_the_bits(algorithm, cells, taps):
         (9, 1, 2, "zeros", 3),
         (9, 1, 1, "constant", 1),
         (5, 2, 1, "replicate", 1),
+        (5, 2, 1, "zeros", 3),
     ]:
         signal = rng.standard_normal((1, 3, 23, *cells)).astype(np.float32)
         weight = rng.standard_normal((6, 3 // groups, kernel, *taps)).astype(np.float32)
-        options = {"stride": (stride, *(1,) * len(cells)), "dilation": (dilation, *(1,) * len(cells)), "groups": groups}
+        steps = (2, *(1,) * (len(cells) - 1)) if cells == (30, 3) else (1,) * len(cells)  # the last becomes the first
+        options = {"stride": (stride, *steps), "dilation": (dilation, *(1,) * len(cells)), "groups": groups}
         options |= {"padding_mode": (mode, *("zeros",) * len(cells)), "algorithm": algorithm}
         options |= {"padding_value": 1.5} if mode == "constant" else {}
         pads = ((dilation * (kernel - 1), 0), *((1, 1) if tap > 1 else (0, 0) for tap in taps))

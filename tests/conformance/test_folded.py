@@ -166,6 +166,44 @@ def test_axes_of_one_cell_make_no_difference_to_the_bits(backend, where):
             np.testing.assert_array_equal(found, np.expand_dims(wanted, 2 + where))
 
 
+SHORT = [
+    Problem((9, 30, 3), (3, 4, 1), batch=2, c_in=3, c_out=3, groups=3, stride=(2, 2, 1), pads=((1, 2), (2, 1), (0, 0))),
+    Problem((9, 34, 2), (2, 3, 2), stride=(1, 3, 2), pads=((1, 1),) * 3, modes=("circular",) * 3),
+    Problem((1, 30, 3), (1, 5, 3), c_in=2, c_out=2, groups=2, stride=(2, 2, 2), pads=((0, 0), (2, 2), (1, 1)), batch=2),
+]
+
+
+@pytest.mark.parametrize("hows", [(how,) * 4 for how in ("as it is", "reversed", "gaps", "transposed", "swapped")])
+@pytest.mark.parametrize("problem", SHORT)
+def test_a_short_last_axis_that_becomes_the_first(problem, hows):
+    rng = np.random.default_rng(7)
+    assert problem.plan().folds[0] == (2,)
+    x, w, g = operands(problem, rng, np.float32, largest=3)
+    given_arrays = [elsewhere(each, how) for each, how in zip((x, w, g), hows[:3], strict=True)]
+    for backend, direction, algorithm in accepting(problem, "float32"):
+        wanted = expected(direction, problem, x, w, g).astype(np.float32)
+        out = elsewhere(np.full(wanted.shape, np.nan, np.float32), hows[3])
+        options = {"backend": backend, "algorithm": algorithm.name}
+
+        def bound(direction=direction, algorithm=algorithm):
+            return error_bound(direction, algorithm, problem, "float32", x, w, g)
+
+        label = f"{backend} {direction.name} {algorithm.name}"
+        assert run(direction, problem, *given_arrays, out=out, **options) is out
+        assert_exact(out, wanted, algorithm, bound, label)
+        assert_exact(run_last(direction, problem, x, w, g, **options), wanted, algorithm, bound, label + ", last")
+
+
+def test_prepared_weights_are_those_of_the_order_of_axes():
+    """Kernels of equal extents, packed for a last axis that becomes the first and for one that does not."""
+    rng = np.random.default_rng(8)
+    w = rng.standard_normal((4, 1, 3, 3, 3)).astype(np.float32)
+    prepared = numbaconv.prepare(w, stride=2, groups=4)
+    for last in (3, 30, 3):
+        x = rng.standard_normal((1, 4, 7, 30, last)).astype(np.float32)
+        np.testing.assert_array_equal(prepared(x), numbaconv.conv3d(x, w, stride=2, groups=4))
+
+
 @pytest.mark.parametrize("transposed", [False, True])
 def test_prepared_weights_are_those_of_the_folds(transposed):
     """One weight for inputs whose axes fold in different ways."""

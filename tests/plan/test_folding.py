@@ -27,7 +27,13 @@ def folded(spatial, kernel, **arguments):
         ((512, 512, 3), (9, 9, 1), {"padding": (4, 4, 0), "padding_mode": "reflect"}, (1, 512, 1536), (1, 9, 9)),
         ((512, 512, 15), (9, 9, 1), {}, (1, 512, 7680), (1, 9, 9)),
         ((512, 512, 16), (9, 9, 1), {}, (512, 512, 16), (9, 9, 1)),
-        ((512, 512, 3), (9, 9, 1), {"stride": (1, 2, 1)}, (512, 512, 3), (9, 9, 1)),
+        ((512, 512, 3), (9, 9, 1), {"stride": (1, 2, 1)}, (3, 512, 512), (1, 9, 9)),
+        ((512, 512, 3), (9, 7, 3), {"stride": 2, "padding": 1}, (3, 512, 512), (3, 9, 7)),
+        ((1, 512, 3), (1, 7, 3), {"stride": 2}, (3, 1, 512), (3, 1, 7)),
+        ((512, 512, 4), (9, 9, 1), {"stride": (1, 2, 1)}, (512, 512, 4), (9, 9, 1)),
+        ((512, 8, 3), (9, 3, 1), {"stride": (1, 2, 1)}, (512, 8, 3), (9, 3, 1)),
+        ((512, 3), (9, 1), {"stride": (2, 1)}, (1, 512, 3), (1, 9, 1)),
+        ((256, 256, 3), (3, 3, 3), {}, (256, 256, 3), (3, 3, 3)),
         ((512, 512, 1), (9, 9, 1), {"stride": (1, 2, 1)}, (1, 512, 512), (1, 9, 9)),
         ((512, 512, 1), (9, 9, 1), {"stride": 2}, (1, 512, 512), (1, 9, 9)),
         ((64, 1, 64), (3, 1, 3), {}, (1, 64, 64), (1, 3, 3)),
@@ -38,7 +44,9 @@ def folded(spatial, kernel, **arguments):
         ((64, 3), (1, 3), {}, (1, 64, 3), (1, 1, 3)),
         ((64, 3), (3, 1), {"padding": (0, 1)}, (1, 64, 3), (1, 3, 1)),
         ((64, 64), (1, 1), {}, (1, 64, 64), (1, 1, 1)),
-        ((2, 2**12, 2**12), (2, 1, 1), {}, (2, 2**12, 2**12), (2, 1, 1)),
+        ((64, 64, 1), (1, 1, 1), {}, (1, 1, 4096), (1, 1, 1)),
+        ((64, 64, 16), (1, 1, 1), {}, (64, 64, 16), (1, 1, 1)),
+        ((2, 2**12, 2**12), (2, 1, 1), {}, (1, 2, 2**24), (1, 2, 1)),
     ],
 )
 def test_what_algorithms_see(spatial, kernel, arguments, cells, taps):
@@ -49,6 +57,15 @@ def test_lanes_of_channels_need_no_long_axis():
     for channels, cells in ((1, (1, 64, 576)), (4, (64, 64, 9))):
         plan = plan_conv((1, channels, 64, 64, 9), (channels, channels, 3, 3, 1))
         assert plan.x_shape[2:] == cells
+
+
+def test_groups_of_channels_keep_a_short_last_axis():
+    strided = {"stride": (2, 2, 1)}
+    for groups, cells in ((4, (3, 64, 64)), (1, (64, 64, 3)), (2, (64, 64, 3))):
+        plan = plan_conv((1, 4, 64, 64, 3), (4, 4 // groups, 3, 3, 1), groups=groups, **strided)
+        assert plan.x_shape[2:] == cells
+    plan = plan_conv((1, 4, 64, 64, 1), (8, 4, 1, 1, 1))  # its positions are one stretch as they are
+    assert not plan.is_folded
 
 
 def test_what_users_see_stays():
@@ -102,8 +119,10 @@ def reads(axes):
 @given(given_axes=st.lists(axes(), min_size=1, max_size=3).map(tuple), alone=st.booleans())
 def test_folded_axes_read_the_same_cells_in_the_same_order(given_axes, alone):
     folds = folds_of(given_axes, alone)
-    assert [at for group in folds for at in group] == list(range(len(given_axes)))
+    assert sorted(at for group in folds for at in group) == list(range(len(given_axes)))
     whole = axes_folded(given_axes, folds)
-    assert reads(whole) == reads(axes_folded(given_axes, unfolded(len(given_axes))))
+    order = [at for group in folds for at in group]
+    brought = tuple(given_axes[at] for at in order)
+    assert reads(whole) == reads(axes_folded(brought, unfolded(len(brought))))
     for axis in whole:
         assert axis.used <= axis.padded
