@@ -54,7 +54,7 @@ PROGRAMS = {
         "banks": 48,
     },
     "simulated_winograd.py": {
-        "problems": 108,
+        "problems": 100,
         "layouts": 16,
         "dtypes": 24,
         "bits": 16,
