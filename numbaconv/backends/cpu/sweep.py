@@ -411,7 +411,7 @@ def make_sweeps(
     # By the mode, whether or not there is padding: a stretch of a longer axis then has its order of taps.
     bordering = not kind.startswith("input") and axes[2].mode != "zeros"
     packing = bordering or width.step > 2 or (width.step == 2 and axes[2].dilation > 1)
-    packing = packing or row_taps(axes[2], kind.startswith("input")) > _MOST_MASKED
+    packing |= row_taps(axes[2], kind.startswith("input")) > _MOST_MASKED
     stride = 1 if packing else width.step
     heights, widths, tall = both_phases(axes[1], height, width, stride)
     phases = _Phases(phases_of(depth, (1,), False), heights, widths)
@@ -457,13 +457,9 @@ def make_sweeps(
         bounds.append([first, end])
     shape = (len(slot_classes), len(band_classes), len(block_classes), len(heights), 2)
     return Sweeps(
-        depth.cells,
-        height.cells,
-        width.cells,
-        height.step,
-        width.step,
-        height.target_step,
-        width.target_step,
+        *(depth.cells, height.cells, width.cells),
+        *(height.step, width.step),
+        *(height.target_step, width.target_step),
         bordered,
         int(packing),
         slots,
