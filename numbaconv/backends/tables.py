@@ -17,6 +17,7 @@ __all__ = [
     "fill_value",
     "keep",
     "memory_of",
+    "numbered_positions",
     "preimages",
     "source_table",
     "sources",
@@ -156,6 +157,16 @@ def dense_steps(axis: Axis) -> tuple[int, int, int, int]:
     return axis.kernel, 1, 0, pairs
 
 
+def numbered_positions(axis: Axis, step: int, used: int) -> Array:
+    """The axis's padded position of each number that `dense_steps` gives with this step."""
+    numbers = np.arange(used, dtype=np.int64)
+    if step:
+        return numbers * step
+    output, tap = np.divmod(numbers, axis.kernel)
+    positions: Array = output * axis.stride + tap * axis.dilation
+    return positions
+
+
 def preimages(axis: Axis) -> tuple[int, int, Array, Array]:
     """Where the input cells stand: a stride, a dilation, and positions of these, ascending for each cell.
 
@@ -163,12 +174,7 @@ def preimages(axis: Axis) -> tuple[int, int, Array, Array]:
     ``o * stride + k * dilation``; these are the axis's own steps unless most of its positions are read by nobody.
     """
     stride, dilation, step, used = dense_steps(axis)
-    numbers = np.arange(used, dtype=np.int64)
-    places = numbers * step
-    if not step:
-        output, tap = np.divmod(numbers, axis.kernel)
-        places = output * axis.stride + tap * axis.dilation
-    cells = sources(axis, places)
+    cells = sources(axis, numbered_positions(axis, step, used))
     positions = np.argsort(cells, kind="stable")
     positions = positions[np.count_nonzero(cells < 0) :]
     start = np.searchsorted(cells[positions], np.arange(axis.input + 1)).astype(np.int64)

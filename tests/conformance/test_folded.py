@@ -82,10 +82,9 @@ def elsewhere(array, how):
 HOW = st.sampled_from(["as it is", "reversed", "gaps", "a gap", "transposed", "swapped"])
 
 
-@RELAXED
-@given(problem=problems(), hows=st.tuples(HOW, HOW, HOW, HOW), seed=st.integers(0, 2**32 - 1))
-def test_random_problems(problem, hows, seed):
-    x, w, g = operands(problem, np.random.default_rng(seed), np.float32, largest=3)
+def check_every_algorithm(problem, hows, rng):
+    """Exact results, of arrays that lie in these ways, into one that does."""
+    x, w, g = operands(problem, rng, np.float32, largest=3)
     given_arrays = [elsewhere(each, how) for each, how in zip((x, w, g), hows[:3], strict=True)]
     for backend, direction, algorithm in accepting(problem, "float32"):
         wanted = expected(direction, problem, x, w, g).astype(np.float32)
@@ -102,6 +101,12 @@ def test_random_problems(problem, hows, seed):
         if hows[3] in ("gaps", "a gap"):  # what lies between the result's elements
             assert set(np.unique(out.base[..., -1:])) <= {np.float32(77)}
         assert_exact(run_last(direction, problem, x, w, g, **options), wanted, algorithm, bound, label + ", last")
+
+
+@RELAXED
+@given(problem=problems(), hows=st.tuples(HOW, HOW, HOW, HOW), seed=st.integers(0, 2**32 - 1))
+def test_random_problems(problem, hows, seed):
+    check_every_algorithm(problem, hows, np.random.default_rng(seed))
 
 
 @RELAXED
@@ -176,22 +181,8 @@ SHORT = [
 @pytest.mark.parametrize("hows", [(how,) * 4 for how in ("as it is", "reversed", "gaps", "transposed", "swapped")])
 @pytest.mark.parametrize("problem", SHORT)
 def test_a_short_last_axis_that_becomes_the_first(problem, hows):
-    rng = np.random.default_rng(7)
     assert problem.plan().folds[0] == (2,)
-    x, w, g = operands(problem, rng, np.float32, largest=3)
-    given_arrays = [elsewhere(each, how) for each, how in zip((x, w, g), hows[:3], strict=True)]
-    for backend, direction, algorithm in accepting(problem, "float32"):
-        wanted = expected(direction, problem, x, w, g).astype(np.float32)
-        out = elsewhere(np.full(wanted.shape, np.nan, np.float32), hows[3])
-        options = {"backend": backend, "algorithm": algorithm.name}
-
-        def bound(direction=direction, algorithm=algorithm):
-            return error_bound(direction, algorithm, problem, "float32", x, w, g)
-
-        label = f"{backend} {direction.name} {algorithm.name}"
-        assert run(direction, problem, *given_arrays, out=out, **options) is out
-        assert_exact(out, wanted, algorithm, bound, label)
-        assert_exact(run_last(direction, problem, x, w, g, **options), wanted, algorithm, bound, label + ", last")
+    check_every_algorithm(problem, hows, np.random.default_rng(7))
 
 
 def test_prepared_weights_are_those_of_the_order_of_axes():

@@ -7,7 +7,7 @@ from numba import types
 
 from ...arrays import Array
 from ...plan import PADDING_MODES, Axis
-from ..tables import dense_steps, keep, sources, stepping
+from ..tables import dense_steps, keep, numbered_positions, sources, stepping
 
 __all__ = ["AXIS", "AxisTable", "axis_table"]
 
@@ -96,11 +96,7 @@ def _extras(axis: Axis, step: int, used: int) -> tuple[Array, Array]:
         cells = sources(axis, positions)
     else:
         positions = np.arange(used)
-        places = positions * step
-        if not step:
-            output, tap = np.divmod(positions, axis.kernel)
-            places = output * axis.stride + tap * axis.dilation
-        cells = sources(axis, places)
+        cells = sources(axis, numbered_positions(axis, step, used))
     order = np.argsort(cells, kind="stable")
     return cells[order].astype(np.int64), positions[order].astype(np.int64)
 

@@ -1,6 +1,7 @@
 """What the tasks do: one call of a public function for each block, with the block's own plan."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -106,38 +107,24 @@ def run_block(
     residual: Array | None = None,
 ) -> Array:
     """A block's part of the result; ``first`` and ``second`` are what the site reads."""
-    if plan.folds != plan.own_folds:  # those of the whole problem, for the order of its sums
-        with folded_as(plan.folds):
-            return _block(job, plan, algorithm, crop, first, second, bias, residual)
-    return _block(job, plan, algorithm, crop, first, second, bias, residual)
-
-
-def _block(
-    job: Job,
-    plan: ConvPlan,
-    algorithm: str | None,
-    crop: tuple[slice, ...] | None,
-    first: Array,
-    second: Array,
-    bias: Array | None,
-    residual: Array | None,
-) -> Array:
-    arguments = _arguments(job, plan, algorithm)
-    if job.produces == "weight":
-        if plan.output_dtype != plan.compute_dtype:  # half types: rounded once all is summed
-            arguments["dtype"] = plan.compute_dtype
-        gradient: Array = getattr(grad, job.name)(first, plan.weight_shape, second, **arguments)
-        return gradient
-    if job.produces == "input":
-        result: Array = getattr(grad, job.name)(plan.input_shape, first, second, **arguments)
-    else:
-        if residual is not None and crop is not None:
-            whole = np.zeros(plan.output_shape, residual.dtype)
-            whole[crop] = residual
-            residual = whole
-        function = getattr(functional, job.name)
-        result = function(first, second, bias, residual=residual, activation=job.activation, **arguments)
-    return result if crop is None else np.ascontiguousarray(result[crop])
+    # With the folds of the whole problem, for the order of its sums.
+    with folded_as(plan.folds) if plan.folds != plan.own_folds else nullcontext():
+        arguments = _arguments(job, plan, algorithm)
+        if job.produces == "weight":
+            if plan.output_dtype != plan.compute_dtype:  # half types: rounded once all is summed
+                arguments["dtype"] = plan.compute_dtype
+            gradient: Array = getattr(grad, job.name)(first, plan.weight_shape, second, **arguments)
+            return gradient
+        if job.produces == "input":
+            result: Array = getattr(grad, job.name)(plan.input_shape, first, second, **arguments)
+        else:
+            if residual is not None and crop is not None:
+                whole = np.zeros(plan.output_shape, residual.dtype)
+                whole[crop] = residual
+                residual = whole
+            function = getattr(functional, job.name)
+            result = function(first, second, bias, residual=residual, activation=job.activation, **arguments)
+        return result if crop is None else np.ascontiguousarray(result[crop])
 
 
 def run_scaling(
