@@ -20,8 +20,8 @@ width apart and interleaves them. WEIGHT_GRAD keeps a sum of vectors for each of
 Error factor: as for any order of summation (Higham 2002, section 4.2), the number of products plus three.
 
 Tried, and slower: packing every plane with its padding (1.3 times), loops over taps at run time (1.3), tiles of 4
-result rows instead of sweeps (1.2), masks for strips that are inside, too (2.1 on Zen 5 for rows of 9 taps: two for each are
-more than AVX-512 has registers for).
+result rows instead of sweeps (1.2), masks for strips that are inside, too (2.1 on Zen 5 for rows
+of 9 taps: two masks for each tap are more than AVX-512 has registers for).
 """
 
 import numpy as np
